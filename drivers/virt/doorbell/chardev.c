@@ -1,0 +1,577 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Chardev: /dev/doorbell, what user space sees of the module.
+ *
+ * Each open file is a consumer, and owns at most one region. Locks, outermost
+ * first: attach_lock, read_lock. Ringing and poll() take neither.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/compat.h>
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/poll.h>
+#include <linux/sched/signal.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+#include <linux/wait.h>
+
+#include <linux/doorbell.h>
+
+#include "kvm.h"
+#include "region.h"
+
+/* Events moved at a time, between queue and reader. */
+#define BATCH		32
+/* Most events in one read(), so that a busy guest cannot keep it from ending. */
+#define READ_MAX	65536
+/* Rings copied at a time from a writer. */
+#define WRITE_BATCH	16
+
+#define ATTACH_SIZE_MIN	offsetofend(struct doorbell_attach, reserved)
+#define INFO_SIZE_MIN	offsetofend(struct doorbell_info, state)
+
+/**
+ * struct doorbell - a consumer
+ * @attach_lock: serializes attach, detach and info
+ * @region: the region attached, or attached last; replaced under @attach_lock
+ *	and @read_lock, read under RCU
+ * @read_lock: serializes readers
+ * @taken: events taken from the queue, not yet copied to user space; under
+ *	@read_lock
+ * @taken_first: first of these in @taken; under @read_lock
+ * @taken_count: number of these; written under @read_lock
+ * @wait: everyone who waits for events
+ * @fasync: everyone who wants SIGIO
+ */
+struct doorbell {
+	struct mutex attach_lock;
+	struct doorbell_region __rcu *region;
+	struct mutex read_lock;
+	struct doorbell_event taken[BATCH];
+	unsigned int taken_first;
+	unsigned int taken_count;
+	wait_queue_head_t wait;
+	struct fasync_struct *fasync;
+};
+
+/* Region references */
+
+static void region_free(struct kref *ref)
+{
+	struct doorbell_region *region = container_of(ref, typeof(*region), ref);
+
+	doorbell_queue_destroy(&region->queue);
+	kfree_rcu(region, rcu);
+}
+
+static void region_put(struct doorbell_region *region)
+{
+	kref_put(&region->ref, region_free);
+}
+
+/* The current region, referenced, or NULL if there never was one. */
+static struct doorbell_region *region_get(struct doorbell *db)
+{
+	struct doorbell_region *region;
+
+	rcu_read_lock();
+	do {
+		region = rcu_dereference(db->region);
+	} while (region && !kref_get_unless_zero(&region->ref));
+	rcu_read_unlock();
+	return region;
+}
+
+/* The current region for those who hold attach_lock. */
+static struct doorbell_region *region_locked(struct doorbell *db)
+{
+	return rcu_dereference_protected(db->region,
+					 lockdep_is_held(&db->attach_lock));
+}
+
+/* Ringing, and waking who waits */
+
+static void wake(struct doorbell *db)
+{
+	wake_up_interruptible_poll(&db->wait, EPOLLIN | EPOLLRDNORM);
+	kill_fasync(&db->fasync, SIGIO, POLL_IN);
+}
+
+static void ring(struct doorbell_region *region, u32 index, u64 value, u8 width)
+{
+	if (doorbell_queue_ring(&region->queue, index, value, width)) {
+		atomic64_inc(&region->wakeups);
+		wake(region->db);
+	}
+}
+
+/**
+ * doorbell_region_ring() - ring the queue at an address
+ * @region: the region
+ * @addr: address that was written
+ * @value: value that was written
+ * @width: its size in bytes, or 0
+ *
+ * Context: process context; takes no lock but that of a wait queue that has
+ * waiters, allocates nothing.
+ * Return: true, or false if @addr is outside of the region.
+ */
+bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,
+			  u8 width)
+{
+	int index = doorbell_geometry_queue(&region->geo, addr);
+
+	if (index < 0)
+		return false;
+	ring(region, index, value, width);
+	return true;
+}
+
+/**
+ * doorbell_region_hangup() - say that the VM's process is gone
+ * @region: the region, which the VM does not ring any more
+ */
+void doorbell_region_hangup(struct doorbell_region *region)
+{
+	struct doorbell *db = region->db;
+
+	/* pairs with the acquire in region_gone(): after the last ring */
+	smp_store_release(&region->gone, true);
+	wake_up_interruptible_all(&db->wait);
+	kill_fasync(&db->fasync, SIGIO, POLL_HUP);
+}
+
+static bool region_gone(struct doorbell_region *region)
+{
+	/* pairs with the release in doorbell_region_hangup() */
+	return smp_load_acquire(&region->gone);
+}
+
+/* Reading */
+
+/*
+ * The state that decides whether to wait, as poll() flags; arms the wake-up
+ * first, so whoever is on the wait queue and then finds nothing may sleep.
+ */
+static __poll_t doorbell_state(struct doorbell *db)
+{
+	struct doorbell_region *region = region_get(db);
+	__poll_t state = 0;
+
+	if (!region)
+		return 0;
+
+	/* before the last look: what was rung before the end is found */
+	if (READ_ONCE(region->attached))
+		state = region_gone(region) ? EPOLLHUP : EPOLLOUT | EPOLLWRNORM;
+
+	doorbell_queue_arm(&region->queue);
+	/* taken_count: a reader that leaves some behind wakes us afterwards */
+	if (READ_ONCE(db->taken_count) ||
+	    doorbell_queue_readable(&region->queue))
+		state |= EPOLLIN | EPOLLRDNORM;
+
+	region_put(region);
+	return state;
+}
+
+/* Copy @taken to the reader, whole events only; -EFAULT if not even one. */
+static ssize_t copy_taken(struct doorbell *db, struct iov_iter *to)
+{
+	const struct doorbell_event *first = db->taken + db->taken_first;
+	unsigned int room = iov_iter_count(to) / sizeof(*first);
+	size_t size = min(db->taken_count, room) * sizeof(*first);
+	size_t copied = copy_to_iter(first, size, to);
+	unsigned int events = copied / sizeof(*first);
+
+	iov_iter_revert(to, copied % sizeof(*first));
+	db->taken_first += events;
+	WRITE_ONCE(db->taken_count, db->taken_count - events);
+	return events ? events * sizeof(*first) : -EFAULT;
+}
+
+/* Read what there is: 0 if nothing, and *@end if nothing can come any more. */
+static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
+{
+	struct doorbell_region *region = region_get(db);
+	bool armed = false, wake_others = false;
+	ssize_t done = 0, ret = 0;
+	unsigned int room;
+
+	*end = false;
+	if (!region)
+		return 0;
+
+	/* before the last look: what was rung before the end is found */
+	*end = READ_ONCE(region->attached) && region_gone(region);
+	while ((room = iov_iter_count(to) / sizeof(struct doorbell_event))) {
+		if (!db->taken_count) {
+			db->taken_first = 0;
+			/* no more than fit: the others must find the rest */
+			room = doorbell_queue_take(&region->queue, db->taken,
+						   min(room, BATCH),
+						   &wake_others);
+			WRITE_ONCE(db->taken_count, room);
+		}
+		if (db->taken_count) {
+			ret = copy_taken(db, to);
+			if (ret < 0)
+				break;
+			done += ret;
+		} else if (!armed) {
+			/* edge-triggered waiters do not call poll() again */
+			doorbell_queue_arm(&region->queue);
+			armed = true;
+		} else {
+			break;
+		}
+	}
+	if (!armed)
+		doorbell_queue_arm(&region->queue);
+	if (wake_others || db->taken_count)
+		wake(db);
+
+	region_put(region);
+	return done ?: ret;
+}
+
+static ssize_t doorbell_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct doorbell *db = iocb->ki_filp->private_data;
+	ssize_t ret;
+	bool end;
+
+	if (iov_iter_count(to) < sizeof(struct doorbell_event))
+		return -EINVAL;
+	iov_iter_truncate(to, READ_MAX * sizeof(struct doorbell_event));
+
+	for (;;) {
+		if (iocb->ki_flags & IOCB_NOWAIT) {
+			if (!mutex_trylock(&db->read_lock))
+				return -EAGAIN;
+		} else if (mutex_lock_interruptible(&db->read_lock)) {
+			return -ERESTARTSYS;
+		}
+		ret = read_events(db, to, &end);
+		mutex_unlock(&db->read_lock);
+
+		if (ret || end)
+			return ret;
+		if (iocb->ki_flags & IOCB_NOWAIT ||
+		    iocb->ki_filp->f_flags & O_NONBLOCK)
+			return -EAGAIN;
+		ret = wait_event_interruptible(db->wait, doorbell_state(db) &
+					       (EPOLLIN | EPOLLHUP));
+		if (ret)
+			return ret;
+	}
+}
+
+/* Ringing from user space */
+
+static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct doorbell *db = iocb->ki_filp->private_data;
+	struct doorbell_ring rings[WRITE_BATCH];
+	struct doorbell_region *region;
+	ssize_t done = 0, ret = 0;
+	size_t size;
+	int i;
+
+	if (!iov_iter_count(from) || iov_iter_count(from) % sizeof(*rings))
+		return -EINVAL;
+	region = region_get(db);
+	if (!region)
+		return -ENOTCONN;
+
+	while (iov_iter_count(from)) {
+		if (region_gone(region))
+			ret = -EPIPE;
+		else if (!READ_ONCE(region->attached))
+			ret = -ENOTCONN;
+		else if (done && signal_pending(current))
+			ret = -EINTR;
+		if (ret)
+			break;
+
+		size = min(sizeof(rings), iov_iter_count(from));
+		if (copy_from_iter(rings, size, from) != size) {
+			ret = -EFAULT;
+			break;
+		}
+		for (i = 0; i < size / sizeof(*rings); i++)
+			if (!doorbell_region_ring(region, rings[i].addr,
+						  rings[i].value, 0))
+				ring(region, doorbell_queue_bad(&region->queue),
+				     rings[i].addr, 0);
+		done += size;
+		cond_resched();
+	}
+
+	region_put(region);
+	return done ?: ret;
+}
+
+static __poll_t doorbell_poll(struct file *file, poll_table *wait)
+{
+	struct doorbell *db = file->private_data;
+
+	poll_wait(file, &db->wait, wait);
+	return doorbell_state(db);
+}
+
+static int doorbell_fasync(int fd, struct file *file, int on)
+{
+	struct doorbell *db = file->private_data;
+	int ret = fasync_helper(fd, file, on, &db->fasync);
+
+	/* who only waits for SIGIO never calls poll() */
+	doorbell_state(db);
+	return ret;
+}
+
+/* Attaching */
+
+static int doorbell_attach(struct doorbell *db,
+			   const struct doorbell_attach __user *uarg)
+{
+	struct doorbell_region *region, *old;
+	struct doorbell_attach arg;
+	u32 size;
+	int ret;
+
+	if (get_user(size, &uarg->size))
+		return -EFAULT;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
+	if (size < ATTACH_SIZE_MIN)
+		return -EINVAL;
+	ret = copy_struct_from_user(&arg, sizeof(arg), uarg, size);
+	if (ret)
+		return ret;
+	if (arg.flags & ~DOORBELL_ATTACH_PIO || arg.depth || arg.reserved)
+		return -EINVAL;
+	if (arg.vm_fd < -1)
+		return -EBADF;
+
+	region = kzalloc(sizeof(*region), GFP_KERNEL_ACCOUNT);
+	if (!region)
+		return -ENOMEM;
+	region->db = db;
+	region->flags = arg.flags;
+	region->attached = true;
+	kref_init(&region->ref);
+
+	ret = doorbell_geometry_init(&region->geo, arg.base, arg.len,
+				     arg.stride,
+				     arg.flags & DOORBELL_ATTACH_PIO);
+	if (ret)
+		goto err_free;
+	ret = doorbell_queue_init(&region->queue, region->geo.queues);
+	if (ret)
+		goto err_free;
+
+	mutex_lock(&db->attach_lock);
+	old = region_locked(db);
+	if (old && old->attached) {
+		ret = -EBUSY;
+		goto err_unlock;
+	}
+	if (arg.vm_fd >= 0) {
+		region->vm = doorbell_vm_attach(region, arg.vm_fd);
+		if (IS_ERR(region->vm)) {
+			ret = PTR_ERR(region->vm);
+			goto err_unlock;
+		}
+	}
+
+	mutex_lock(&db->read_lock);
+	rcu_assign_pointer(db->region, region);
+	WRITE_ONCE(db->taken_count, 0);
+	mutex_unlock(&db->read_lock);
+	/* whoever waited already did not look at this region */
+	wake(db);
+	mutex_unlock(&db->attach_lock);
+
+	if (old)
+		region_put(old);
+	return 0;
+
+err_unlock:
+	mutex_unlock(&db->attach_lock);
+	doorbell_queue_destroy(&region->queue);
+err_free:
+	kfree(region);
+	return ret;
+}
+
+static int doorbell_detach(struct doorbell *db)
+{
+	struct doorbell_region *region;
+	int ret = 0;
+
+	mutex_lock(&db->attach_lock);
+	region = region_locked(db);
+	if (region && region->attached) {
+		WRITE_ONCE(region->attached, false);
+		if (region->vm)
+			doorbell_vm_detach(region->vm);
+		region->vm = NULL;
+	} else {
+		ret = -ENOTCONN;
+	}
+	mutex_unlock(&db->attach_lock);
+	return ret;
+}
+
+/* Asking */
+
+static void fill_info(struct doorbell *db, struct doorbell_info *info)
+{
+	struct doorbell_region *region;
+	struct doorbell_counters counters;
+
+	*info = (struct doorbell_info) { .size = sizeof(*info) };
+
+	mutex_lock(&db->attach_lock);
+	region = region_locked(db);
+	if (region) {
+		if (region->attached)
+			info->state = region_gone(region) ? DOORBELL_HANGUP :
+							    DOORBELL_ATTACHED;
+		info->base = region->geo.base;
+		info->len = region->geo.len;
+		info->stride = 1U << region->geo.shift;
+		info->flags = region->flags;
+		info->queues = region->geo.queues;
+		doorbell_queue_count(&region->queue, &counters);
+		info->rings = counters.rings;
+		info->bad_rings = counters.bad_rings;
+		info->pending = counters.pending;
+		info->wakeups = atomic64_read(&region->wakeups);
+	}
+	mutex_unlock(&db->attach_lock);
+}
+
+static int doorbell_info(struct doorbell *db,
+			 struct doorbell_info __user *uarg)
+{
+	struct doorbell_info info;
+	u32 size;
+
+	if (get_user(size, &uarg->size))
+		return -EFAULT;
+	if (size < INFO_SIZE_MIN)
+		return -EINVAL;
+
+	fill_info(db, &info);
+	if (copy_to_user(uarg, &info, min_t(size_t, size, sizeof(info))))
+		return -EFAULT;
+	if (size > sizeof(info) &&
+	    clear_user((void __user *)uarg + sizeof(info), size - sizeof(info)))
+		return -EFAULT;
+	return 0;
+}
+
+static void doorbell_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	static const char * const states[] = {
+		[DOORBELL_DETACHED] = "detached",
+		[DOORBELL_ATTACHED] = "attached",
+		[DOORBELL_HANGUP] = "hangup",
+	};
+	struct doorbell_info info;
+
+	fill_info(file->private_data, &info);
+	seq_printf(m, "doorbell-state:\t%s\n", states[info.state]);
+	if (!info.queues)
+		return;
+	seq_printf(m, "doorbell-bus:\t%s\n",
+		   info.flags & DOORBELL_ATTACH_PIO ? "pio" : "mmio");
+	seq_printf(m, "doorbell-base:\t%#llx\n", info.base);
+	seq_printf(m, "doorbell-len:\t%#llx\n", info.len);
+	seq_printf(m, "doorbell-stride:\t%u\n", info.stride);
+	seq_printf(m, "doorbell-queues:\t%u\n", info.queues);
+	seq_printf(m, "doorbell-rings:\t%llu\n", info.rings);
+	seq_printf(m, "doorbell-bad-rings:\t%llu\n", info.bad_rings);
+	seq_printf(m, "doorbell-pending:\t%llu\n", info.pending);
+	seq_printf(m, "doorbell-wakeups:\t%llu\n", info.wakeups);
+}
+
+static long doorbell_ioctl(struct file *file, unsigned int cmd,
+			   unsigned long arg)
+{
+	struct doorbell *db = file->private_data;
+
+	switch (cmd) {
+	case DOORBELL_ATTACH:
+		return doorbell_attach(db, (void __user *)arg);
+	case DOORBELL_DETACH:
+		return arg ? -EINVAL : doorbell_detach(db);
+	case DOORBELL_INFO:
+		return doorbell_info(db, (void __user *)arg);
+	default:
+		return -ENOTTY;
+	}
+}
+
+/* Opening and closing */
+
+static int doorbell_open(struct inode *inode, struct file *file)
+{
+	struct doorbell *db = kzalloc(sizeof(*db), GFP_KERNEL_ACCOUNT);
+
+	if (!db)
+		return -ENOMEM;
+	mutex_init(&db->attach_lock);
+	mutex_init(&db->read_lock);
+	init_waitqueue_head(&db->wait);
+
+	file->private_data = db;
+	file->f_mode |= FMODE_NOWAIT;
+	return stream_open(inode, file);
+}
+
+static int doorbell_release(struct inode *inode, struct file *file)
+{
+	struct doorbell *db = file->private_data;
+	struct doorbell_region *region = rcu_dereference_protected(db->region, 1);
+
+	if (region) {
+		if (region->vm)
+			doorbell_vm_detach(region->vm);
+		region_put(region);
+	}
+	kfree(db);
+	return 0;
+}
+
+static const struct file_operations doorbell_fops = {
+	.owner = THIS_MODULE,
+	.open = doorbell_open,
+	.release = doorbell_release,
+	.read_iter = doorbell_read_iter,
+	.write_iter = doorbell_write_iter,
+	.poll = doorbell_poll,
+	.fasync = doorbell_fasync,
+	.unlocked_ioctl = doorbell_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.show_fdinfo = doorbell_show_fdinfo,
+};
+
+static struct miscdevice doorbell_misc = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "doorbell",
+	.fops = &doorbell_fops,
+	.mode = 0660,
+};
+
+module_misc_device(doorbell_misc);
+
+MODULE_DESCRIPTION("Doorbells of KVM guests as events for user space");
+MODULE_LICENSE("GPL");

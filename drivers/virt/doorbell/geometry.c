@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Geometry: validation of a region's base, length and stride.
+ */
+#include <linux/align.h>
+#include <linux/errno.h>
+#include <linux/log2.h>
+#include <linux/overflow.h>
+#include <linux/sizes.h>
+
+#include <linux/doorbell.h>
+
+#include "geometry.h"
+
+/**
+ * doorbell_geometry_init() - check a region and take it over
+ * @geo: set on success, untouched on failure
+ * @base: first address; a multiple of @stride
+ * @len: bytes; a multiple of @stride, 1 to DOORBELL_QUEUES_MAX times as large
+ * @stride: bytes per queue, a power of two from DOORBELL_STRIDE_MIN to
+ *	DOORBELL_STRIDE_MAX; 0 means DOORBELL_STRIDE_DEFAULT
+ * @pio: the region is in I/O port space and must end within its 64 KiB
+ *
+ * The rules of with_registration() in Fuchsia's GuestBellTrap.
+ *
+ * Return: 0 or -EINVAL.
+ */
+int doorbell_geometry_init(struct doorbell_geometry *geo, u64 base, u64 len,
+			   u32 stride, bool pio)
+{
+	u64 end;
+
+	if (!stride)
+		stride = DOORBELL_STRIDE_DEFAULT;
+	if (!is_power_of_2(stride) || stride < DOORBELL_STRIDE_MIN ||
+	    stride > DOORBELL_STRIDE_MAX)
+		return -EINVAL;
+	if (!IS_ALIGNED(base, stride) || !IS_ALIGNED(len, stride))
+		return -EINVAL;
+	if (!len || len >> ilog2(stride) > DOORBELL_QUEUES_MAX)
+		return -EINVAL;
+	if (check_add_overflow(base, len, &end) || (pio && end > SZ_64K))
+		return -EINVAL;
+
+	geo->base = base;
+	geo->len = len;
+	geo->shift = ilog2(stride);
+	geo->queues = len >> geo->shift;
+	return 0;
+}

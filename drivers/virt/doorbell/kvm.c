@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KVM: putting a region onto a VM's I/O bus, and taking it off again.
+ *
+ * This is the only file that knows KVM. KVM exports no function for adding a
+ * device to a bus, but the bus is plain RCU, and its structures are in public
+ * headers: under kvm->slots_lock a changed copy takes the place of the old bus,
+ * and after a grace period of kvm->srcu nobody uses the old one. That is what
+ * kvm_io_bus_register_dev() does, and what this file does.
+ *
+ * Lifetimes: while a region is attached it holds a reference to struct kvm, so
+ * that the bus outlives the device, and an mmu_notifier on the mm that the VM
+ * runs in, which tells when the VM's process is gone. Whichever comes first,
+ * detach or the end of the process, takes the device off the bus.
+ *
+ * Locks: the consumer's attach_lock, then mmap_lock (mmu_notifier) or
+ * kvm->slots_lock. The end of the process is told under the mmu_notifier SRCU,
+ * where neither slots_lock nor the last reference to the VM may be waited for:
+ * a work item does the rest.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/kvm_host.h>
+#include <linux/magic.h>
+#include <linux/mmu_notifier.h>
+#include <linux/module.h>
+#include <linux/sched/mm.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/workqueue.h>
+
+#include <kvm/iodev.h>
+
+#include <linux/doorbell.h>
+
+#include "kvm.h"
+#include "region.h"
+
+/**
+ * struct doorbell_vm - a region's registration with a VM
+ * @dev: the device on the bus
+ * @region: the region; constant
+ * @kvm: the VM, referenced; NULL once the device is off the bus. Written by
+ *	attach, then by @gone_work or, after that has ended, by detach
+ * @notifier: tells when the VM's process is gone
+ * @detaching: the end of the process does not matter any more; written before
+ *	mmu_notifier_unregister(), which synchronizes with its reader
+ * @gone_work: leaves the VM after its process has gone
+ */
+struct doorbell_vm {
+	struct kvm_io_device dev;
+	struct doorbell_region *region;
+	struct kvm *kvm;
+	struct mmu_notifier notifier;
+	bool detaching;
+	struct work_struct gone_work;
+};
+
+/*
+ * What is left on a bus when there is no memory for a smaller one. KVM passes
+ * by a device that has no operations; the next change of the bus removes it.
+ */
+static const struct kvm_io_device_ops inert_ops = {};
+static struct kvm_io_device inert_dev = { .ops = &inert_ops };
+
+/* Called on the vCPU's thread, under kvm->srcu: no lock, no allocation. */
+static int doorbell_vm_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
+			     gpa_t addr, int len, const void *val)
+{
+	struct doorbell_vm *vm = container_of(dev, struct doorbell_vm, dev);
+	u64 value = 0;
+
+	/* zero-extended by its place in memory: KVM's hosts are little-endian */
+	switch (len) {
+	case 4:
+		memcpy(&value, val, 4);
+		break;
+	case 2:
+		memcpy(&value, val, 2);
+		break;
+	case 8:
+		memcpy(&value, val, 8);
+		break;
+	case 1:
+	case 3:
+	case 5:
+	case 6:
+	case 7:
+		/* odd sizes are the parts of a write that crosses a page */
+		memcpy(&value, val, len);
+		break;
+	default:
+		return -EOPNOTSUPP;
+	}
+
+	return doorbell_region_ring(vm->region, addr, value, len) ?
+	       0 : -EOPNOTSUPP;
+}
+
+static const struct kvm_io_device_ops doorbell_vm_ops = {
+	.write = doorbell_vm_write,
+};
+
+static enum kvm_bus region_bus(const struct doorbell_region *region)
+{
+	return region->flags & DOORBELL_ATTACH_PIO ? KVM_PIO_BUS : KVM_MMIO_BUS;
+}
+
+/* kvm_io_range.len is an int: a region may need more than one range. */
+static int region_ranges(const struct doorbell_region *region)
+{
+	return DIV_ROUND_UP_ULL(region->geo.len, SZ_1G);
+}
+
+static bool intersects(const struct doorbell_region *region,
+		       const struct kvm_io_range *range)
+{
+	/* KVM finds a range of length 0 at its address */
+	u64 last = range->addr + max(range->len, 1) - 1;
+
+	return range->addr <= region->geo.base + region->geo.len - 1 &&
+	       region->geo.base <= last;
+}
+
+/* Append the region's ranges to @bus. */
+static void add_ranges(struct kvm_io_bus *bus, struct doorbell_vm *vm)
+{
+	const struct doorbell_geometry *geo = &vm->region->geo;
+	u64 offset;
+
+	for (offset = 0; offset < geo->len; offset += SZ_1G)
+		bus->range[bus->dev_count++] = (struct kvm_io_range) {
+			.addr = geo->base + offset,
+			.len = min_t(u64, geo->len - offset, SZ_1G),
+			.dev = &vm->dev,
+		};
+}
+
+/*
+ * Put a copy of @vm's bus into its place: with the region's ranges if @add, in
+ * the order of addresses that KVM's search relies on, else without them.
+ */
+static int replace_bus(struct doorbell_vm *vm, bool add)
+{
+	enum kvm_bus idx = region_bus(vm->region);
+	struct kvm_io_bus *old = kvm_get_bus(vm->kvm, idx);
+	int added = add ? region_ranges(vm->region) : 0;
+	struct kvm_io_bus *new;
+	int i;
+
+	new = kmalloc(struct_size(new, range, old->dev_count + added),
+		      GFP_KERNEL_ACCOUNT);
+	if (!new)
+		return -ENOMEM;
+
+	memcpy(new, old, sizeof(*old));
+	new->dev_count = 0;
+	for (i = 0; i < old->dev_count; i++) {
+		if (old->range[i].dev == &vm->dev ||
+		    old->range[i].dev == &inert_dev)
+			continue;
+		if (add && old->range[i].addr > vm->region->geo.base) {
+			add_ranges(new, vm);
+			add = false;
+		}
+		new->range[new->dev_count++] = old->range[i];
+	}
+	if (add)
+		add_ranges(new, vm);
+
+	rcu_assign_pointer(vm->kvm->buses[idx], new);
+	synchronize_srcu_expedited(&vm->kvm->srcu);
+	kfree(old);
+	return 0;
+}
+
+static int bus_add(struct doorbell_vm *vm)
+{
+	const struct doorbell_region *region = vm->region;
+	struct kvm *kvm = vm->kvm;
+	struct kvm_io_bus *bus;
+	int devices = region_ranges(region);
+	int i, ret;
+
+	mutex_lock(&kvm->slots_lock);
+	bus = kvm_get_bus(kvm, region_bus(region));
+	if (!bus) {
+		/* KVM itself gave this bus up, for want of memory */
+		ret = -ENOMEM;
+		goto out;
+	}
+
+	for (i = 0; i < bus->dev_count; i++) {
+		if (bus->range[i].dev == &inert_dev)
+			continue;
+		if (intersects(region, &bus->range[i])) {
+			ret = -EEXIST;
+			goto out;
+		}
+		devices++;
+	}
+	/* ioeventfds are limited by file descriptors instead */
+	if (devices - bus->ioeventfd_count > NR_IOBUS_DEVS) {
+		ret = -ENOSPC;
+		goto out;
+	}
+	ret = replace_bus(vm, true);
+out:
+	mutex_unlock(&kvm->slots_lock);
+	return ret;
+}
+
+/* Cannot fail: without memory an inert device stays in the region's place. */
+static void bus_remove(struct doorbell_vm *vm)
+{
+	struct kvm *kvm = vm->kvm;
+	struct kvm_io_bus *bus;
+	int i;
+
+	mutex_lock(&kvm->slots_lock);
+	bus = kvm_get_bus(kvm, region_bus(vm->region));
+	if (bus && replace_bus(vm, false)) {
+		/* inert_dev is in this module, and nobody tells when it can go */
+		__module_get(THIS_MODULE);
+		pr_warn("no memory to take [%#llx, +%#llx) off its bus, module stays loaded\n",
+			vm->region->geo.base, vm->region->geo.len);
+		for (i = 0; i < bus->dev_count; i++)
+			if (bus->range[i].dev == &vm->dev)
+				WRITE_ONCE(bus->range[i].dev, &inert_dev);
+		synchronize_srcu_expedited(&kvm->srcu);
+	}
+	mutex_unlock(&kvm->slots_lock);
+}
+
+static void leave_vm(struct doorbell_vm *vm)
+{
+	bus_remove(vm);
+	kvm_put_kvm(vm->kvm);
+	vm->kvm = NULL;
+}
+
+static void doorbell_vm_gone_work(struct work_struct *work)
+{
+	leave_vm(container_of(work, struct doorbell_vm, gone_work));
+}
+
+/* The mm goes: all vCPU threads have left it, there are no more rings. */
+static void doorbell_vm_gone(struct mmu_notifier *notifier,
+			     struct mm_struct *mm)
+{
+	struct doorbell_vm *vm = container_of(notifier, struct doorbell_vm,
+					      notifier);
+
+	if (READ_ONCE(vm->detaching))
+		return;
+	doorbell_region_hangup(vm->region);
+	schedule_work(&vm->gone_work);
+}
+
+static const struct mmu_notifier_ops doorbell_vm_notifier_ops = {
+	.release = doorbell_vm_gone,
+};
+
+/*
+ * The VM behind a file, or NULL. KVM's own file_is_kvm() is not there for
+ * modules in every kernel; the name that KVM gives its anonymous inodes is.
+ */
+static struct kvm *file_kvm(const struct file *file)
+{
+	if (file_inode(file)->i_sb->s_magic != ANON_INODE_FS_MAGIC ||
+	    strcmp(file_dentry(file)->d_name.name, "kvm-vm"))
+		return NULL;
+	return file->private_data;
+}
+
+/**
+ * doorbell_vm_attach() - have a VM's writes into a region ring it
+ * @region: the region; rung from now on, even before this returns
+ * @vm_fd: file descriptor of the VM
+ *
+ * Context: may sleep; under the consumer's attach_lock.
+ * Return: the registration, or -EBADF, -EINVAL (not a VM), -ESRCH (its process
+ * is gone), -EEXIST, -ENOSPC, -ENOMEM, or -ERESTARTNOINTR for a signal.
+ */
+struct doorbell_vm *doorbell_vm_attach(struct doorbell_region *region,
+				       int vm_fd)
+{
+	struct doorbell_vm *vm;
+	struct mm_struct *mm;
+	struct file *file;
+	int ret;
+
+	file = fget(vm_fd);
+	if (!file)
+		return ERR_PTR(-EBADF);
+
+	vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
+	if (!vm) {
+		ret = -ENOMEM;
+		goto err_fput;
+	}
+	vm->region = region;
+	vm->notifier.ops = &doorbell_vm_notifier_ops;
+	kvm_iodevice_init(&vm->dev, &doorbell_vm_ops);
+	INIT_WORK(&vm->gone_work, doorbell_vm_gone_work);
+
+	vm->kvm = file_kvm(file);
+	if (!vm->kvm) {
+		ret = -EINVAL;
+		goto err_free;
+	}
+
+	mm = vm->kvm->mm;
+	if (!mmget_not_zero(mm)) {
+		ret = -ESRCH;
+		goto err_free;
+	}
+	kvm_get_kvm(vm->kvm);
+
+	ret = mmu_notifier_register(&vm->notifier, mm);
+	if (ret) {
+		/* mm_take_all_locks() gives way to any signal */
+		if (ret == -EINTR)
+			ret = -ERESTARTNOINTR;
+		goto err_put;
+	}
+
+	ret = bus_add(vm);
+	if (ret)
+		goto err_unregister;
+
+	mmput(mm);
+	fput(file);
+	return vm;
+
+err_unregister:
+	WRITE_ONCE(vm->detaching, true);
+	mmu_notifier_unregister(&vm->notifier, mm);
+err_put:
+	kvm_put_kvm(vm->kvm);
+	mmput(mm);
+err_free:
+	kfree(vm);
+err_fput:
+	fput(file);
+	return ERR_PTR(ret);
+}
+
+/**
+ * doorbell_vm_detach() - undo doorbell_vm_attach()
+ * @vm: the registration; freed
+ *
+ * When it returns nobody rings the region for @vm, or ever will.
+ *
+ * Context: may sleep; under the consumer's attach_lock, or without users.
+ */
+void doorbell_vm_detach(struct doorbell_vm *vm)
+{
+	/* pinned by the notifier until it is unregistered */
+	struct mm_struct *mm = vm->notifier.mm;
+
+	/* calls doorbell_vm_gone() itself if the process is still there */
+	WRITE_ONCE(vm->detaching, true);
+	mmu_notifier_unregister(&vm->notifier, mm);
+	flush_work(&vm->gone_work);
+	if (vm->kvm)
+		leave_vm(vm);
+	kfree(vm);
+}
