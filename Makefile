@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0
+# doorbell: everything a person runs. README.md and Documentation/ tell more.
+#
+#   make                  build doorbell.ko for the running kernel, or KDIR=...
+#   make install          install it, its udev rule and its header
+#   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
+#   make check            the tests, in micro-VMs; ends with N passed, N failed
+#   make lint             checkpatch, sparse, W=1, kernel-doc
+#   make clean
+#
+# Kernels are cached outside of the checkout, everything built is in build/.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+KERNEL ?= 6.12
+DESTDIR ?=
+PREFIX ?= /usr/local
+UDEVDIR ?= /lib/udev/rules.d
+
+CFLAGS_USER := -std=gnu11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -Iinclude/uapi
+BUILD := build
+USER := $(BUILD)/user
+
+modules:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
+
+install: modules
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
+	install -D -m 644 tools/udev/60-doorbell.rules \
+		$(DESTDIR)$(UDEVDIR)/60-doorbell.rules
+	install -D -m 644 include/uapi/linux/doorbell.h \
+		$(DESTDIR)$(PREFIX)/include/linux/doorbell.h
+
+clean:
+	rm -rf $(BUILD)
+	[ ! -d $(KDIR) ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
+
+setup:
+	@tools/vm/setup.sh
+
+VMM_DIR := tools/vmm
+VMM_OUT := $(USER)
+include $(VMM_DIR)/vmm.mk
+
+$(USER)/demo-vmm: tools/demo/vmm.c
+$(USER)/demo-consumer: tools/demo/consumer.c
+$(USER)/demo-%: tools/demo/demo.h $(VMM_OBJ) $(VMM_HDRS) include/uapi/linux/doorbell.h
+	$(CC) $(CFLAGS_USER) $(VMM_CPPFLAGS) -static -pthread -o $@ \
+		$(filter %.c,$^) $(VMM_OBJ)
+
+DEMO := $(USER)/demo-vmm $(USER)/demo-consumer
+DEMO_LIVE := $(shell [ -t 1 ] && echo live)
+
+ifdef HOST
+demo: $(DEMO)
+	@tools/demo/demo.sh $(USER) $(DEMO_LIVE)
+else
+demo: setup
+	@$(MAKE) -s $(DEMO)
+	@ko=$$(tools/vm/module.sh $(KERNEL)) && \
+	tools/vm/run.sh -k $(KERNEL) -t 120 -f $$ko/doorbell.ko:/demo/doorbell.ko \
+		-f $(USER)/demo-vmm:/demo/demo-vmm \
+		-f $(USER)/demo-consumer:/demo/demo-consumer \
+		-f tools/demo/demo.sh -- /demo.sh /demo $(DEMO_LIVE)
+endif
+
+.PHONY: modules install clean setup demo

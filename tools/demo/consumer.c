@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * demo-consumer: a device back end in a process of its own. It gets a VM over a
+ * Unix socket, attaches the notify region, shows who rings, and at the end
+ * compares what it read with what the guest counted.
+ *
+ * Usage: demo-consumer SOCKET [live]
+ *
+ * With "live" the table is drawn over and over in its place on a terminal.
+ */
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/doorbell.h>
+
+#include "demo.h"
+#include "vmm.h"
+
+#define COLUMNS		4
+#define EVENTS		256
+
+struct queue {
+	__u64 rings;
+	__u64 value;
+};
+
+static struct queue *queues;
+static __u64 bad;
+
+static int connect_vmm(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int sock, tries;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		errx(1, "%s: too long for a socket", path);
+	strcpy(addr.sun_path, path);
+	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (sock < 0)
+		err(1, "socket");
+	/* the VMM may still be starting */
+	for (tries = 0; connect(sock, (void *)&addr, sizeof(addr)); tries++) {
+		if ((errno != ENOENT && errno != ECONNREFUSED) || tries == 100)
+			err(1, "%s", path);
+		usleep(100000);
+	}
+	return sock;
+}
+
+static void receive_hello(int sock, struct demo_hello *hello, int fds[2])
+{
+	union {
+		char buf[CMSG_SPACE(2 * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { .iov_base = hello, .iov_len = sizeof(*hello) };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf),
+	};
+	struct cmsghdr *cmsg;
+
+	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != sizeof(*hello))
+		errx(1, "the VMM is gone");
+	cmsg = CMSG_FIRSTHDR(&msg);
+	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS ||
+	    cmsg->cmsg_len != CMSG_LEN(2 * sizeof(int)))
+		errx(1, "the VMM sent no descriptors");
+	memcpy(fds, CMSG_DATA(cmsg), 2 * sizeof(int));
+}
+
+static int attach(const struct demo_hello *hello, int vm_fd)
+{
+	struct doorbell_attach arg = {
+		.size = sizeof(arg),
+		.vm_fd = vm_fd,
+		.base = hello->base,
+		.len = hello->len,
+		.stride = hello->stride,
+	};
+	int fd = open("/dev/doorbell", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		err(1, "/dev/doorbell");
+	if (ioctl(fd, DOORBELL_ATTACH, &arg))
+		err(1, "DOORBELL_ATTACH");
+	return fd;
+}
+
+static void take_events(int fd)
+{
+	struct doorbell_event events[EVENTS];
+	ssize_t n, i;
+
+	while ((n = read(fd, events, sizeof(events))) > 0) {
+		for (i = 0; i < n / (ssize_t)sizeof(*events); i++) {
+			struct queue *q = &queues[events[i].queue];
+
+			if (events[i].type != DOORBELL_EVENT_QUEUE) {
+				bad++;
+				continue;
+			}
+			q->rings += events[i].count;
+			q->value = events[i].value;
+		}
+	}
+	if (n < 0 && errno != EAGAIN)
+		err(1, "read");
+}
+
+static void show(const struct demo_hello *hello, bool again)
+{
+	unsigned int rows = (hello->queues + COLUMNS - 1) / COLUMNS;
+	unsigned int row, q;
+	int i;
+
+	if (again)
+		printf("\033[%uA", rows + 1);
+	for (i = 0; i < COLUMNS; i++)
+		printf("%5s %8s %-16s%s", "queue", "rings", "last value",
+		       i < COLUMNS - 1 ? "  " : "");
+	printf("\n");
+	for (row = 0; row < rows; row++) {
+		for (q = row; q < hello->queues; q += rows)
+			printf("%5u %8llu %016llx%s", q,
+			       (unsigned long long)queues[q].rings,
+			       (unsigned long long)queues[q].value,
+			       q + rows < hello->queues ? "  " : "");
+		printf("\n");
+	}
+	fflush(stdout);
+}
+
+static int compare(const struct demo_hello *hello, int mem_fd)
+{
+	__u64 rung = 0, delivered = 0, guest, last;
+	struct guest_shared *shared;
+	unsigned int q, v;
+	void *mem = vmm_mem_map(mem_fd);
+
+	if (!mem)
+		err(1, "cannot map the guest's memory");
+	shared = vmm_mem_shared(mem);
+	for (q = 0; q < hello->queues; q++) {
+		guest = 0;
+		last = 0;
+		for (v = 0; v < hello->vcpus; v++) {
+			__u64 count = vmm_count(shared, v, q);
+
+			guest += count;
+			if (count)
+				last = guest_value(v, count);
+		}
+		rung += guest;
+		delivered += queues[q].rings;
+		if (queues[q].rings != guest || queues[q].value != last) {
+			printf("queue %u: the guest rang %llu times, last %#llx\n",
+			       q, (unsigned long long)guest,
+			       (unsigned long long)last);
+			bad++;
+		}
+	}
+	printf("demo: queues=%u rung=%llu delivered=%llu lost=%lld bad=%llu\n",
+	       hello->queues, (unsigned long long)rung,
+	       (unsigned long long)delivered, (long long)(rung - delivered),
+	       (unsigned long long)bad);
+	return rung && rung == delivered && !bad ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	bool live = argc == 3 && !strcmp(argv[2], "live");
+	struct epoll_event ev = { .events = EPOLLIN };
+	struct timespec now, shown = {};
+	bool stopped = false, again = false;
+	struct demo_hello hello;
+	int sock, fd, epoll, ret;
+	int fds[2];
+	char byte;
+
+	if (argc != 2 && !live)
+		errx(2, "usage: demo-consumer SOCKET [live]");
+	sock = connect_vmm(argv[1]);
+	receive_hello(sock, &hello, fds);
+	queues = calloc(hello.queues, sizeof(*queues));
+	if (!queues)
+		err(1, "calloc");
+	fd = attach(&hello, fds[0]);
+
+	epoll = epoll_create1(EPOLL_CLOEXEC);
+	ev.data.fd = fd;
+	if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev))
+		err(1, "epoll");
+	ev.data.fd = sock;
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, sock, &ev))
+		err(1, "epoll");
+	if (write(sock, &(char) { DEMO_ATTACHED }, 1) != 1)
+		err(1, "write");
+
+	while (!stopped) {
+		if (epoll_wait(epoll, &ev, 1, -1) != 1)
+			err(1, "epoll_wait");
+		if (ev.data.fd == fd) {
+			take_events(fd);
+		} else {
+			if (read(sock, &byte, 1) != 1 || byte != DEMO_STOPPED)
+				errx(1, "the VMM is gone");
+			stopped = true;
+		}
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if (now.tv_sec != shown.tv_sec && !stopped) {
+			show(&hello, live && again);
+			again = true;
+			shown = now;
+		}
+	}
+	/* the guest has stopped: what is here now is all there is */
+	take_events(fd);
+	show(&hello, live && again);
+	ret = compare(&hello, fds[1]);
+	if (write(sock, &(char) { DEMO_BYE }, 1) != 1)
+		err(1, "write");
+	return ret;
+}

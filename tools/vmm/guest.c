@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The guest program: rings queues as the job in its mailbox says, then halts.
+ * Freestanding, no interrupts, no exceptions: a fault shuts the VM down, and
+ * the VMM reports it. The VMM set up long mode, page tables and stack.
+ */
+#include "guest.h"
+
+#undef __always_inline	/* <linux/types.h> only says inline */
+#define __always_inline	inline __attribute__((__always_inline__))
+#define READ_ONCE(x)	(*(const volatile __typeof__(x) *)&(x))
+#define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
+
+static struct guest_shared *const shared = (void *)GUEST_SHARED_GPA;
+
+static __always_inline void mmio_write(__u64 addr, unsigned int width, __u64 v)
+{
+	void *p = (void *)addr;
+
+	switch (width) {
+	case 1:
+		asm volatile("movb %b0, (%1)" : : "r"(v), "r"(p) : "memory");
+		break;
+	case 2:
+		asm volatile("movw %w0, (%1)" : : "r"(v), "r"(p) : "memory");
+		break;
+	case 4:
+		asm volatile("movl %k0, (%1)" : : "r"(v), "r"(p) : "memory");
+		break;
+	case 8:
+		asm volatile("movq %q0, (%1)" : : "r"(v), "r"(p) : "memory");
+		break;
+	}
+}
+
+static __u64 mmio_read(__u64 addr, unsigned int width)
+{
+	void *p = (void *)addr;
+	__u64 v = 0;
+
+	switch (width) {
+	case 1:
+		asm volatile("movb (%1), %b0" : "+r"(v) : "r"(p) : "memory");
+		break;
+	case 2:
+		asm volatile("movw (%1), %w0" : "+r"(v) : "r"(p) : "memory");
+		break;
+	case 4:
+		asm volatile("movl (%1), %k0" : "+r"(v) : "r"(p) : "memory");
+		break;
+	case 8:
+		asm volatile("movq (%1), %q0" : "+r"(v) : "r"(p) : "memory");
+		break;
+	}
+	return v;
+}
+
+static __always_inline void pio_out(__u16 port, unsigned int width, __u64 v)
+{
+	switch (width) {
+	case 1:
+		asm volatile("outb %b0, %w1" : : "a"(v), "d"(port) : "memory");
+		break;
+	case 2:
+		asm volatile("outw %w0, %w1" : : "a"(v), "d"(port) : "memory");
+		break;
+	case 4:
+		asm volatile("outl %k0, %w1" : : "a"(v), "d"(port) : "memory");
+		break;
+	}
+}
+
+static __u64 pio_in(__u16 port, unsigned int width)
+{
+	__u64 v = 0;
+
+	switch (width) {
+	case 1:
+		asm volatile("inb %w1, %b0" : "+a"(v) : "d"(port) : "memory");
+		break;
+	case 2:
+		asm volatile("inw %w1, %w0" : "+a"(v) : "d"(port) : "memory");
+		break;
+	case 4:
+		asm volatile("inl %w1, %k0" : "+a"(v) : "d"(port) : "memory");
+		break;
+	}
+	return v;
+}
+
+static void run_script(struct guest_job *job, struct guest_op *op)
+{
+	struct guest_op *end = op + job->nr_ops;
+
+	for (; op < end; op++) {
+		__u64 addr = op->addr, value = op->value;
+		__u64 n = op->repeat ? op->repeat : 1;
+
+		for (; n && !READ_ONCE(job->stop); n--) {
+			switch (op->kind) {
+			case GUEST_MMIO_WRITE:
+				mmio_write(addr, op->width, value);
+				break;
+			case GUEST_MMIO_READ:
+				WRITE_ONCE(op->value, mmio_read(addr, op->width));
+				break;
+			case GUEST_PIO_OUT:
+				pio_out(addr, op->width, value);
+				break;
+			case GUEST_PIO_IN:
+				WRITE_ONCE(op->value, pio_in(addr, op->width));
+				break;
+			}
+			WRITE_ONCE(op->done, op->done + 1);
+			addr += op->addr_step;
+			value += op->step;
+		}
+	}
+}
+
+/* Ring @queue once, for every job that counts. */
+static void ring(struct guest_job *job, unsigned int vcpu, __u32 queue)
+{
+	__u64 *count = &shared->counts[vcpu][queue];
+	__u64 addr = job->base + queue * job->stride;
+	__u64 value, i;
+
+	WRITE_ONCE(*count, *count + 1);
+	if (job->kind == GUEST_NUMBERED)
+		value = guest_number(vcpu, job->rings);
+	else
+		value = guest_value(vcpu, *count);
+
+	if (job->pio)
+		pio_out(addr, job->width, value);
+	else
+		mmio_write(addr, job->width, value);
+	WRITE_ONCE(job->rings, job->rings + 1);
+
+	for (i = 0; i < job->pace; i++)
+		asm volatile("");
+}
+
+static int job_over(const struct guest_job *job)
+{
+	return READ_ONCE(job->stop) || (job->limit && job->rings >= job->limit);
+}
+
+static void run_random(struct guest_job *job, unsigned int vcpu)
+{
+	__u64 x = (job->seed + 1) * 0x9e3779b97f4a7c15 ^ (vcpu + 1) * 0xbf58476d1ce4e5b9;
+	const struct guest_range *r;
+
+	while (!job_over(job)) {
+		if (!x)
+			x = 1;
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		r = &job->range[(x >> 56) < job->weight];
+		ring(job, vcpu, r->first + (__u32)(x >> 8) % r->nr);
+	}
+}
+
+static void run_rates(struct guest_job *job, unsigned int vcpu)
+{
+	__u64 round;
+	__u32 q;
+	int i;
+
+	for (round = 1; !job_over(job); round++) {
+		for (i = 0; i < 2; i++) {
+			const struct guest_range *r = &job->range[i];
+
+			for (q = r->first; q < r->first + r->nr; q++)
+				if (!(round % (q % 7 + 1)) && !job_over(job))
+					ring(job, vcpu, q);
+		}
+	}
+}
+
+static __always_inline __u64 rdtsc(void)
+{
+	__u32 lo, hi;
+
+	asm volatile("lfence; rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
+	return (__u64)hi << 32 | lo;
+}
+
+/* Inlined once per kind of access, to have nothing else in the loop. */
+static __always_inline void timed(struct guest_job *job, int pio, int width)
+{
+	__u64 start = job->base + job->range[0].first * job->stride;
+	__u64 end = start + job->range[0].nr * job->stride;
+	__u64 stride = job->stride, limit = job->limit;
+	__u64 addr = start, i;
+
+	job->tsc[0] = rdtsc();
+	for (i = 0; i < limit; i++) {
+		if (pio)
+			pio_out(addr, width, i);
+		else
+			mmio_write(addr, width, i);
+		addr += stride;
+		if (addr == end)
+			addr = start;
+	}
+	job->tsc[1] = rdtsc();
+	WRITE_ONCE(job->rings, i);
+}
+
+static void run_loop(struct guest_job *job)
+{
+	switch (job->width | (job->pio ? 0x10 : 0)) {
+	case 0x01:
+		return timed(job, 0, 1);
+	case 0x02:
+		return timed(job, 0, 2);
+	case 0x04:
+		return timed(job, 0, 4);
+	case 0x08:
+		return timed(job, 0, 8);
+	case 0x11:
+		return timed(job, 1, 1);
+	case 0x12:
+		return timed(job, 1, 2);
+	case 0x14:
+		return timed(job, 1, 4);
+	}
+}
+
+/* Every vCPU starts here, at the start of the image. */
+__attribute__((section(".text.entry"), noreturn))
+void guest_main(unsigned int vcpu)
+{
+	struct guest_job *job = &shared->job[vcpu];
+
+	for (;;) {
+		switch (job->kind) {
+		case GUEST_SCRIPT:
+			run_script(job, shared->ops[vcpu]);
+			break;
+		case GUEST_STORM:
+		case GUEST_NUMBERED:
+			run_random(job, vcpu);
+			break;
+		case GUEST_RATES:
+			run_rates(job, vcpu);
+			break;
+		case GUEST_LOOP:
+			run_loop(job);
+			break;
+		}
+		/* Without an in-kernel irqchip this always reaches the VMM. */
+		asm volatile("hlt" : : : "memory");
+	}
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the VMM (vmm.c) and its guest program (guest.c) share: where things
+ * are in guest memory, and the jobs a vCPU can be given. Plain data only,
+ * this is compiled both freestanding and hosted.
+ */
+#ifndef DOORBELL_VMM_GUEST_H
+#define DOORBELL_VMM_GUEST_H
+
+#include <linux/types.h>
+
+#define GUEST_MAX_VCPUS		8
+#define GUEST_MAX_QUEUES	4096
+#define GUEST_MAX_OPS		1024
+
+/* Guest-physical (= virtual) layout. All from GUEST_MEM_SIZE up is MMIO. */
+#define GUEST_MEM_SIZE		0x1000000UL
+#define GUEST_PML4_GPA		0x1000UL	/* PML4, PDPT, four PDs */
+#define GUEST_CODE_GPA		0x100000UL	/* as in guest.lds */
+#define GUEST_STACK_GPA		0x180000UL
+#define GUEST_STACK_SIZE	0x10000UL	/* per vCPU */
+#define GUEST_SHARED_GPA	0x200000UL	/* struct guest_shared */
+
+enum guest_job_kind {
+	GUEST_IDLE,
+	GUEST_SCRIPT,		/* ops[vcpu][0 .. nr_ops), in order */
+	GUEST_STORM,		/* random queues, value guest_value() */
+	GUEST_RATES,		/* queue q in every (q % 7 + 1)th round */
+	GUEST_NUMBERED,		/* random queues, value guest_number() */
+	GUEST_LOOP,		/* range[0] round robin, timed, no counters */
+};
+
+enum guest_op_kind {
+	GUEST_MMIO_WRITE,
+	GUEST_MMIO_READ,
+	GUEST_PIO_OUT,
+	GUEST_PIO_IN,
+};
+
+/**
+ * struct guest_op - one step of a script
+ * @kind: enum guest_op_kind
+ * @width: bytes: 1, 2, 4, and for MMIO 8
+ * @addr: guest-physical address or port
+ * @value: to write; or what was read last
+ * @repeat: times to do it, 0 means once
+ * @step: added to the value written, per repeat
+ * @addr_step: added to the address, per repeat
+ * @done: how many of the instructions have finished; set by the guest
+ */
+struct guest_op {
+	__u32 kind;
+	__u32 width;
+	__u64 addr;
+	__u64 value;
+	__u64 repeat;
+	__u64 step;
+	__u64 addr_step;
+	__u64 done;
+};
+
+/** struct guest_range - queues [first, first + nr) */
+struct guest_range {
+	__u32 first;
+	__u32 nr;
+};
+
+/**
+ * struct guest_job - the mailbox of one vCPU
+ * @kind: enum guest_job_kind
+ * @stop: set it to end the job early, whatever its kind but GUEST_LOOP
+ * @nr_ops: GUEST_SCRIPT: length of the script
+ * @width: bytes per ring
+ * @pio: ring by OUT instead of a memory write
+ * @base: address of queue 0
+ * @stride: bytes per queue
+ * @range: queues to ring; only the second may be empty
+ * @weight: GUEST_STORM, GUEST_NUMBERED: how many rings in 256 go to range[1]
+ * @pace: turns of an empty loop after each ring (no PAUSE: where one CPU
+ *	emulates all, that gives up the whole time slice)
+ * @limit: rings to do, 0 means until stopped
+ * @seed: of the random choice; each vCPU differs even if this is the same
+ * @rings: rings finished, counted after the instruction; set by the guest.
+ *	GUEST_NUMBERED numbers from here, all but GUEST_LOOP count from here.
+ * @tsc: GUEST_LOOP: time stamp counter before and after; set by the guest
+ */
+struct guest_job {
+	__u32 kind;
+	__u32 stop;
+	__u32 nr_ops;
+	__u32 width;
+	__u32 pio;
+	__u32 pace;
+	__u64 base;
+	__u64 stride;
+	struct guest_range range[2];
+	__u64 weight;
+	__u64 limit;
+	__u64 seed;
+	__u64 rings;
+	__u64 tsc[2];
+};
+
+/**
+ * struct guest_shared - at GUEST_SHARED_GPA
+ * @job: mailbox of each vCPU
+ * @ops: script of each vCPU
+ * @counts: rings per vCPU and queue, counted *before* the instruction: never
+ *	less than what the host has seen, and equal to it once the job is done.
+ *	Not reset by a new job. GUEST_SCRIPT and GUEST_LOOP leave it alone.
+ */
+struct guest_shared {
+	struct guest_job job[GUEST_MAX_VCPUS];
+	struct guest_op ops[GUEST_MAX_VCPUS][GUEST_MAX_OPS];
+	__u64 counts[GUEST_MAX_VCPUS][GUEST_MAX_QUEUES];
+};
+
+/** guest_value() - what GUEST_STORM and GUEST_RATES write as ring @count */
+static inline __u64 guest_value(unsigned int vcpu, __u64 count)
+{
+	return (__u64)vcpu << 56 | count;
+}
+
+/** guest_number() - what GUEST_NUMBERED writes as a vCPU's @n-th ring */
+static inline __u64 guest_number(unsigned int vcpu, __u64 n)
+{
+	return (__u64)vcpu << 32 | n;
+}
+
+#endif /* DOORBELL_VMM_GUEST_H */
