@@ -63,4 +63,21 @@ demo: setup
 		-f tools/demo/demo.sh -- /demo.sh /demo $(DEMO_LIVE)
 endif
 
-.PHONY: modules install clean setup demo
+TESTS := $(BUILD)/selftests
+PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' selftests/doorbell/Makefile)
+KERNELS := 6.1 6.12 6.12-debug 7.2-debug
+
+selftests: setup
+	@mkdir -p $(TESTS)
+	@source=$$(tools/vm/kernel.sh source-6.12) && \
+	$(MAKE) -s -C selftests/doorbell OUTPUT=$(CURDIR)/$(TESTS) \
+		KSELFTEST=$$source/tools/testing/selftests
+
+check: setup
+	@$(MAKE) -s selftests $(DEMO)
+	@tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
+
+lint: setup
+	@tools/test/lint.sh
+
+.PHONY: modules install clean setup demo selftests check lint

@@ -49,9 +49,9 @@
  * @fasync: everyone who wants SIGIO
  */
 struct doorbell {
-	struct mutex attach_lock;
+	struct mutex attach_lock;	/* region */
 	struct doorbell_region __rcu *region;
-	struct mutex read_lock;
+	struct mutex read_lock;		/* the end of the queue, taken */
 	struct doorbell_event taken[BATCH];
 	unsigned int taken_first;
 	unsigned int taken_count;

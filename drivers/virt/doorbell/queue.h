@@ -33,6 +33,7 @@ struct doorbell_slot {
  * @head: position of the first entry that the consumer has not taken
  * @armed: the consumer is about to sleep and wants to be woken; set by the
  *	consumer, cleared by the producer that wakes it
+ * @reserved: fills a cache line
  * @seen: for each slot, the rings that events were made of
  */
 struct doorbell_control {

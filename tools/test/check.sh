@@ -1,0 +1,81 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# All tests, on all kernels: what "make check" runs.
+#
+# Usage: check.sh PROGRAMS [KERNEL]...
+#
+# PROGRAMS is a list of kselftest programs, built in build/selftests. Builds the
+# modules, boots one micro-VM per kernel, two at a time, and adds up their TAP.
+# Each machine is a test of its own: nothing hung, panicked, or left a bug
+# report in the kernel log. All that was printed stays in build/check/. The last
+# line is "N passed, N failed".
+set -uo pipefail
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+out=$top/build/check
+programs=$1
+shift
+limit=1200
+
+# The verdict on a machine: "clean", "skip WHY", or what is wrong.
+verdict() {
+	local kernel=$1 ret=$2
+
+	case $ret in
+	77) echo "skip kernel $kernel cannot be had: $(tail -n 1 "$out/$kernel.err")" ;;
+	124) echo "hung, stopped after $limit s" ;;
+	125) echo "panicked, or ended without a verdict" ;;
+	*)
+		if "$top/tools/vm/splat.sh" "$out/$kernel.log" >&2; then
+			echo clean
+		else
+			echo "a bug report in the kernel log"
+		fi
+		;;
+	esac
+}
+
+run_kernel() {
+	local kernel=$1 ret ko prog args=()
+
+	: >"$out/$kernel.tap"
+	ko=$("$top/tools/vm/module.sh" "$kernel" 2>"$out/$kernel.err")
+	ret=$?
+	if [ $ret -eq 0 ]; then
+		args=(-f "$ko/doorbell.ko:/tests/doorbell.ko")
+		[ ! -e "$ko/doorbell_kunit.ko" ] ||
+			args+=(-f "$ko/doorbell_kunit.ko:/tests/doorbell_kunit.ko")
+		for prog in $programs; do
+			args+=(-f "$top/build/selftests/$prog:/tests/$prog")
+		done
+		for prog in user/demo-vmm user/demo-consumer; do
+			args+=(-f "$top/build/$prog:/tests/${prog#user/}")
+		done
+		"$top/tools/vm/run.sh" -k "$kernel" -t $limit \
+			-l "$out/$kernel.log" "${args[@]}" \
+			-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
+			-f "$top/tools/test/demo:/tests/demo" \
+			-f "$top/tools/test/guest.sh:/guest.sh" \
+			-- /guest.sh demo $programs \
+			>"$out/$kernel.tap" 2>"$out/$kernel.err"
+		ret=$?
+	elif [ $ret -ne 77 ]; then
+		cat "$out/$kernel.err" >&2
+		echo "# verdict the modules do not build" >>"$out/$kernel.tap"
+		return
+	fi
+	echo "# verdict $(verdict "$kernel" $ret)" >>"$out/$kernel.tap"
+	echo "check: $kernel done after $SECONDS s"
+}
+
+rm -rf "$out"
+mkdir -p "$out"
+for kernel; do
+	while [ "$(jobs -rp | wc -l)" -ge 2 ]; do
+		wait -n
+	done
+	run_kernel "$kernel" &
+done
+wait
+
+exec "$top/tools/test/tap.py" "$out"/*.tap

@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Style and static checks: what "make lint" runs.
+#
+# checkpatch and kernel-doc come from the packaged kernel source. The modules
+# are built with W=1 and sparse against the stock 6.12 kernel, all warnings as
+# errors; user space is built with -Wall -Wextra -Werror by its Makefiles.
+set -uo pipefail
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+cd "$top" || exit 1
+failed=0
+fail() { echo "lint: $*" >&2; failed=1; }
+
+source=$(tools/vm/kernel.sh source-6.12) || exit 1
+kernel=$(tools/vm/kernel.sh 6.12) || exit 1
+mapfile -t kernel_code < <(git ls-files -co --exclude-standard 'drivers/*' \
+	'include/*' 'kunit/*' '*Kbuild')
+mapfile -t user_code < <(git ls-files -co --exclude-standard 'selftests/*.[ch]' \
+	'tools/*.[ch]')
+mapfile -t scripts < <(git grep -lIE '^#!/bin/(ba)?sh')
+mapfile -t all < <(git ls-files)
+
+checkpatch() {
+	"$source/scripts/checkpatch.pl" --no-tree --strict --quiet --terse \
+		--no-summary --file "$@"
+}
+
+checkpatch "${kernel_code[@]}" || fail "checkpatch"
+# User space has no strscpy(), __section and so on to prefer.
+checkpatch --ignore STRCPY,VOLATILE,PREFER_DEFINED_ATTRIBUTE_MACRO,AVOID_EXTERNS \
+	--ignore EMBEDDED_FUNCTION_NAME,COMPLEX_MACRO "${user_code[@]}" ||
+	fail "checkpatch"
+
+"$source/scripts/kernel-doc" -none -Werror \
+	drivers/virt/doorbell/*.[ch] include/uapi/linux/doorbell.h \
+	tools/vmm/*.h || fail "kernel-doc"
+
+build=build/lint
+mkdir -p $build
+cp -rsf "$top/Kbuild" "$top/drivers" "$top/include" "$top/kunit" $build/
+find $build -xtype l -delete
+log=$build/build.log
+make -C "$kernel/build" M="$top/$build" W=1 C=2 KCFLAGS=-Werror modules \
+	>$log 2>&1 || fail "W=1 build"
+if grep -E "$build/.*(warning|error):" $log >&2; then
+	fail "sparse"
+fi
+
+for script in "${scripts[@]}"; do
+	case $(head -n 1 "$script") in
+	*bash) bash -n "$script" ;;
+	*) sh -n "$script" ;;
+	esac || fail "$script"
+done
+
+for file in "${all[@]}"; do
+	[ "$file" = COPYING ] || [ ! -s "$file" ] ||
+		head -n 3 "$file" | grep -q SPDX-License-Identifier ||
+		case $file in
+		*.gitignore) ;;
+		*) fail "$file: no SPDX line" ;;
+		esac
+done
+
+[ $failed -eq 0 ] && echo "lint: clean"
+exit $failed

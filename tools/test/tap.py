@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Adds up what the micro-VMs of check.sh printed.
+
+Usage: tap.py FILE.tap...
+
+A program that ends early, with a status other than its results say, or without
+any result counts as a failure of its own.
+"""
+import os
+import re
+import sys
+
+RESULT = re.compile(r'( *)(ok|not ok) \d+ ?-? ?(.*)')
+PLAN = re.compile(r'( *)1\.\.(\d+)')
+
+
+class Totals:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def add(self, ok, where, what):
+        skip = re.search(r'# ?SKIP ?(.*)', what, re.I)
+        if not ok:
+            self.failed += 1
+            print(f'FAILED {where}: {what}')
+        elif skip:
+            self.skipped += 1
+            print(f'skipped {where}: {what}')
+        else:
+            self.passed += 1
+
+
+def program(totals, where, lines, status):
+    """One program's lines; KUnit's tests are one level inside their suites."""
+    indent = ' ' * 4 if where.endswith('/kunit') else ''
+    planned = results = failures = 0
+    for line in lines:
+        plan = PLAN.match(line)
+        if plan and plan[1] == indent:
+            planned += int(plan[2])
+        result = RESULT.match(line)
+        if result and result[1] == indent:
+            results += 1
+            failures += result[2] != 'ok'
+            totals.add(result[2] == 'ok', where, result[3])
+    if status is None:
+        totals.add(False, where, 'never ended')
+    elif results < planned or not results:
+        totals.add(False, where, f'{results} of {planned} results, status {status}')
+    elif (status != 0) != (failures != 0):
+        totals.add(False, where, f'status {status} with {failures} failures')
+    if status != 0 or failures:
+        print(f'--- {where} printed:')
+        print('\n'.join(lines[-60:]))
+        print('---')
+
+
+def machine(totals, path):
+    name = os.path.basename(path).removesuffix('.tap')
+    current, lines, clean = None, [], None
+    with open(path, errors='replace') as tap:
+        for line in tap.read().splitlines():
+            if line.startswith('# begin '):
+                current, lines = line.split()[2], []
+            elif line.startswith('# end '):
+                program(totals, f'{name}/{current}', lines, int(line.split()[3]))
+                current = None
+            elif line.startswith('# verdict '):
+                clean = line.removeprefix('# verdict ')
+            else:
+                lines.append(line)
+    if current:
+        program(totals, f'{name}/{current}', lines, None)
+    if clean and clean.startswith('skip'):
+        totals.add(True, name, '# SKIP ' + clean.removeprefix('skip '))
+    else:
+        totals.add(clean == 'clean', name, f'machine and kernel log: {clean}')
+
+
+def main():
+    totals = Totals()
+    for path in sys.argv[1:]:
+        machine(totals, path)
+    skipped = f', {totals.skipped} skipped' if totals.skipped else ''
+    print(f'{totals.passed} passed, {totals.failed} failed{skipped}')
+    return totals.failed != 0 or totals.passed == 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
