@@ -35,8 +35,28 @@ verdict() {
 	esac
 }
 
+# A test program that runs here: NAME COMMAND...
+run_here() {
+	local name=$1 ret
+	shift
+
+	{
+		echo "# begin $name"
+		"$@"
+		ret=$?
+		echo "# end $name $ret"
+		case $ret in
+		77) echo "# verdict skip $name cannot run here" ;;
+		*) echo "# verdict clean" ;;
+		esac
+	} >"$out/$name.tap" 2>"$out/$name.err"
+	echo "check: $name done after $SECONDS s"
+}
+
 run_kernel() {
-	local kernel=$1 ret ko prog args=()
+	local kernel=$1 ret ko prog args=() programs="demo $programs"
+
+	[[ $kernel != *-kcsan ]] || programs=
 
 	: >"$out/$kernel.tap"
 	ko=$("$top/tools/vm/module.sh" "$kernel" 2>"$out/$kernel.err")
@@ -46,7 +66,8 @@ run_kernel() {
 		[ ! -e "$ko/doorbell_kunit.ko" ] ||
 			args+=(-f "$ko/doorbell_kunit.ko:/tests/doorbell_kunit.ko")
 		for prog in $programs; do
-			args+=(-f "$top/build/selftests/$prog:/tests/$prog")
+			[ "$prog" = demo ] ||
+				args+=(-f "$top/build/selftests/$prog:/tests/$prog")
 		done
 		for prog in user/demo-vmm user/demo-consumer; do
 			args+=(-f "$top/build/$prog:/tests/${prog#user/}")
@@ -56,7 +77,7 @@ run_kernel() {
 			-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
 			-f "$top/tools/test/demo:/tests/demo" \
 			-f "$top/tools/test/guest.sh:/guest.sh" \
-			-- /guest.sh demo $programs \
+			-- /guest.sh $programs \
 			>"$out/$kernel.tap" 2>"$out/$kernel.err"
 		ret=$?
 	elif [ $ret -ne 77 ]; then
@@ -70,12 +91,14 @@ run_kernel() {
 
 rm -rf "$out"
 mkdir -p "$out"
+# The kernels that take longest are named first.
 for kernel; do
 	while [ "$(jobs -rp | wc -l)" -ge 2 ]; do
 		wait -n
 	done
 	run_kernel "$kernel" &
 done
+run_here runner "$top/tools/test/runner.sh"
 wait
 
 exec "$top/tools/test/tap.py" "$out"/*.tap

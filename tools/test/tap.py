@@ -64,7 +64,9 @@ def machine(totals, path):
             if line.startswith('# begin '):
                 current, lines = line.split()[2], []
             elif line.startswith('# end '):
-                program(totals, f'{name}/{current}', lines, int(line.split()[3]))
+                status = int(line.split()[3])
+                if status != 77:
+                    program(totals, f'{name}/{current}', lines, status)
                 current = None
             elif line.startswith('# verdict '):
                 clean = line.removeprefix('# verdict ')

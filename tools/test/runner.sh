@@ -1,0 +1,59 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Does the micro-VM tell good from bad? TAP about run.sh and splat.sh.
+#
+# Every verdict of "make check" rests on these.
+set -uo pipefail
+
+vm=$(cd "$(dirname "$0")/../vm" && pwd)
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+count=0 failed=0
+
+# expect STATUS NAME RUN-OPTION... -- COMMAND...
+expect() {
+	local want=$1 name=$2 got
+	shift 2
+	"$vm/run.sh" -l "$log" "$@" >/dev/null 2>&1
+	got=$?
+	count=$((count + 1))
+	if [ $got -eq "$want" ]; then
+		echo "ok $count $name"
+	else
+		echo "not ok $count $name: status $got, not $want"
+		failed=1
+	fi
+}
+
+# scan STATUS NAME LINE
+scan() {
+	local got
+	echo "[    1.234567] $3" >"$log"
+	"$vm/splat.sh" "$log" >/dev/null 2>&1
+	got=$?
+	count=$((count + 1))
+	if [ $got -eq "$1" ]; then
+		echo "ok $count splat.sh: $2"
+	else
+		echo "not ok $count splat.sh: $2: status $got, not $1"
+		failed=1
+	fi
+}
+
+echo 1..13
+expect 0 "a command that passes" -- true
+expect 3 "a command that fails" -- sh -c 'exit 3'
+expect 124 "a command that hangs" -t 20 -- sleep 1000
+expect 125 "a kernel that panics" -- sh -c 'echo c >/proc/sysrq-trigger; sleep 1000'
+expect 126 "a bug report in the log of a command that passes" -- \
+	sh -c 'echo "WARNING: CPU: 0 PID: 1 at x.c:1 f+0x0/0x1" >/dev/kmsg'
+
+scan 1 "a warning" "WARNING: CPU: 1 PID: 77 at virt/kvm/kvm_main.c:1 f+0x1/0x2"
+scan 1 "KASAN" "BUG: KASAN: slab-use-after-free in f+0x1/0x2 [doorbell]"
+scan 1 "KCSAN" "BUG: KCSAN: data-race in f / g"
+scan 1 "lockdep" "WARNING: possible circular locking dependency detected"
+scan 1 "kmemleak" "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"
+scan 1 "a hung task" "INFO: task cat:99 blocked for more than 120 seconds."
+scan 1 "sleeping while atomic" "BUG: sleeping function called from invalid context at f.c:1"
+scan 0 "an innocent line" "doorbell: loading out-of-tree module taints kernel."
+exit $failed

@@ -1,0 +1,280 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Make sure that a test kernel is in the cache and print its directory.
+#
+# Usage: kernel.sh NAME
+#
+#   6.1, 6.12       Debian's stock amd64 kernel with its headers, unpacked, not installed
+#   6.12-debug      linux-source-6.12 with base.config and debug.config
+#   7.2-debug       the same from the newest linux-source-7.x in Debian sid
+#   6.12-kcsan      linux-source-6.12 with base.config and kcsan.config
+#   source-6.12     only the unpacked source tree of linux-source-6.12
+#
+# A kernel's directory holds vmlinuz (for QEMU), build (for make -C), release (its name
+# in a text file) and, for stock kernels, modules/lib/modules/RELEASE.
+# The cache is ${DOORBELL_CACHE:-${XDG_CACHE_HOME:-~/.cache}/doorbell}; it may be
+# deleted at any time. Exit status: 77 if the packages cannot be had, 1 for errors.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+name=${1-}
+cache=${DOORBELL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/doorbell}
+mkdir -p "$cache"
+cache=$(cd "$cache" && pwd -P)
+
+export LC_ALL=C
+unset MAKEFLAGS MFLAGS GNUMAKEFLAGS MAKEOVERRIDES MAKELEVEL ARCH CROSS_COMPILE \
+	KBUILD_OUTPUT KCFLAGS KCPPFLAGS CC CFLAGS CPPFLAGS LDFLAGS O M V W C || :
+
+say() { echo "kernel.sh: $name: $*" >&2; }
+die() { say "$2"; exit "$1"; }
+
+# Hold the lock on one thing in the cache until the script ends or takes the next.
+lock()
+{
+	exec 9>"$cache/.lock-$1"
+	flock -n 9 || { say "waiting for another process that prepares $1"; flock 9; }
+}
+
+# -- apt ------------------------------------------------------------------------
+apt_args=(-q)
+[ "$(id -u)" != 0 ] || apt_args+=(-o APT::Sandbox::User=root)
+
+update_lists()				# the machine's own package lists
+{
+	local sudo=
+	[ "$(id -u)" = 0 ] || sudo=sudo
+	say "refreshing the package lists"
+	$sudo apt-get -qq update >&2
+}
+
+candidate()				# the version that apt would fetch, if any
+{
+	apt-cache "${apt_args[@]}" policy "$1" |
+		sed -n 's/^  Candidate: //p' | grep -v '^(none)$'
+}
+
+stable_candidate()
+{
+	candidate "$1" || { update_lists && candidate "$1"; }
+}
+
+# Read Debian sid from its own lists, once a day, from the machine's own mirror.
+use_sid()
+{
+	local sid=$cache/sid mirror
+	lock sid
+	mkdir -p "$sid/lists/partial" "$sid/archives/partial"
+	stable_candidate base-files >/dev/null ||
+		die 77 "apt has no package lists"
+	# shellcheck disable=SC2016	# for apt to expand
+	mirror=$(apt-get indextargets --format '$(REPO_URI)' \
+		'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sed -n 1p)
+	echo "deb [arch=amd64] $mirror sid main" > "$sid/sources.list"
+	apt_args+=(-o "Dir::Etc::sourcelist=$sid/sources.list" -o Dir::Etc::sourceparts=-
+		-o "Dir::State::lists=$sid/lists" -o "Dir::Cache=$sid"
+		-o APT::Get::List-Cleanup=0 -o APT::Architectures=amd64
+		-o Acquire::Languages=none -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false)
+	[ -z "$(find "$sid/fresh" -mtime -1 2>/dev/null)" ] || return 0
+	say "refreshing the package lists of Debian sid"
+	if apt-get "${apt_args[@]}" -q -o APT::Update::Error-Mode=any update >&2; then
+		touch "$sid/fresh"
+	else
+		say "Debian sid is not reachable, going on with what is here"
+	fi
+}
+
+# fetch DIR PACKAGE[=VERSION]...: download packages and unpack them into DIR
+fetch()
+{
+	local to=$1 deb
+	shift
+	rm -rf "$to.debs"
+	mkdir -p "$to.debs" "$to"
+	say "downloading $*"
+	(cd "$to.debs" && apt-get "${apt_args[@]}" -q download "$@" >&2) || return 1
+	for deb in "$to.debs"/*.deb; do
+		dpkg-deb -x "$deb" "$to" || return 1
+	done
+	rm -rf "$to.debs"
+}
+
+# -- stock kernels --------------------------------------------------------------
+# uncompress VMLINUZ VMLINUX: emulated, a kernel that unpacks itself takes seconds
+uncompress()
+{
+	local sectors offset length with
+	sectors=$(od -An -tu1 -j497 -N1 "$1")		# see the x86 boot protocol
+	offset=$(od -An -tu4 -j584 -N4 "$1")
+	length=$(od -An -tu4 -j588 -N4 "$1")
+	for with in xz zstd gzip; do
+		head -c $(((sectors + 1) * 512 + offset + length - 4)) "$1" |
+			tail -c $((length - 4)) | $with -dc > "$2" 2>/dev/null && return 0
+	done
+	rm -f "$2"
+	return 1
+}
+
+# stock META: the kernel that the meta-package META stands for
+stock()
+{
+	local meta=$1 pkg rel ver kbuild tmp
+	ver=$(stable_candidate "$meta") || ver=
+	pkg=$(apt-cache depends --important "$meta" |
+		sed -n "s/^ *|*Depends: \(linux-image-${name//./\\.}\.[^ ]*\)$/\1/p" | sed -n 1p)
+	if [ -z "$ver" ] || [ -z "$pkg" ]; then
+		die 77 "apt knows no $meta with Linux $name"
+	fi
+	rel=${pkg#linux-image-}
+	dir=$cache/${name}_$ver
+	[ ! -e "$dir" ] || return 0
+	lock "$name"
+	[ ! -e "$dir" ] || return 0
+
+	kbuild=$(apt-cache depends "linux-headers-$rel" |
+		sed -n 's/^ *Depends: \(linux-kbuild-.*\)/\1/p')
+	tmp=$cache/tmp-$name
+	rm -rf "$tmp" "$tmp.debs"
+	if ! fetch "$tmp/root" "$pkg" "linux-headers-$rel" \
+			"linux-headers-${rel%-amd64}-common" "$kbuild"; then
+		rm -rf "$tmp"
+		dir=$(find "$cache" -maxdepth 1 -name "${name}_*" | sort -V | tail -n 1)
+		[ -n "$dir" ] || die 77 "cannot download $pkg"
+		say "cannot download $pkg, using $(cat "$dir/release")"
+		return 0
+	fi
+	rm -rf "$tmp/root/usr/share"
+	echo "$rel" > "$tmp/release"
+	ln -s root "$tmp/modules"
+	uncompress "$tmp/root/boot/vmlinuz-$rel" "$tmp/vmlinuz" ||
+		ln -s "root/boot/vmlinuz-$rel" "$tmp/vmlinuz"
+	ln -s "root/usr/src/linux-headers-$rel" "$tmp/build"
+	# the only absolute paths: one include line and the links to the headers
+	sed -i "s|^include /usr/src/|include $dir/root/usr/src/|" "$tmp/build/Makefile"
+	rm -f "$tmp/root/lib/modules/$rel/source"
+	ln -sfn "../../../usr/src/linux-headers-$rel" "$tmp/root/lib/modules/$rel/build"
+	PATH=$PATH:/usr/sbin:/sbin depmod -b "$tmp/root" "$rel"
+	mv "$tmp" "$dir"
+}
+
+# -- kernels built from source --------------------------------------------------
+# source_tree PACKAGE: the unpacked source; sets src and ver
+source_tree()
+{
+	local pkg=$1 tmp=$cache/tmp-$1
+	src=$cache/${pkg}_${2}
+	ver=$2
+	[ ! -e "$src" ] || return 0
+	lock "$pkg"
+	[ ! -e "$src" ] || return 0
+	rm -rf "$tmp" "$tmp.debs"
+	fetch "$tmp" "$pkg=$ver" || { rm -rf "$tmp" "$tmp.debs"; return 1; }
+	say "unpacking $pkg $ver"
+	mkdir "$tmp/tree"
+	tar -C "$tmp/tree" --strip-components=1 -xJf "$tmp/usr/src/$pkg.tar.xz"
+	mv "$tmp/tree" "$src"
+	rm -rf "$tmp"
+}
+
+# newest_source PACKAGE-GLOB VERSION: that source, or else the newest cached one
+newest_source()
+{
+	local glob=$1 pkg=$2 v=$3 old
+	if [ -n "$v" ] && source_tree "$pkg" "$v"; then
+		return 0
+	fi
+	old=$(find "$cache" -maxdepth 1 -name "${glob}_*" | sort -V | tail -n 1)
+	[ -n "$old" ] || die 77 "cannot get ${pkg:-$glob}"
+	src=$old
+	ver=${old##*_}
+	say "cannot get ${pkg:-$glob}${v:+ $v}, using ${old##*/}"
+}
+
+source_6_12()
+{
+	local v
+	v=$(stable_candidate linux-source-6.12) || v=
+	newest_source linux-source-6.12 linux-source-6.12 "$v"
+}
+
+source_7()
+{
+	local pkg v=
+	use_sid
+	pkg=$(apt-cache "${apt_args[@]}" pkgnames linux-source-7. |
+		grep -x 'linux-source-7\.[0-9]*' | sort -V | tail -n 1) || pkg=
+	[ -z "$pkg" ] || v=$(candidate "$pkg") || v=
+	newest_source 'linux-source-7.*' "$pkg" "$v"
+}
+
+# Fail unless each line of the fragments holds in the configuration.
+check_config()
+{
+	local line bad=0
+	while IFS= read -r line; do
+		case $line in
+		CONFIG_*=*)
+			grep -qxF "$line" "$1" && continue ;;
+		"# CONFIG_"*" is not set")
+			line=${line#??}
+			grep -q "^${line%% *}=" "$1" || continue
+			line="${line%% *}=n" ;;
+		*)
+			continue ;;
+		esac
+		say "not in the final configuration: $line"
+		bad=1
+	done < "$2"
+	return $bad
+}
+
+# built FRAGMENT...: src configured with these fragments
+built()
+{
+	local frag hash build log
+	frag=$(cd "$here" && cat "$@")
+	hash=$(printf %s "$frag" | sha256sum | cut -c 1-12)
+	dir=$cache/${name}_${ver}_$hash
+	build=$dir/build
+	log=$dir/build.log
+	[ ! -e "$dir/complete" ] || return 0
+	lock "${dir##*/}"
+	[ ! -e "$dir/complete" ] || return 0
+
+	# a build tree holds its own absolute path, so it is made in its final place
+	# and counts only once the stamp is there
+	rm -rf "$dir"
+	mkdir -p "$build"
+	printf '%s\n' "$frag" > "$dir/fragments"
+	say "building Linux $ver in $dir (some minutes)"
+	make -C "$src" O="$build" KCONFIG_ALLCONFIG="$dir/fragments" allnoconfig > "$log" 2>&1 ||
+		{ tail -n 30 "$log" >&2; die 1 "cannot configure, see $log"; }
+	check_config "$build/.config" "$dir/fragments" || die 1 "wrong configuration"
+	make -C "$src" O="$build" -j"$(nproc)" bzImage modules >> "$log" 2>&1 ||
+		{ tail -n 30 "$log" >&2; die 1 "the build failed, see $log"; }
+	cp "$build/arch/x86/boot/bzImage" "$dir/vmlinuz"
+	cp "$build/include/config/kernel.release" "$dir/release"
+	touch "$dir/complete"
+}
+
+# What was looked up within a day is used without asking apt again.
+known=$cache/.today-$name-$(cat "$here"/*.config | sha256sum | cut -c 1-12)
+if [ -n "$(find "$known" -mtime -1 2>/dev/null)" ]; then
+	dir=$(readlink "$known")
+	if [ -e "$dir" ]; then
+		echo "$dir"
+		exit 0
+	fi
+fi
+
+case $name in
+6.1)		stock linux-image-amd64 ;;
+6.12)		stock linux-image-6.12-amd64 ;;
+source-6.12)	source_6_12; dir=$src ;;
+6.12-debug)	source_6_12; built base.config debug.config ;;
+6.12-kcsan)	source_6_12; built base.config kcsan.config ;;
+7.2-debug)	source_7; built base.config debug.config ;;
+*)		sed -n '/^# Usage/,/^$/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+ln -sfn "$dir" "$known"
+echo "$dir"

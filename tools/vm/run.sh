@@ -1,0 +1,195 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Run a command in a virtual machine with one of kernel.sh's kernels.
+#
+# Usage: run.sh [OPTION]... -- COMMAND [ARG...]
+#
+#   -k NAME              kernel, see kernel.sh (default 6.12)
+#   -m MB                memory (default 1024, debug kernels 2048)
+#   -c CPUS              1 to 4 (default 2)
+#   -t SECONDS           time limit (default 300)
+#   -f PATH[:GUESTPATH]  put this file or directory into the machine (default /basename)
+#   -l LOGFILE           keep the kernel log here (default: kept in build/ on failure)
+#   -o                   repeatable figures: one CPU, the TSC counts instructions
+#   -a CMDLINE           add to the kernel command line
+#   -q ARG               add one argument to QEMU's
+#
+# COMMAND runs as root in / with BusyBox around it and /dev/kvm; its output comes
+# to stdout. Exit status: COMMAND's own, or
+#
+#   124   the time limit passed
+#   125   the kernel panicked, or the machine ended without a verdict
+#   126   COMMAND passed, but the kernel log has a bug report
+#   77    the kernel cannot be had
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+usage() { sed -n '/^# Usage/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+say() { echo "run.sh: $*" >&2; }
+
+kernel=6.12 mem='' cpus=2 limit=300 log='' icount='' append='' files=() extra=()
+while getopts k:m:c:t:f:l:oa:q: opt; do
+	case $opt in
+	k) kernel=$OPTARG ;;
+	m) mem=$OPTARG ;;
+	c) cpus=$OPTARG ;;
+	t) limit=$OPTARG ;;
+	f) files+=("$OPTARG") ;;
+	l) log=$OPTARG ;;
+	o) icount=y cpus=1 ;;
+	a) append=$OPTARG ;;
+	q) extra+=("$OPTARG") ;;
+	*) usage ;;
+	esac
+done
+shift $((OPTIND - 1))
+[ $# -gt 0 ] || usage
+[ -z "$icount" ] || cpus=1
+
+dir=$("$here/kernel.sh" "$kernel")
+release=$(cat "$dir/release")
+
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/doorbell-vm.XXXXXX")
+qemu='' reader=''
+# shellcheck disable=SC2317	# called by trap
+cleanup()
+{
+	[ -z "$qemu" ] || kill "$qemu" 2>/dev/null || :
+	[ -z "$reader" ] || kill "$reader" 2>/dev/null || :
+	rm -rf "$tmp"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+keep=y
+if [ -z "$log" ]; then
+	keep=
+	mkdir -p "$here/../../build"
+	log=$(mktemp "$(cd "$here/../../build" && pwd)/vm-$kernel.XXXXXX.log")
+fi
+: > "$log"
+
+# -- initramfs ------------------------------------------------------------------
+root=$tmp/root
+mkdir -p "$root"/{bin,sbin,dev,proc,sys}
+cp "$here/init" "$root/init"
+chmod 755 "$root/init"
+cp "$(command -v busybox)" "$root/bin/busybox"
+
+for spec in "${files[@]}"; do
+	path=${spec%%:*}
+	guest=/$(basename "$path")
+	[ "$path" = "$spec" ] || guest=/${spec#*:}
+	mkdir -p "$root$(dirname "$guest")"
+	if [ -d "$path" ]; then
+		mkdir -p "$root$guest"
+		cp -a "$path/." "$root$guest"
+	else
+		cp -pL "$path" "$root$guest"
+	fi
+done
+
+{
+	echo '#!/bin/sh'
+	printf 'exec'
+	for arg in "$@"; do
+		printf " '%s'" "${arg//\'/\'\\\'\'}"
+	done
+	echo
+} > "$root/command"
+chmod 755 "$root/command"
+
+if [ -d "$dir/modules" ]; then
+	for vendor in kvm_amd kvm_intel; do
+		mkdir -p "$root/kvm/$vendor"
+		n=10
+		while read -r ko; do
+			to=$root/kvm/$vendor/$n-$(basename "${ko%.xz}")
+			case $ko in
+			*.xz) xz -dc "$ko" > "$to" ;;
+			*) cp "$ko" "$to" ;;
+			esac
+			n=$((n + 1))
+		done < <(PATH=$PATH:/usr/sbin:/sbin modprobe -d "$dir/modules" -S "$release" \
+				--show-depends "$vendor" | sed -n 's/^insmod \([^ ]*\).*/\1/p')
+	done
+fi
+
+(cd "$root" && find . | cpio -o -H newc --owner=0:0 --quiet) > "$tmp/initramfs"
+
+# -- the machine ----------------------------------------------------------------
+thread=single
+case $kernel in
+*kcsan*) thread=multi ;;
+esac
+case $kernel in
+*-*) mem=${mem:-2048} ;;
+esac
+
+# Hardware virtualization is of use only if the machine can nest it.
+if [ -z "$icount" ] && grep -qwE 'vmx|svm' /proc/cpuinfo &&
+		(exec 3<>/dev/kvm) 2>/dev/null &&
+		grep -qsE '^(Y|1)$' /sys/module/kvm_{amd,intel}/parameters/nested; then
+	accel=(-accel kvm -cpu host)
+elif [ -n "$icount" ]; then
+	accel=(-accel "tcg,thread=single" -cpu EPYC -icount 'shift=0,sleep=off')
+else
+	accel=(-accel "tcg,thread=$thread" -cpu EPYC)
+fi
+
+mkfifo "$tmp/out"
+: > "$tmp/verdict"
+cat "$tmp/out" &
+reader=$!
+timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" -smp "$cpus,sockets=$cpus" -m "${mem:-1024}" \
+	-nodefaults -display none -nic none -no-reboot \
+	-chardev "file,id=log,path=${log//,/,,},append=on" -serial chardev:log \
+	-chardev "file,id=out,path=$tmp/out" -serial chardev:out \
+	-chardev "file,id=verdict,path=$tmp/verdict" \
+	-device isa-serial,index=2,chardev=verdict \
+	-kernel "$dir/vmlinuz" -initrd "$tmp/initramfs" \
+	-append "console=ttyS0 loglevel=7 printk.devkmsg=on tsc=reliable panic=-1 oops=panic panic_on_warn=0 $append" \
+	"${extra[@]}" </dev/null >"$tmp/qemu" 2>&1 &
+qemu=$!
+rc=0
+wait "$qemu" || rc=$?
+qemu=
+# if QEMU never came to open the pipe, its reader still waits
+kill -0 "$reader" 2>/dev/null && : 1<>"$tmp/out"
+wait "$reader" || :
+reader=
+grep -v "warning: TCG doesn't support requested feature" "$tmp/qemu" >&2 || :
+
+# -- the verdict ----------------------------------------------------------------
+sed -i 's/\r$//' "$log"
+status=$(sed -n 's/^exit status \([0-9]*\)$/\1/p' "$tmp/verdict")
+splat=$("$here/splat.sh" "$log") && splat=
+
+if [ "$rc" = 124 ] || [ "$rc" = 137 ]; then
+	say "time limit of $limit s passed"
+	status=124
+elif [ -z "$status" ]; then
+	say "the machine ended with no verdict (QEMU's exit status $rc)"
+	status=125
+elif grep -q 'Kernel panic - not syncing' "$log"; then
+	say "the kernel panicked"
+	status=125
+elif [ "$status" != 0 ]; then
+	say "exit status $status: $*"
+elif [ -n "$splat" ]; then
+	say "the command passed, but the kernel log has bug reports"
+	status=126
+fi
+
+if [ "$status" != 0 ]; then
+	if [ -n "$splat" ]; then
+		printf '%s\n' "$splat" >&2
+	else
+		tail -n 60 "$log" >&2
+	fi
+	say "kernel log: $log"
+elif [ -z "$keep" ]; then
+	rm -f "$log"
+fi
+exit "$status"

@@ -1,0 +1,84 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Install the Debian packages that building and testing need, if any is missing.
+#
+# Usage: setup.sh
+#
+# Says first what it will install and what for. Uses sudo when not run as root.
+set -euo pipefail
+
+needs()
+{
+	cat <<-EOF
+	gcc               compiler
+	make              builds
+	libc6-dev         user-space programs
+	libc6-dev-i386    32-bit user-space programs
+	liburing-dev      io_uring tests
+	qemu-system-x86   the virtual machines
+	busybox-static    their user space
+	cpio              their initramfs
+	kmod              module dependencies
+	flex              kernel build
+	bison             kernel build
+	bc                kernel build
+	libelf-dev        kernel build
+	libssl-dev        kernel build
+	rsync             kernel headers for user space
+	xz-utils          kernel source and modules
+	zstd              stock kernels
+	perl              kernel scripts
+	python3           kernel scripts
+	sparse            static analysis
+	EOF
+	# gcc -m32, for the gcc that is there or that will be installed
+	local v
+	if v=$(gcc -dumpversion 2>/dev/null) ||
+			v=$(apt-cache depends gcc | sed -n 's/^ *Depends: gcc-\([0-9]*\)$/\1/p') && [ -n "$v" ]; then
+		echo "lib32gcc-${v%%.*}-dev gcc -m32"
+	fi
+}
+
+missing()
+{
+	local pkg why
+	needs | while read -r pkg why; do
+		dpkg-query -W -f '${db:Status-Status}' "$pkg" 2>/dev/null | grep -qx installed ||
+			printf '%-20s%s\n' "$pkg" "$why"
+	done
+}
+
+known()				# does apt know all of these packages?
+{
+	local pkg
+	for pkg; do
+		case $(apt-cache policy "$pkg") in
+		'' | *"Candidate: (none)"*) return 1 ;;
+		esac
+	done
+}
+
+list=$(missing)
+[ -n "$list" ] || exit 0
+
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(sudo)
+export LC_ALL=C
+
+mapfile -t packages < <(cut -d ' ' -f 1 <<< "$list")
+if ! known "${packages[@]}"; then
+	echo "Refreshing apt's package lists."
+	"${as_root[@]}" apt-get -qq update
+	list=$(missing)
+	mapfile -t packages < <(cut -d ' ' -f 1 <<< "$list")
+fi
+
+echo "Installing Debian packages${as_root[0]:+ (with sudo)}:"
+printf '%s\n' "$list" | sed 's/^/  /'
+install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive
+	apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends "${packages[@]}")
+if ! "${install[@]}"; then
+	echo "That failed; once more with fresh package lists."
+	"${as_root[@]}" apt-get -qq update
+	"${install[@]}"
+fi
