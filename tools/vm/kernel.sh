@@ -84,6 +84,18 @@ use_sid()
 	fi
 }
 
+# After a failed download: start over once with fresh lists, if they can be had.
+again()
+{
+	[ -z "${DOORBELL_AGAIN-}" ] || return 0
+	export DOORBELL_AGAIN=y
+	case $name in
+	7*) rm -f "$cache/sid/fresh" ;;
+	*) update_lists || return 0 ;;
+	esac
+	exec "$0" "$name"
+}
+
 # fetch DIR PACKAGE[=VERSION]...: download packages and unpack them into DIR
 fetch()
 {
@@ -92,7 +104,10 @@ fetch()
 	rm -rf "$to.debs"
 	mkdir -p "$to.debs" "$to"
 	say "downloading $*"
-	(cd "$to.debs" && apt-get "${apt_args[@]}" -q download "$@" >&2) || return 1
+	if ! (cd "$to.debs" && apt-get "${apt_args[@]}" -q download "$@" >&2); then
+		again
+		return 1
+	fi
 	for deb in "$to.debs"/*.deb; do
 		dpkg-deb -x "$deb" "$to" || return 1
 	done
@@ -141,6 +156,7 @@ stock()
 		dir=$(find "$cache" -maxdepth 1 -name "${name}_*" | sort -V | tail -n 1)
 		[ -n "$dir" ] || die 77 "cannot download $pkg"
 		say "cannot download $pkg, using $(cat "$dir/release")"
+		known=
 		return 0
 	fi
 	rm -rf "$tmp/root/usr/share"
@@ -188,6 +204,7 @@ newest_source()
 	src=$old
 	ver=${old##*_}
 	say "cannot get ${pkg:-$glob}${v:+ $v}, using ${old##*/}"
+	known=
 }
 
 source_6_12()
@@ -276,5 +293,5 @@ source-6.12)	source_6_12; dir=$src ;;
 7.2-debug)	source_7; built base.config debug.config ;;
 *)		sed -n '/^# Usage/,/^$/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
-ln -sfn "$dir" "$known"
+[ -z "$known" ] || ln -sfn "$dir" "$known"
 echo "$dir"

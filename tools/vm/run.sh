@@ -5,7 +5,7 @@
 # Usage: run.sh [OPTION]... -- COMMAND [ARG...]
 #
 #   -k NAME              kernel, see kernel.sh (default 6.12)
-#   -m MB                memory (default 1024, debug kernels 2048)
+#   -m MB                memory (default 1024)
 #   -c CPUS              1 to 4 (default 2)
 #   -t SECONDS           time limit (default 300)
 #   -f PATH[:GUESTPATH]  put this file or directory into the machine (default /basename)
@@ -27,7 +27,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 usage() { sed -n '/^# Usage/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 say() { echo "run.sh: $*" >&2; }
 
-kernel=6.12 mem='' cpus=2 limit=300 log='' icount='' append='' files=() extra=()
+kernel=6.12 mem=1024 cpus=2 limit=300 log='' icount='' append='' files=() extra=()
 while getopts k:m:c:t:f:l:oa:q: opt; do
 	case $opt in
 	k) kernel=$OPTARG ;;
@@ -123,15 +123,21 @@ thread=single
 case $kernel in
 *kcsan*) thread=multi ;;
 esac
-case $kernel in
-*-*) mem=${mem:-2048} ;;
-esac
+
+# Emulated, the TSC counts the host's cycles, or instructions. Built kernels have no
+# ACPI timer to measure it with, and the PIT does not do on a busy host.
+khz=
+if [ ! -d "$dir/modules" ]; then
+	khz=$(sed -n 's/^cpu MHz.*: \([0-9]*\)\.\([0-9]*\)$/\1\2/p' /proc/cpuinfo | sed -n 1p)
+	[ -z "$icount" ] || khz=1000000
+fi
 
 # Hardware virtualization is of use only if the machine can nest it.
 if [ -z "$icount" ] && grep -qwE 'vmx|svm' /proc/cpuinfo &&
 		(exec 3<>/dev/kvm) 2>/dev/null &&
 		grep -qsE '^(Y|1)$' /sys/module/kvm_{amd,intel}/parameters/nested; then
 	accel=(-accel kvm -cpu host)
+	khz=
 elif [ -n "$icount" ]; then
 	accel=(-accel "tcg,thread=single" -cpu EPYC -icount 'shift=0,sleep=off')
 else
@@ -142,14 +148,14 @@ mkfifo "$tmp/out"
 : > "$tmp/verdict"
 cat "$tmp/out" &
 reader=$!
-timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" -smp "$cpus,sockets=$cpus" -m "${mem:-1024}" \
+timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" -smp "$cpus,sockets=$cpus" -m "$mem" \
 	-nodefaults -display none -nic none -no-reboot \
 	-chardev "file,id=log,path=${log//,/,,},append=on" -serial chardev:log \
 	-chardev "file,id=out,path=$tmp/out" -serial chardev:out \
 	-chardev "file,id=verdict,path=$tmp/verdict" \
 	-device isa-serial,index=2,chardev=verdict \
 	-kernel "$dir/vmlinuz" -initrd "$tmp/initramfs" \
-	-append "console=ttyS0 loglevel=7 printk.devkmsg=on tsc=reliable panic=-1 oops=panic panic_on_warn=0 $append" \
+	-append "console=ttyS0 loglevel=7 printk.devkmsg=on tsc=reliable panic=-1 oops=panic panic_on_warn=0${khz:+ tsc_early_khz=$khz} $append" \
 	"${extra[@]}" </dev/null >"$tmp/qemu" 2>&1 &
 qemu=$!
 rc=0
@@ -169,11 +175,11 @@ splat=$("$here/splat.sh" "$log") && splat=
 if [ "$rc" = 124 ] || [ "$rc" = 137 ]; then
 	say "time limit of $limit s passed"
 	status=124
-elif [ -z "$status" ]; then
-	say "the machine ended with no verdict (QEMU's exit status $rc)"
-	status=125
 elif grep -q 'Kernel panic - not syncing' "$log"; then
 	say "the kernel panicked"
+	status=125
+elif [ -z "$status" ]; then
+	say "the machine ended with no verdict (QEMU's exit status $rc)"
 	status=125
 elif [ "$status" != 0 ]; then
 	say "exit status $status: $*"
@@ -182,12 +188,12 @@ elif [ -n "$splat" ]; then
 	status=126
 fi
 
+if [ -n "$splat" ]; then
+	printf '%s\n' "$splat" >&2
+elif [ "$status" = 124 ] || [ "$status" = 125 ]; then
+	tail -n 60 "$log" >&2
+fi
 if [ "$status" != 0 ]; then
-	if [ -n "$splat" ]; then
-		printf '%s\n' "$splat" >&2
-	else
-		tail -n 60 "$log" >&2
-	fi
 	say "kernel log: $log"
 elif [ -z "$keep" ]; then
 	rm -f "$log"

@@ -40,7 +40,10 @@ function splat(s)
 	       s ~ /refcount_t:|sleeping function called|scheduling while atomic/ ||
 	       s ~ /list_(add|del)[a-z_]* corruption|Bad page (state|map)|bad: scheduling/ ||
 	       s ~ /Unknown symbol|disagrees about version of symbol|nobody cared/ ||
-	       s ~ /Out of memory: Killed/
+	       s ~ /BUG [^ ]+ \([NT][^)]*ainted|Object already free|list_add double add/ ||
+	       s ~ /INFO: lockdep is turned off|percpu ref .* after switching to atomic/ ||
+	       s ~ /debugfs: .* already present|cannot create duplicate filename/ ||
+	       s ~ /kobject_add_internal failed|Out of memory: Killed/
 }
 
 { line[NR] = $0 }
