@@ -10,6 +10,7 @@
 #include <linux/compat.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/poll.h>
@@ -18,10 +19,12 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
+#include <linux/vmalloc.h>
 #include <linux/wait.h>
 
 #include <linux/doorbell.h>
 
+#include "compat.h"
 #include "kvm.h"
 #include "region.h"
 
@@ -32,29 +35,25 @@
 /* Rings copied at a time from a writer. */
 #define WRITE_BATCH	16
 
-#define ATTACH_SIZE_MIN	offsetofend(struct doorbell_attach, reserved)
+#define ATTACH_SIZE_MIN	offsetofend(struct doorbell_attach, queues)
 #define INFO_SIZE_MIN	offsetofend(struct doorbell_info, state)
+
+#define ATTACH_FLAGS	(DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_ORDERED | \
+			 DOORBELL_ATTACH_BY_VALUE | DOORBELL_ATTACH_NO_VALUE)
 
 /**
  * struct doorbell - a consumer
  * @attach_lock: serializes attach, detach and info
- * @region: the region attached, or attached last; replaced under @attach_lock
- *	and @read_lock, read under RCU
+ * @region: the region attached, or attached last; replaced under @attach_lock,
+ *	read under RCU
  * @read_lock: serializes readers
- * @taken: events taken from the queue, not yet copied to user space; under
- *	@read_lock
- * @taken_first: first of these in @taken; under @read_lock
- * @taken_count: number of these; written under @read_lock
  * @wait: everyone who waits for events
  * @fasync: everyone who wants SIGIO
  */
 struct doorbell {
 	struct mutex attach_lock;	/* region */
 	struct doorbell_region __rcu *region;
-	struct mutex read_lock;		/* the end of the queue, taken */
-	struct doorbell_event taken[BATCH];
-	unsigned int taken_first;
-	unsigned int taken_count;
+	struct mutex read_lock;		/* the consumer's end of the queue */
 	wait_queue_head_t wait;
 	struct fasync_struct *fasync;
 };
@@ -102,34 +101,53 @@ static void wake(struct doorbell *db)
 	kill_fasync(&db->fasync, SIGIO, POLL_IN);
 }
 
-static void ring(struct doorbell_region *region, u32 index, u64 value, u8 width)
+/* Ring what @addr and @value name; false if there is no room. */
+static bool ring(struct doorbell_region *region, u64 addr, u64 value, u8 width)
 {
-	if (doorbell_queue_ring(&region->queue, index, value, width)) {
+	u8 type = DOORBELL_EVENT_QUEUE;
+	int queue = -1;
+
+	if (!doorbell_geometry_contains(&region->geo, addr)) {
+		type = DOORBELL_EVENT_BAD_ADDRESS;
+		value = addr;
+	} else {
+		queue = doorbell_geometry_queue(&region->geo, addr, value);
+		if (queue < 0)
+			type = DOORBELL_EVENT_BAD_QUEUE;
+	}
+	if (queue < 0)
+		queue = doorbell_queue_bad(&region->queue);
+
+	switch (doorbell_queue_ring(&region->queue, queue, type, value, width)) {
+	case DOORBELL_RUNG_WAKE:
 		atomic64_inc(&region->wakeups);
 		wake(region->db);
+		break;
+	case DOORBELL_FULL:
+		return false;
+	case DOORBELL_RUNG:
+		break;
 	}
+	return true;
 }
 
 /**
- * doorbell_region_ring() - ring the queue at an address
+ * doorbell_region_ring() - a guest writes into the region
  * @region: the region
  * @addr: address that was written
  * @value: value that was written
  * @width: its size in bytes, or 0
  *
- * Context: process context; takes no lock but that of a wait queue that has
- * waiters, allocates nothing.
- * Return: true, or false if @addr is outside of the region.
+ * Context: process context; allocates nothing, and takes no lock but that of
+ * the wait queue when the consumer is armed.
+ * Return: true, or false if the VMM has to see the write: @addr is outside of
+ * the region, or there is no room.
  */
 bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,
 			  u8 width)
 {
-	int index = doorbell_geometry_queue(&region->geo, addr);
-
-	if (index < 0)
-		return false;
-	ring(region, index, value, width);
-	return true;
+	return doorbell_geometry_contains(&region->geo, addr) &&
+	       ring(region, addr, value, width);
 }
 
 /**
@@ -168,31 +186,16 @@ static __poll_t doorbell_state(struct doorbell *db)
 
 	/* before the last look: what was rung before the end is found */
 	if (READ_ONCE(region->attached))
-		state = region_gone(region) ? EPOLLHUP : EPOLLOUT | EPOLLWRNORM;
+		state = region_gone(region) ? EPOLLHUP :
+			doorbell_queue_writable(&region->queue) ?
+			EPOLLOUT | EPOLLWRNORM : 0;
 
 	doorbell_queue_arm(&region->queue);
-	/* taken_count: a reader that leaves some behind wakes us afterwards */
-	if (READ_ONCE(db->taken_count) ||
-	    doorbell_queue_readable(&region->queue))
+	if (doorbell_queue_readable(&region->queue))
 		state |= EPOLLIN | EPOLLRDNORM;
 
 	region_put(region);
 	return state;
-}
-
-/* Copy @taken to the reader, whole events only; -EFAULT if not even one. */
-static ssize_t copy_taken(struct doorbell *db, struct iov_iter *to)
-{
-	const struct doorbell_event *first = db->taken + db->taken_first;
-	unsigned int room = iov_iter_count(to) / sizeof(*first);
-	size_t size = min(db->taken_count, room) * sizeof(*first);
-	size_t copied = copy_to_iter(first, size, to);
-	unsigned int events = copied / sizeof(*first);
-
-	iov_iter_revert(to, copied % sizeof(*first));
-	db->taken_first += events;
-	WRITE_ONCE(db->taken_count, db->taken_count - events);
-	return events ? events * sizeof(*first) : -EFAULT;
 }
 
 /* Read what there is: 0 if nothing, and *@end if nothing can come any more. */
@@ -200,8 +203,9 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 {
 	struct doorbell_region *region = region_get(db);
 	bool armed = false, wake_others = false;
+	struct doorbell_event events[BATCH];
 	ssize_t done = 0, ret = 0;
-	unsigned int room;
+	unsigned int n, room;
 
 	*end = false;
 	if (!region)
@@ -209,20 +213,22 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 
 	/* before the last look: what was rung before the end is found */
 	*end = READ_ONCE(region->attached) && region_gone(region);
-	while ((room = iov_iter_count(to) / sizeof(struct doorbell_event))) {
-		if (!db->taken_count) {
-			db->taken_first = 0;
-			/* no more than fit: the others must find the rest */
-			room = doorbell_queue_take(&region->queue, db->taken,
-						   min(room, BATCH),
-						   &wake_others);
-			WRITE_ONCE(db->taken_count, room);
-		}
-		if (db->taken_count) {
-			ret = copy_taken(db, to);
-			if (ret < 0)
-				break;
-			done += ret;
+	while ((room = iov_iter_count(to) / sizeof(*events))) {
+		n = doorbell_queue_peek(&region->queue, events,
+					min(room, BATCH), &wake_others);
+		if (n) {
+			size_t copied = copy_to_iter(events, n * sizeof(*events),
+						     to);
+
+			/* whole events, and those that the reader got */
+			if (copied != n * sizeof(*events)) {
+				n = copied / sizeof(*events);
+				iov_iter_truncate(to, 0);
+				ret = -EFAULT;
+			}
+			done += n * sizeof(*events);
+			if (n && doorbell_queue_pass(&region->queue, events, n))
+				wake_others = true;
 		} else if (!armed) {
 			/* edge-triggered waiters do not call poll() again */
 			doorbell_queue_arm(&region->queue);
@@ -233,8 +239,10 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 	}
 	if (!armed)
 		doorbell_queue_arm(&region->queue);
-	if (wake_others || db->taken_count)
+	if (wake_others)
 		wake(db);
+	if (done && region->flags & DOORBELL_ATTACH_ORDERED)
+		wake_up_interruptible_poll(&db->wait, EPOLLOUT | EPOLLWRNORM);
 
 	region_put(region);
 	return done ?: ret;
@@ -274,14 +282,43 @@ static ssize_t doorbell_read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 /* Ringing from user space */
 
+/* Why the region cannot be rung, or 0. */
+static int region_error(struct doorbell_region *region)
+{
+	if (!READ_ONCE(region->attached))
+		return -ENOTCONN;
+	return region_gone(region) ? -EPIPE : 0;
+}
+
+static bool ring_may_succeed(struct doorbell_region *region)
+{
+	return doorbell_queue_writable(&region->queue) || region_error(region);
+}
+
+static int wait_for_room(struct doorbell_region *region)
+{
+	wait_queue_head_t *wait = &region->db->wait;
+	int ret;
+
+	/* nobody tells when a consumer moves head in mapped memory: look */
+	do {
+		ret = wait_event_interruptible_timeout(*wait,
+						       ring_may_succeed(region),
+						       1);
+	} while (!ret);
+	return min(ret, 0);
+}
+
 static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
 	struct doorbell *db = iocb->ki_filp->private_data;
+	bool nowait = iocb->ki_flags & IOCB_NOWAIT ||
+		      iocb->ki_filp->f_flags & O_NONBLOCK;
 	struct doorbell_ring rings[WRITE_BATCH];
 	struct doorbell_region *region;
-	ssize_t done = 0, ret = 0;
-	size_t size;
-	int i;
+	unsigned int have = 0, next = 0;
+	ssize_t done = 0;
+	int ret = 0;
 
 	if (!iov_iter_count(from) || iov_iter_count(from) % sizeof(*rings))
 		return -EINVAL;
@@ -289,28 +326,34 @@ static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	if (!region)
 		return -ENOTCONN;
 
-	while (iov_iter_count(from)) {
-		if (region_gone(region))
-			ret = -EPIPE;
-		else if (!READ_ONCE(region->attached))
-			ret = -ENOTCONN;
-		else if (done && signal_pending(current))
-			ret = -EINTR;
+	while (next < have || iov_iter_count(from)) {
+		ret = region_error(region);
 		if (ret)
 			break;
+		if (next == have) {
+			size_t size = min(sizeof(rings), iov_iter_count(from));
 
-		size = min(sizeof(rings), iov_iter_count(from));
-		if (copy_from_iter(rings, size, from) != size) {
-			ret = -EFAULT;
-			break;
+			cond_resched();
+			if (done && signal_pending(current))
+				break;
+			if (copy_from_iter(rings, size, from) != size) {
+				ret = -EFAULT;
+				break;
+			}
+			have = size / sizeof(*rings);
+			next = 0;
 		}
-		for (i = 0; i < size / sizeof(*rings); i++)
-			if (!doorbell_region_ring(region, rings[i].addr,
-						  rings[i].value, 0))
-				ring(region, doorbell_queue_bad(&region->queue),
-				     rings[i].addr, 0);
-		done += size;
-		cond_resched();
+		if (region->flags & DOORBELL_ATTACH_NO_VALUE)
+			rings[next].value = 0;
+		if (ring(region, rings[next].addr, rings[next].value, 0)) {
+			next++;
+			done += sizeof(*rings);
+			continue;
+		}
+		/* a short count rather than a wait in the middle */
+		ret = done || nowait ? -EAGAIN : wait_for_room(region);
+		if (ret)
+			break;
 	}
 
 	region_put(region);
@@ -335,7 +378,60 @@ static int doorbell_fasync(int fd, struct file *file, int on)
 	return ret;
 }
 
+/* Mapping */
+
+static int doorbell_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct doorbell *db = file->private_data;
+	unsigned long size = vma->vm_end - vma->vm_start;
+	u64 first = (u64)vma->vm_pgoff << PAGE_SHIFT;
+	struct doorbell_region *region;
+	struct doorbell_queue *q;
+	unsigned long offset;
+	u64 end;
+	int ret = 0;
+
+	region = region_get(db);
+	if (!region)
+		return -ENOTCONN;
+	q = &region->queue;
+	end = first < q->control_size ? q->control_size :
+					q->control_size + q->shared_size;
+
+	if (!(vma->vm_flags & VM_SHARED) || first >= end || size > end - first)
+		ret = -EINVAL;
+	else if (first >= q->control_size && vma->vm_flags & VM_WRITE)
+		ret = -EACCES;
+	if (ret)
+		goto out;
+
+	vm_flags_mod(vma, VM_DONTEXPAND | VM_DONTDUMP,
+		     first < q->control_size ? 0 : VM_MAYWRITE);
+	/* each page mapped is referenced: it outlives the region */
+	for (offset = 0; offset < size && !ret; offset += PAGE_SIZE)
+		ret = vm_insert_page(vma, vma->vm_start + offset,
+				     vmalloc_to_page(q->mem + first + offset));
+out:
+	region_put(region);
+	return ret;
+}
+
 /* Attaching */
+
+/* Do the flags, and what goes with them, go together? */
+static bool attach_valid(const struct doorbell_attach *arg)
+{
+	bool ordered = arg->flags & DOORBELL_ATTACH_ORDERED;
+	bool by_value = arg->flags & DOORBELL_ATTACH_BY_VALUE;
+
+	if (arg->flags & ~ATTACH_FLAGS)
+		return false;
+	if (arg->flags & DOORBELL_ATTACH_NO_VALUE &&
+	    (by_value || arg->flags & DOORBELL_ATTACH_PIO))
+		return false;
+	return ordered == !!arg->depth && arg->depth <= DOORBELL_DEPTH_MAX &&
+	       by_value == !!arg->queues;
+}
 
 static int doorbell_attach(struct doorbell *db,
 			   const struct doorbell_attach __user *uarg)
@@ -354,7 +450,7 @@ static int doorbell_attach(struct doorbell *db,
 	ret = copy_struct_from_user(&arg, sizeof(arg), uarg, size);
 	if (ret)
 		return ret;
-	if (arg.flags & ~DOORBELL_ATTACH_PIO || arg.depth || arg.reserved)
+	if (!attach_valid(&arg))
 		return -EINVAL;
 	if (arg.vm_fd < -1)
 		return -EBADF;
@@ -368,11 +464,12 @@ static int doorbell_attach(struct doorbell *db,
 	kref_init(&region->ref);
 
 	ret = doorbell_geometry_init(&region->geo, arg.base, arg.len,
-				     arg.stride,
+				     arg.stride, arg.queues,
 				     arg.flags & DOORBELL_ATTACH_PIO);
 	if (ret)
 		goto err_free;
-	ret = doorbell_queue_init(&region->queue, region->geo.queues);
+	ret = doorbell_queue_init(&region->queue, region->geo.queues,
+				  arg.depth);
 	if (ret)
 		goto err_free;
 
@@ -390,12 +487,10 @@ static int doorbell_attach(struct doorbell *db,
 		}
 	}
 
-	mutex_lock(&db->read_lock);
 	rcu_assign_pointer(db->region, region);
-	WRITE_ONCE(db->taken_count, 0);
-	mutex_unlock(&db->read_lock);
-	/* whoever waited already did not look at this region */
-	wake(db);
+	/* whoever waited already, to read or to write, has to look at this one */
+	wake_up_interruptible_all(&db->wait);
+	kill_fasync(&db->fasync, SIGIO, POLL_IN);
 	mutex_unlock(&db->attach_lock);
 
 	if (old)
@@ -448,12 +543,18 @@ static void fill_info(struct doorbell *db, struct doorbell_info *info)
 		info->len = region->geo.len;
 		info->stride = 1U << region->geo.shift;
 		info->flags = region->flags;
+		info->depth = region->queue.depth;
 		info->queues = region->geo.queues;
 		doorbell_queue_count(&region->queue, &counters);
 		info->rings = counters.rings;
 		info->bad_rings = counters.bad_rings;
 		info->pending = counters.pending;
 		info->wakeups = atomic64_read(&region->wakeups);
+		info->bounced = atomic64_read(&region->bounced);
+		info->control_size = region->queue.control_size;
+		info->shared_size = region->queue.shared_size;
+		info->ring_offset = doorbell_queue_ring_offset(&region->queue);
+		info->places = 1U << region->queue.order;
 	}
 	mutex_unlock(&db->attach_lock);
 }
@@ -495,12 +596,15 @@ static void doorbell_show_fdinfo(struct seq_file *m, struct file *file)
 		   info.flags & DOORBELL_ATTACH_PIO ? "pio" : "mmio");
 	seq_printf(m, "doorbell-base:\t%#llx\n", info.base);
 	seq_printf(m, "doorbell-len:\t%#llx\n", info.len);
+	seq_printf(m, "doorbell-flags:\t%#x\n", info.flags);
+	seq_printf(m, "doorbell-depth:\t%u\n", info.depth);
 	seq_printf(m, "doorbell-stride:\t%u\n", info.stride);
 	seq_printf(m, "doorbell-queues:\t%u\n", info.queues);
 	seq_printf(m, "doorbell-rings:\t%llu\n", info.rings);
 	seq_printf(m, "doorbell-bad-rings:\t%llu\n", info.bad_rings);
 	seq_printf(m, "doorbell-pending:\t%llu\n", info.pending);
 	seq_printf(m, "doorbell-wakeups:\t%llu\n", info.wakeups);
+	seq_printf(m, "doorbell-bounced:\t%llu\n", info.bounced);
 }
 
 static long doorbell_ioctl(struct file *file, unsigned int cmd,
@@ -558,6 +662,7 @@ static const struct file_operations doorbell_fops = {
 	.read_iter = doorbell_read_iter,
 	.write_iter = doorbell_write_iter,
 	.poll = doorbell_poll,
+	.mmap = doorbell_mmap,
 	.fasync = doorbell_fasync,
 	.unlocked_ioctl = doorbell_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,

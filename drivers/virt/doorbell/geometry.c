@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Geometry: validation of a region's base, length and stride.
+ * Geometry: validation of a region's base, length, stride and queues.
  */
 #include <linux/align.h>
 #include <linux/errno.h>
@@ -19,6 +19,7 @@
  * @len: bytes; a multiple of @stride, 1 to DOORBELL_QUEUES_MAX times as large
  * @stride: bytes per queue, a power of two from DOORBELL_STRIDE_MIN to
  *	DOORBELL_STRIDE_MAX; 0 means DOORBELL_STRIDE_DEFAULT
+ * @queues: 0, or the number of queues if the value written names the queue
  * @pio: the region is in I/O port space and must end within its 64 KiB
  *
  * The rules of with_registration() in Fuchsia's GuestBellTrap.
@@ -26,7 +27,7 @@
  * Return: 0 or -EINVAL.
  */
 int doorbell_geometry_init(struct doorbell_geometry *geo, u64 base, u64 len,
-			   u32 stride, bool pio)
+			   u32 stride, u32 queues, bool pio)
 {
 	u64 end;
 
@@ -39,12 +40,15 @@ int doorbell_geometry_init(struct doorbell_geometry *geo, u64 base, u64 len,
 		return -EINVAL;
 	if (!len || len >> ilog2(stride) > DOORBELL_QUEUES_MAX)
 		return -EINVAL;
+	if (queues > DOORBELL_QUEUES_MAX)
+		return -EINVAL;
 	if (check_add_overflow(base, len, &end) || (pio && end > SZ_64K))
 		return -EINVAL;
 
 	geo->base = base;
 	geo->len = len;
 	geo->shift = ilog2(stride);
-	geo->queues = len >> geo->shift;
+	geo->queues = queues ?: len >> geo->shift;
+	geo->by_value = queues;
 	return 0;
 }

@@ -17,33 +17,47 @@
  * @len: bytes in the region
  * @queues: queues in the region, 1 to DOORBELL_QUEUES_MAX
  * @shift: log2 of the stride
+ * @by_value: the value written names the queue, not the address
  */
 struct doorbell_geometry {
 	u64 base;
 	u64 len;
 	u32 queues;
 	u8 shift;
+	bool by_value;
 };
 
 int doorbell_geometry_init(struct doorbell_geometry *geo, u64 base, u64 len,
-			   u32 stride, bool pio);
+			   u32 stride, u32 queues, bool pio);
 
 /**
- * doorbell_geometry_queue() - the queue that an address belongs to
+ * doorbell_geometry_contains() - is an address in the region?
  * @geo: the region
  * @addr: any 64-bit number, straight from a guest or from user space
+ */
+static inline bool doorbell_geometry_contains(const struct doorbell_geometry *geo,
+					      u64 addr)
+{
+	return addr - geo->base < geo->len;
+}
+
+/**
+ * doorbell_geometry_queue() - the queue that is rung
+ * @geo: the region
+ * @addr: address written, which the region contains
+ * @value: value written, any 64-bit number
  *
- * Return: the queue that the byte at @addr falls in, safe to index with even
- * under speculation, or -1 when @addr is outside of the region.
+ * Return: its number, safe to index with even under speculation, or -1 when the
+ * value has to name a queue and does not.
  */
 static inline int doorbell_geometry_queue(const struct doorbell_geometry *geo,
-					  u64 addr)
+					  u64 addr, u64 value)
 {
-	u64 offset = addr - geo->base;
+	u64 queue = geo->by_value ? (u16)value : (addr - geo->base) >> geo->shift;
 
-	if (offset >= geo->len)
+	if (queue >= geo->queues)
 		return -1;
-	return array_index_nospec(offset >> geo->shift, geo->queues);
+	return array_index_nospec(queue, geo->queues);
 }
 
 #endif /* _DOORBELL_GEOMETRY_H */

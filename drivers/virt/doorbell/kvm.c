@@ -60,7 +60,8 @@ struct doorbell_vm {
 
 /*
  * What is left on a bus when there is no memory for a smaller one. KVM passes
- * by a device that has no operations; the next change of the bus removes it.
+ * by a device that has no operations; this file's next change of the bus removes
+ * it.
  */
 static const struct kvm_io_device_ops inert_ops = {};
 static struct kvm_io_device inert_dev = { .ops = &inert_ops };
@@ -70,7 +71,15 @@ static int doorbell_vm_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 			     gpa_t addr, int len, const void *val)
 {
 	struct doorbell_vm *vm = container_of(dev, struct doorbell_vm, dev);
+	struct doorbell_region *region = vm->region;
 	u64 value = 0;
+	int width = len;
+
+	/* KVM_FAST_MMIO_BUS tells neither length nor value */
+	if (region->flags & DOORBELL_ATTACH_NO_VALUE) {
+		width = 0;
+		goto ring;
+	}
 
 	/* zero-extended by its place in memory: KVM's hosts are little-endian */
 	switch (len) {
@@ -95,17 +104,28 @@ static int doorbell_vm_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 		return -EOPNOTSUPP;
 	}
 
-	return doorbell_region_ring(vm->region, addr, value, len) ?
-	       0 : -EOPNOTSUPP;
+ring:
+	if (doorbell_region_ring(region, addr, value, width))
+		return 0;
+	/* declined on the fast bus, a write comes again on the other one */
+	if (len)
+		atomic64_inc(&region->bounced);
+	return -EOPNOTSUPP;
 }
 
 static const struct kvm_io_device_ops doorbell_vm_ops = {
 	.write = doorbell_vm_write,
 };
 
+/* The bus that a region is on, and the one that it may be on as well. */
 static enum kvm_bus region_bus(const struct doorbell_region *region)
 {
 	return region->flags & DOORBELL_ATTACH_PIO ? KVM_PIO_BUS : KVM_MMIO_BUS;
+}
+
+static bool region_on_fast_bus(const struct doorbell_region *region)
+{
+	return region->flags & DOORBELL_ATTACH_NO_VALUE;
 }
 
 /* kvm_io_range.len is an int: a region may need more than one range. */
@@ -139,12 +159,11 @@ static void add_ranges(struct kvm_io_bus *bus, struct doorbell_vm *vm)
 }
 
 /*
- * Put a copy of @vm's bus into its place: with the region's ranges if @add, in
- * the order of addresses that KVM's search relies on, else without them.
+ * Put a copy of a bus into its place: with the region's ranges if @add, in the
+ * order of addresses that KVM's search relies on, else without them.
  */
-static int replace_bus(struct doorbell_vm *vm, bool add)
+static int replace_bus(struct doorbell_vm *vm, enum kvm_bus idx, bool add)
 {
-	enum kvm_bus idx = region_bus(vm->region);
 	struct kvm_io_bus *old = kvm_get_bus(vm->kvm, idx);
 	int added = add ? region_ranges(vm->region) : 0;
 	struct kvm_io_bus *new;
@@ -176,67 +195,82 @@ static int replace_bus(struct doorbell_vm *vm, bool add)
 	return 0;
 }
 
-static int bus_add(struct doorbell_vm *vm)
+static int bus_add(struct doorbell_vm *vm, enum kvm_bus idx)
 {
 	const struct doorbell_region *region = vm->region;
-	struct kvm *kvm = vm->kvm;
-	struct kvm_io_bus *bus;
+	struct kvm_io_bus *bus = kvm_get_bus(vm->kvm, idx);
 	int devices = region_ranges(region);
-	int i, ret;
+	int i;
 
-	mutex_lock(&kvm->slots_lock);
-	bus = kvm_get_bus(kvm, region_bus(region));
-	if (!bus) {
-		/* KVM itself gave this bus up, for want of memory */
-		ret = -ENOMEM;
-		goto out;
-	}
+	/* KVM itself gave the bus up, for want of memory */
+	if (!bus)
+		return -ENOMEM;
 
 	for (i = 0; i < bus->dev_count; i++) {
 		if (bus->range[i].dev == &inert_dev)
 			continue;
-		if (intersects(region, &bus->range[i])) {
-			ret = -EEXIST;
-			goto out;
-		}
+		if (intersects(region, &bus->range[i]))
+			return -EEXIST;
 		devices++;
 	}
 	/* ioeventfds are limited by file descriptors instead */
-	if (devices - bus->ioeventfd_count > NR_IOBUS_DEVS) {
-		ret = -ENOSPC;
-		goto out;
-	}
-	ret = replace_bus(vm, true);
-out:
-	mutex_unlock(&kvm->slots_lock);
-	return ret;
+	if (devices - bus->ioeventfd_count > NR_IOBUS_DEVS)
+		return -ENOSPC;
+
+	return replace_bus(vm, idx, true);
 }
 
 /* Cannot fail: without memory an inert device stays in the region's place. */
-static void bus_remove(struct doorbell_vm *vm)
+static void bus_remove(struct doorbell_vm *vm, enum kvm_bus idx)
 {
-	struct kvm *kvm = vm->kvm;
-	struct kvm_io_bus *bus;
+	struct kvm_io_bus *bus = kvm_get_bus(vm->kvm, idx);
 	int i;
 
-	mutex_lock(&kvm->slots_lock);
-	bus = kvm_get_bus(kvm, region_bus(vm->region));
-	if (bus && replace_bus(vm, false)) {
-		/* inert_dev is in this module, and nobody tells when it can go */
-		__module_get(THIS_MODULE);
-		pr_warn("no memory to take [%#llx, +%#llx) off its bus, module stays loaded\n",
-			vm->region->geo.base, vm->region->geo.len);
-		for (i = 0; i < bus->dev_count; i++)
-			if (bus->range[i].dev == &vm->dev)
-				WRITE_ONCE(bus->range[i].dev, &inert_dev);
-		synchronize_srcu_expedited(&kvm->srcu);
+	if (!bus || !replace_bus(vm, idx, false))
+		return;
+
+	/* inert_dev is in this module, and nobody tells when it can go */
+	__module_get(THIS_MODULE);
+	pr_warn("no memory to take [%#llx, +%#llx) off its bus, module stays loaded\n",
+		vm->region->geo.base, vm->region->geo.len);
+	for (i = 0; i < bus->dev_count; i++) {
+		if (bus->range[i].dev != &vm->dev)
+			continue;
+		WRITE_ONCE(bus->range[i].dev, &inert_dev);
+		/* KVM's search would miss what comes to be inside of it */
+		WRITE_ONCE(bus->range[i].len, 0);
 	}
-	mutex_unlock(&kvm->slots_lock);
+	synchronize_srcu_expedited(&vm->kvm->srcu);
+}
+
+static int buses_add(struct doorbell_vm *vm)
+{
+	enum kvm_bus bus = region_bus(vm->region);
+	int ret;
+
+	mutex_lock(&vm->kvm->slots_lock);
+	ret = bus_add(vm, bus);
+	if (!ret && region_on_fast_bus(vm->region)) {
+		ret = bus_add(vm, KVM_FAST_MMIO_BUS);
+		if (ret)
+			bus_remove(vm, bus);
+	}
+	mutex_unlock(&vm->kvm->slots_lock);
+	return ret;
+}
+
+static void buses_remove(struct doorbell_vm *vm)
+{
+	mutex_lock(&vm->kvm->slots_lock);
+	if (region_on_fast_bus(vm->region))
+		bus_remove(vm, KVM_FAST_MMIO_BUS);
+	bus_remove(vm, region_bus(vm->region));
+	mutex_unlock(&vm->kvm->slots_lock);
 }
 
 static void leave_vm(struct doorbell_vm *vm)
 {
-	bus_remove(vm);
+	buses_remove(vm);
 	kvm_put_kvm(vm->kvm);
 	vm->kvm = NULL;
 }
@@ -327,7 +361,7 @@ struct doorbell_vm *doorbell_vm_attach(struct doorbell_region *region,
 		goto err_put;
 	}
 
-	ret = bus_add(vm);
+	ret = buses_add(vm);
 	if (ret)
 		goto err_unregister;
 

@@ -3,7 +3,8 @@
  * Queue: the rings of one region that the consumer has not taken yet.
  *
  * Producers ring without a lock, from any CPU; one consumer at a time takes
- * events. It knows neither KVM nor files nor addresses: a ring is an index.
+ * events, coalesced or each ring on its own. It knows neither KVM nor files nor
+ * addresses: a ring is an index, a type and a value.
  */
 #ifndef _DOORBELL_QUEUE_H
 #define _DOORBELL_QUEUE_H
@@ -12,65 +13,56 @@
 #include <linux/cache.h>
 #include <linux/types.h>
 
-struct doorbell_event;
+#include <linux/doorbell.h>
 
-/**
- * struct doorbell_slot - one queue's rings; only producers write
- * @value: the last value written
- * @rings: rings ever, from bit 8 on; the last width in bits 0 to 7
- * @pos: one more than the queue's last position in the FIFO, 0 before its
- *	first, SLOT_CLAIMED while a producer is about to take one. A queue has
- *	a place in the FIFO that the consumer has not passed if @pos > head.
+/*
+ * The producers' view of struct doorbell_slot and struct doorbell_entry, which
+ * user space can map. The uapi header tells what the fields mean.
  */
-struct doorbell_slot {
+struct doorbell_queue_slot {
 	u64 value;
 	atomic64_t rings;
 	atomic64_t pos;
 };
 
 /**
- * struct doorbell_control - what the consumer writes
- * @head: position of the first entry that the consumer has not taken
- * @armed: the consumer is about to sleep and wants to be woken; set by the
- *	consumer, cleared by the producer that wakes it
- * @reserved: fills a cache line
- * @seen: for each slot, the rings that events were made of
- */
-struct doorbell_control {
-	u64 head;
-	u32 armed;
-	u32 reserved[13];
-	u64 seen[];
-};
-
-/**
- * struct doorbell_queue - all slots of a region, and the FIFO of those rung
+ * struct doorbell_queue - the rings of a region
  * @control: the consumer's; not to be trusted, it may be shared with user space
- * @slots: @nr_slots of them; the producers'
- * @fifo: entries by position modulo size: slot number in the low 16 bits, lap
- *	number plus one in the high ones; the producers'
- * @mem: the memory that all of these are in
- * @nr_slots: one for each queue, and the last one for bad addresses
- * @order: log2 of the places in @fifo, at least as many as slots
+ * @slots: coalescing: one for each queue, and one more for bad rings
+ * @fifo: coalescing: slot numbers, by position modulo places
+ * @entries: ordered: events, by position modulo places; otherwise NULL
+ * @mem: the memory that all of these are in: @control, and from the next page
+ *	on @slots and @fifo, or @entries, which only producers write
+ * @control_size: bytes from @mem to there, whole pages
+ * @shared_size: bytes from there on, whole pages
+ * @nr_slots: number of slots
+ * @depth: ordered: most events outstanding
+ * @order: log2 of the places in @fifo or @entries
  * @tail: the next position that a producer takes
+ * @bad_rings: ordered: bad rings ever
  *
- * All but @tail is constant.
+ * All up to @order is constant.
  */
 struct doorbell_queue {
 	struct doorbell_control *control;
-	struct doorbell_slot *slots;
+	struct doorbell_queue_slot *slots;
 	u32 *fifo;
+	struct doorbell_entry *entries;
 	void *mem;
+	u32 control_size;
+	u32 shared_size;
 	u32 nr_slots;
+	u32 depth;
 	u32 order;
 
 	atomic64_t tail ____cacheline_aligned_in_smp;
+	atomic64_t bad_rings;
 };
 
 /**
  * struct doorbell_counters - sums over all slots of a queue
  * @rings: rings of queues
- * @bad_rings: rings of bad addresses
+ * @bad_rings: rings of no queue
  * @pending: rings of both that no event was made of yet
  */
 struct doorbell_counters {
@@ -79,25 +71,51 @@ struct doorbell_counters {
 	u64 pending;
 };
 
-int doorbell_queue_init(struct doorbell_queue *q, u32 queues);
+/**
+ * enum doorbell_rung - what became of a ring
+ * @DOORBELL_RUNG: it is counted
+ * @DOORBELL_RUNG_WAKE: it is counted, and the caller has to wake the consumer
+ * @DOORBELL_FULL: ordered: there is no room, nothing has changed
+ */
+enum doorbell_rung {
+	DOORBELL_RUNG,
+	DOORBELL_RUNG_WAKE,
+	DOORBELL_FULL,
+};
+
+int doorbell_queue_init(struct doorbell_queue *q, u32 queues, u32 depth);
 void doorbell_queue_destroy(struct doorbell_queue *q);
-bool doorbell_queue_ring(struct doorbell_queue *q, u32 index, u64 value,
-			 u8 width);
-unsigned int doorbell_queue_take(struct doorbell_queue *q,
+enum doorbell_rung doorbell_queue_ring(struct doorbell_queue *q, u32 index,
+				       u8 type, u64 value, u8 width);
+unsigned int doorbell_queue_peek(struct doorbell_queue *q,
 				 struct doorbell_event *events,
 				 unsigned int max, bool *wake);
+bool doorbell_queue_pass(struct doorbell_queue *q,
+			 const struct doorbell_event *events, unsigned int n);
 void doorbell_queue_arm(struct doorbell_queue *q);
 bool doorbell_queue_readable(const struct doorbell_queue *q);
+bool doorbell_queue_writable(const struct doorbell_queue *q);
 void doorbell_queue_count(const struct doorbell_queue *q,
 			  struct doorbell_counters *counters);
 
 /**
- * doorbell_queue_bad() - the slot that stands for bad addresses
+ * doorbell_queue_bad() - the index that stands for rings of no queue
  * @q: the queue
  */
 static inline u32 doorbell_queue_bad(const struct doorbell_queue *q)
 {
 	return q->nr_slots - 1;
+}
+
+/**
+ * doorbell_queue_ring_offset() - where the FIFO or the entries begin
+ * @q: the queue
+ *
+ * Return: bytes from the beginning of the read-only area.
+ */
+static inline u32 doorbell_queue_ring_offset(const struct doorbell_queue *q)
+{
+	return q->entries ? 0 : q->nr_slots * sizeof(*q->slots);
 }
 
 #endif /* _DOORBELL_QUEUE_H */

@@ -29,6 +29,7 @@ struct doorbell_vm;
  * @gone: the VM's process is gone, no ring comes any more; set once, with
  *	release, after the last ring
  * @wakeups: rings that woke the consumer
+ * @bounced: rings by guests that found no room
  * @ref: held by @db, and by whoever uses the region without attach_lock
  * @rcu: delays the freeing past those who look at @db's pointer to it
  */
@@ -41,6 +42,7 @@ struct doorbell_region {
 	bool attached;
 	bool gone;
 	atomic64_t wakeups;
+	atomic64_t bounced;
 	struct kref ref;
 	struct rcu_head rcu;
 };
