@@ -10,21 +10,18 @@
  */
 #include <err.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <linux/doorbell.h>
-
 #include "demo.h"
+#include "libdoorbell.h"
 #include "vmm.h"
 
 #define COLUMNS		4
@@ -82,31 +79,32 @@ static void receive_hello(int sock, struct demo_hello *hello, int fds[2])
 	memcpy(fds, CMSG_DATA(cmsg), 2 * sizeof(int));
 }
 
-static int attach(const struct demo_hello *hello, int vm_fd)
+static struct doorbell *attach(const struct demo_hello *hello, int vm_fd)
 {
 	struct doorbell_attach arg = {
-		.size = sizeof(arg),
 		.vm_fd = vm_fd,
 		.base = hello->base,
 		.len = hello->len,
 		.stride = hello->stride,
 	};
-	int fd = open("/dev/doorbell", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	struct doorbell *db = doorbell_open(0);
+	int ret;
 
-	if (fd < 0)
+	if (!db)
 		err(1, "/dev/doorbell");
-	if (ioctl(fd, DOORBELL_ATTACH, &arg))
-		err(1, "DOORBELL_ATTACH");
-	return fd;
+	ret = doorbell_attach(db, &arg);
+	if (ret)
+		errx(1, "DOORBELL_ATTACH: %s", strerror(-ret));
+	return db;
 }
 
-static void take_events(int fd)
+static void take_events(struct doorbell *db)
 {
 	struct doorbell_event events[EVENTS];
-	ssize_t n, i;
+	int n, i;
 
-	while ((n = read(fd, events, sizeof(events))) > 0) {
-		for (i = 0; i < n / (ssize_t)sizeof(*events); i++) {
+	while ((n = doorbell_take(db, events, EVENTS)) > 0) {
+		for (i = 0; i < n; i++) {
 			struct queue *q = &queues[events[i].queue];
 
 			if (events[i].type != DOORBELL_EVENT_QUEUE) {
@@ -117,8 +115,8 @@ static void take_events(int fd)
 			q->value = events[i].value;
 		}
 	}
-	if (n < 0 && errno != EAGAIN)
-		err(1, "read");
+	if (n < 0)
+		errx(1, "doorbell_take: %s", strerror(-n));
 }
 
 static void show(const struct demo_hello *hello, bool again)
@@ -187,7 +185,8 @@ int main(int argc, char **argv)
 	struct timespec now, shown = {};
 	bool stopped = false, again = false;
 	struct demo_hello hello;
-	int sock, fd, epoll, ret;
+	struct doorbell *db;
+	int sock, epoll, ret;
 	int fds[2];
 	char byte;
 
@@ -198,11 +197,11 @@ int main(int argc, char **argv)
 	queues = calloc(hello.queues, sizeof(*queues));
 	if (!queues)
 		err(1, "calloc");
-	fd = attach(&hello, fds[0]);
+	db = attach(&hello, fds[0]);
 
 	epoll = epoll_create1(EPOLL_CLOEXEC);
-	ev.data.fd = fd;
-	if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev))
+	ev.data.fd = doorbell_fd(db);
+	if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, ev.data.fd, &ev))
 		err(1, "epoll");
 	ev.data.fd = sock;
 	if (epoll_ctl(epoll, EPOLL_CTL_ADD, sock, &ev))
@@ -213,8 +212,8 @@ int main(int argc, char **argv)
 	while (!stopped) {
 		if (epoll_wait(epoll, &ev, 1, -1) != 1)
 			err(1, "epoll_wait");
-		if (ev.data.fd == fd) {
-			take_events(fd);
+		if (ev.data.fd == doorbell_fd(db)) {
+			take_events(db);
 		} else {
 			if (read(sock, &byte, 1) != 1 || byte != DEMO_STOPPED)
 				errx(1, "the VMM is gone");
@@ -228,7 +227,8 @@ int main(int argc, char **argv)
 		}
 	}
 	/* the guest has stopped: what is here now is all there is */
-	take_events(fd);
+	take_events(db);
+	doorbell_close(db);
 	show(&hello, live && again);
 	ret = compare(&hello, fds[1]);
 	if (write(sock, &(char) { DEMO_BYE }, 1) != 1)
