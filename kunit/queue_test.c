@@ -1,0 +1,922 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Queue: what one thread after the other rings and takes, step by step.
+ *
+ * The oracle is struct model: an array of counts and a list of queues in the
+ * order of first ring. States that only a race leads to are set up by hand.
+ */
+#include <kunit/test.h>
+
+#include <linux/module.h>
+#include <linux/prandom.h>
+
+#include "../drivers/virt/doorbell/queue.c"
+#include "ring.h"
+
+/* What an event says, in the order of the members of struct doorbell_event. */
+#define QUEUE_EVENT(q, w, n, v)	{ q, DOORBELL_EVENT_QUEUE, w, n, v }
+#define BAD_EVENT(n, addr)	{ DOORBELL_QUEUE_NONE, \
+				  DOORBELL_EVENT_BAD_ADDRESS, 0, n, addr }
+
+KUNIT_DEFINE_ACTION_WRAPPER(queue_destroy_action, doorbell_queue_destroy,
+			    struct doorbell_queue *);
+
+static struct doorbell_queue *new_ordered(struct kunit *test, u32 queues,
+					  u32 depth)
+{
+	struct doorbell_queue *q = kunit_kzalloc(test, sizeof(*q), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, q);
+	KUNIT_ASSERT_EQ(test, doorbell_queue_init(q, queues, depth), 0);
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, queue_destroy_action,
+						  q));
+	return q;
+}
+
+static struct doorbell_queue *new_queue(struct kunit *test, u32 queues)
+{
+	return new_ordered(test, queues, 0);
+}
+
+static void expect_event(struct kunit *test, const struct doorbell_event *got,
+			 const struct doorbell_event *want)
+{
+	KUNIT_ASSERT_EQ(test, got->queue, want->queue);
+	KUNIT_ASSERT_EQ(test, got->type, want->type);
+	KUNIT_ASSERT_EQ(test, got->width, want->width);
+	KUNIT_ASSERT_EQ(test, got->count, want->count);
+	KUNIT_ASSERT_EQ(test, got->value, want->value);
+}
+
+/* Exactly @n events, @max at a time, and nothing after them. */
+static void expect_events(struct kunit *test, struct doorbell_queue *q,
+			  unsigned int max, const struct doorbell_event *want,
+			  unsigned int n)
+{
+	struct doorbell_event *events;
+	unsigned int taken, i;
+	bool wake = false;
+
+	/* of that size, so that KASAN sees what is written behind it */
+	events = kunit_kcalloc(test, max, sizeof(*events), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, events);
+
+	while (n) {
+		KUNIT_ASSERT_TRUE(test, doorbell_queue_readable(q));
+		taken = take(q, events, max, &wake);
+		KUNIT_ASSERT_EQ(test, taken, min(n, max));
+		for (i = 0; i < taken; i++)
+			expect_event(test, &events[i], want++);
+		n -= taken;
+	}
+	KUNIT_ASSERT_FALSE(test, doorbell_queue_readable(q));
+	KUNIT_ASSERT_EQ(test, take(q, events, max, &wake), 0);
+	KUNIT_ASSERT_FALSE(test, wake);
+	kunit_kfree(test, events);
+}
+
+/* The seed's packet_stream test: two queues, a bad address, then nothing. */
+static void queue_stream(struct kunit *test)
+{
+	static const struct doorbell_event want[] = {
+		QUEUE_EVENT(0, 4, 1, 0x11),
+		QUEUE_EVENT(1, 2, 1, 0x22),
+		BAD_EVENT(1, 0x1234),
+	};
+	struct doorbell_queue *q = new_queue(test, 2);
+
+	expect_events(test, q, 8, NULL, 0);
+	ring(q, 0, 0x11, 4);
+	ring(q, 1, 0x22, 2);
+	ring(q, doorbell_queue_bad(q), 0x1234, 0);
+	expect_events(test, q, 8, want, ARRAY_SIZE(want));
+}
+
+/* Count, last value, last width, order of first ring. */
+static void queue_coalescing(struct kunit *test)
+{
+	static const struct {
+		u32 index;
+		u64 value;
+		u8 width;
+	} rings[] = {
+		{ 5, 1, 4 },
+		{ 2, 2, 8 },
+		{ 5, U64_MAX, 8 },
+		{ 7, 0, 1 },
+		{ 2, 3, 8 },
+		{ 5, 4, 0 },
+		{ 0, 5, 2 },
+		{ 5, 6, 2 },
+	};
+	static const struct doorbell_event want[] = {
+		QUEUE_EVENT(5, 2, 4, 6),
+		QUEUE_EVENT(2, 8, 2, 3),
+		QUEUE_EVENT(7, 1, 1, 0),
+		QUEUE_EVENT(0, 2, 1, 5),
+	};
+	struct doorbell_queue *q = new_queue(test, 8);
+	unsigned int max;
+	int i;
+
+	for (max = 1; max <= 5; max++) {
+		for (i = 0; i < ARRAY_SIZE(rings); i++)
+			ring(q, rings[i].index, rings[i].value,
+					    rings[i].width);
+		expect_events(test, q, max, want, ARRAY_SIZE(want));
+	}
+}
+
+/* Who is rung again after it was taken stands behind those that wait. */
+static void queue_new_place(struct kunit *test)
+{
+	static const struct doorbell_event first[] = {
+		QUEUE_EVENT(0, 4, 1, 10),
+	};
+	static const struct doorbell_event rest[] = {
+		QUEUE_EVENT(1, 4, 1, 11),
+		QUEUE_EVENT(2, 4, 2, 14),
+		QUEUE_EVENT(0, 4, 1, 13),
+	};
+	struct doorbell_queue *q = new_queue(test, 3);
+	struct doorbell_event event;
+	bool wake = false;
+
+	ring(q, 0, 10, 4);
+	ring(q, 1, 11, 4);
+	ring(q, 2, 12, 4);
+	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	expect_event(test, &event, first);
+	ring(q, 0, 13, 4);
+	ring(q, 2, 14, 4);
+	expect_events(test, q, 2, rest, ARRAY_SIZE(rest));
+}
+
+/* All 65,535 queues and the bad address, backwards; twice, in new places. */
+static void queue_every(struct kunit *test)
+{
+	struct doorbell_queue *q = new_queue(test, DOORBELL_QUEUES_MAX);
+	unsigned int max = 257, taken, i, round;
+	struct doorbell_event *events;
+	bool wake = false;
+	u32 next;
+
+	events = kunit_kcalloc(test, max, sizeof(*events), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, events);
+	KUNIT_ASSERT_EQ(test, q->nr_slots, 65536);
+
+	for (round = 1; round <= 2; round++) {
+		for (i = 65536; i--; )
+			ring(q, i, i * 3 + round, 0);
+		for (next = 65536; next; ) {
+			taken = take(q, events, max, &wake);
+			KUNIT_ASSERT_EQ(test, taken, min(next, max));
+			for (i = 0; i < taken; i++) {
+				next--;
+				KUNIT_ASSERT_EQ(test, events[i].queue, next);
+				KUNIT_ASSERT_EQ(test, events[i].type,
+						next == 65535);
+				KUNIT_ASSERT_EQ(test, events[i].count, 1);
+				KUNIT_ASSERT_EQ(test, events[i].value,
+						next * 3 + round);
+			}
+		}
+		expect_events(test, q, max, NULL, 0);
+	}
+}
+
+/* One event and one place in the FIFO, however many bad addresses there are. */
+static void queue_bad_flood(struct kunit *test)
+{
+	static const struct doorbell_event want[] = {
+		QUEUE_EVENT(1, 4, 1, 7),
+		BAD_EVENT(50000, 49999),
+		QUEUE_EVENT(0, 4, 2, 9),
+	};
+	struct doorbell_queue *q = new_queue(test, 2);
+	struct doorbell_counters counters;
+	int i;
+
+	ring(q, 1, 7, 4);
+	for (i = 0; i < 50000; i++) {
+		ring(q, doorbell_queue_bad(q), i, 0);
+		if (i == 100 || i == 200)
+			ring(q, 0, 9, 4);
+	}
+	KUNIT_EXPECT_EQ(test, atomic64_read(&q->tail), 3);
+
+	doorbell_queue_count(q, &counters);
+	KUNIT_EXPECT_EQ(test, counters.rings, 3);
+	KUNIT_EXPECT_EQ(test, counters.bad_rings, 50000);
+	KUNIT_EXPECT_EQ(test, counters.pending, 50003);
+
+	expect_events(test, q, 2, want, ARRAY_SIZE(want));
+
+	doorbell_queue_count(q, &counters);
+	KUNIT_EXPECT_EQ(test, counters.rings, 3);
+	KUNIT_EXPECT_EQ(test, counters.bad_rings, 50000);
+	KUNIT_EXPECT_EQ(test, counters.pending, 0);
+}
+
+/* More rings than fit into an event's count. */
+static void queue_count_overflow(struct kunit *test)
+{
+	static const struct {
+		u64 extra;		/* on top of one ring */
+		unsigned int events;
+	} cases[] = {
+		{ U32_MAX - 2ULL, 1 },
+		{ U32_MAX - 1ULL, 1 },
+		{ U32_MAX, 2 },
+		{ U32_MAX + 1ULL, 2 },
+		{ 2ULL * U32_MAX - 1, 2 },
+		{ 2ULL * U32_MAX, 3 },
+		{ 3ULL * U32_MAX + 4, 4 },
+	};
+	struct doorbell_event event;
+	unsigned int i, events, others;
+	struct doorbell_queue *q;
+	bool wake;
+	u64 sum;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		q = new_queue(test, 3);
+		ring(q, 1, 5, 8);
+		atomic64_add(cases[i].extra << DOORBELL_RINGS_SHIFT, &q->slots[1].rings);
+		ring(q, 2, 6, 4);
+		others = 0;
+		events = 0;
+		sum = 0;
+		wake = false;
+		while (take(q, &event, 1, &wake)) {
+			if (event.queue == 2) {
+				others += event.count;
+				continue;
+			}
+			KUNIT_ASSERT_EQ(test, event.queue, 1);
+			KUNIT_ASSERT_EQ(test, event.value, 5);
+			KUNIT_ASSERT_EQ(test, event.width, 8);
+			KUNIT_ASSERT_GT(test, event.count, 0);
+			sum += event.count;
+			events++;
+			KUNIT_ASSERT_LE(test, events, cases[i].events);
+		}
+		KUNIT_EXPECT_EQ(test, sum, cases[i].extra + 1);
+		KUNIT_EXPECT_EQ(test, events, cases[i].events);
+		KUNIT_EXPECT_EQ(test, others, 1);
+		KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(q));
+	}
+}
+
+/* An event that is followed by another one wakes those who sleep, once. */
+static void queue_count_overflow_wakes(struct kunit *test)
+{
+	struct doorbell_queue *q = new_queue(test, 1);
+	struct doorbell_event event;
+	bool wake = false;
+
+	ring(q, 0, 1, 4);
+	atomic64_add(3ULL * U32_MAX << DOORBELL_RINGS_SHIFT, &q->slots[0].rings);
+
+	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	KUNIT_EXPECT_FALSE(test, wake);
+	doorbell_queue_arm(q);
+	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	KUNIT_EXPECT_TRUE(test, wake);
+	wake = false;
+	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	KUNIT_EXPECT_FALSE(test, wake);
+	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	KUNIT_EXPECT_EQ(test, event.count, 1);
+	KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(q));
+}
+
+/* The consumer is woken if it has armed, once, and at its first ring. */
+static void queue_wake(struct kunit *test)
+{
+	static const struct doorbell_event want[] = {
+		QUEUE_EVENT(0, 4, 3, 3),
+		QUEUE_EVENT(1, 4, 1, 4),
+	};
+	struct doorbell_queue *q = new_queue(test, 2);
+
+	/* as after doorbell_queue_init(): somebody may wait already */
+	KUNIT_EXPECT_TRUE(test, ring(q, 0, 1, 4));
+	KUNIT_EXPECT_FALSE(test, ring(q, 0, 2, 4));
+	KUNIT_EXPECT_FALSE(test, ring(q, 0, 3, 4));
+	KUNIT_EXPECT_FALSE(test, ring(q, 1, 4, 4));
+	expect_events(test, q, 8, want, ARRAY_SIZE(want));
+
+	/* not armed */
+	KUNIT_EXPECT_FALSE(test, ring(q, 0, 1, 4));
+	/* armed and there is something, then something new */
+	doorbell_queue_arm(q);
+	KUNIT_EXPECT_TRUE(test, doorbell_queue_readable(q));
+	KUNIT_EXPECT_TRUE(test, ring(q, 1, 4, 4));
+	KUNIT_EXPECT_FALSE(test, ring(q, 0, 2, 4));
+	KUNIT_EXPECT_FALSE(test, ring(q, 0, 3, 4));
+	expect_events(test, q, 8, want, ARRAY_SIZE(want));
+
+	/* armed twice, woken once; and for a bad address */
+	doorbell_queue_arm(q);
+	doorbell_queue_arm(q);
+	KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(q));
+	KUNIT_EXPECT_TRUE(test, ring(q, doorbell_queue_bad(q),
+						    4, 0));
+	KUNIT_EXPECT_FALSE(test, ring(q, 1, 4, 4));
+}
+
+/*
+ * An entry whose rings were counted already: what is left when a queue is rung
+ * while its last place is being passed. It yields no event.
+ */
+static void make_stale(struct doorbell_queue *q, u32 index)
+{
+	ring(q, index, 1, 4);
+	q->control->seen[index]++;
+}
+
+static void queue_stale_entry(struct kunit *test)
+{
+	static const struct doorbell_event first[] = {
+		QUEUE_EVENT(2, 4, 1, 2),
+	};
+	static const struct doorbell_event both[] = {
+		QUEUE_EVENT(0, 4, 1, 3),
+		QUEUE_EVENT(2, 4, 1, 2),
+	};
+	struct doorbell_queue *q = new_queue(test, 3);
+	unsigned int max;
+
+	for (max = 1; max <= 3; max++) {
+		/* nothing but stale ones */
+		make_stale(q, 0);
+		make_stale(q, 1);
+		expect_events(test, q, max, NULL, 0);
+		/* in front of a fresh one */
+		make_stale(q, 0);
+		make_stale(q, 1);
+		ring(q, 2, 2, 4);
+		expect_events(test, q, max, first, 1);
+		/* rung again: in the place that it has */
+		make_stale(q, 0);
+		ring(q, 2, 2, 4);
+		ring(q, 0, 3, 4);
+		expect_events(test, q, max, both, 2);
+	}
+}
+
+/*
+ * Who arms and then finds only such entries goes to sleep. Whatever is rung
+ * next has to wake it, above all a queue that still has its place.
+ */
+static void queue_stale_entry_wakes(struct kunit *test)
+{
+	struct doorbell_queue *q = new_queue(test, 3);
+
+	make_stale(q, 0);
+	doorbell_queue_arm(q);
+	KUNIT_ASSERT_FALSE(test, doorbell_queue_readable(q));
+	KUNIT_EXPECT_TRUE(test, ring(q, 0, 2, 4));
+	KUNIT_EXPECT_TRUE(test, doorbell_queue_readable(q));
+}
+
+/**
+ * struct model - the oracle
+ * @rng: decides what is done next; fixed seed
+ * @queues: without the one for bad addresses, which comes last in the arrays
+ * @count: rings since the last event, for each slot
+ * @value: the last value
+ * @width: the last width
+ * @order: slots with a count, in the order of first ring
+ * @waiting: how many are in @order
+ * @armed: the consumer has armed since it was woken last
+ * @asleep: and has found nothing since
+ * @events: taken
+ */
+struct model {
+	struct rnd_state rng;
+	u32 queues;
+	u32 *count;
+	u64 *value;
+	u8 *width;
+	u32 *order;
+	u32 waiting;
+	bool armed;
+	bool asleep;
+	struct doorbell_event *events;
+};
+
+#define MODEL_MAX	11
+
+static struct model *new_model(struct kunit *test, u32 queues, u64 seed)
+{
+	struct model *m = kunit_kzalloc(test, sizeof(*m), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, m);
+	prandom_seed_state(&m->rng, seed);
+	m->queues = queues;
+	m->count = kunit_kcalloc(test, queues + 1, sizeof(*m->count),
+				 GFP_KERNEL);
+	m->value = kunit_kcalloc(test, queues + 1, sizeof(*m->value),
+				 GFP_KERNEL);
+	m->width = kunit_kcalloc(test, queues + 1, sizeof(*m->width),
+				 GFP_KERNEL);
+	m->order = kunit_kcalloc(test, queues + 1, sizeof(*m->order),
+				 GFP_KERNEL);
+	m->events = kunit_kcalloc(test, MODEL_MAX, sizeof(*m->events),
+				  GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, m->count);
+	KUNIT_ASSERT_NOT_NULL(test, m->value);
+	KUNIT_ASSERT_NOT_NULL(test, m->width);
+	KUNIT_ASSERT_NOT_NULL(test, m->order);
+	KUNIT_ASSERT_NOT_NULL(test, m->events);
+	return m;
+}
+
+static u32 model_random(struct model *m, u32 below)
+{
+	return prandom_u32_state(&m->rng) % below;
+}
+
+static void model_ring(struct kunit *test, struct model *m,
+		       struct doorbell_queue *q)
+{
+	/* half of the rings go to few queues */
+	u32 i = model_random(m, model_random(m, 2) ? m->queues + 1 :
+			     min(m->queues + 1, 3));
+	bool woken;
+
+	if (!m->count[i])
+		m->order[m->waiting++] = i;
+	m->count[i]++;
+	m->value[i] = prandom_u32_state(&m->rng) * 0x100000001ULL;
+	m->width[i] = i == m->queues ? 0 : model_random(m, 9);
+
+	woken = ring(q, i, m->value[i], m->width[i]);
+	if (!m->armed)
+		KUNIT_ASSERT_FALSE(test, woken);
+	if (m->asleep)
+		KUNIT_ASSERT_TRUE(test, woken);
+	if (woken) {
+		m->armed = false;
+		m->asleep = false;
+	}
+}
+
+static void model_take(struct kunit *test, struct model *m,
+		       struct doorbell_queue *q)
+{
+	unsigned int max = 1 + model_random(m, MODEL_MAX);
+	unsigned int taken, i;
+	bool wake = false;
+
+	taken = take(q, m->events, max, &wake);
+	KUNIT_ASSERT_EQ(test, taken, min(max, m->waiting));
+	KUNIT_ASSERT_FALSE(test, wake);
+	for (i = 0; i < taken; i++) {
+		u32 slot = m->order[i];
+		bool bad = slot == m->queues;
+		struct doorbell_event want = {
+			.queue = bad ? DOORBELL_QUEUE_NONE : slot,
+			.type = bad ? DOORBELL_EVENT_BAD_ADDRESS :
+				      DOORBELL_EVENT_QUEUE,
+			.width = m->width[slot],
+			.count = m->count[slot],
+			.value = m->value[slot],
+		};
+
+		expect_event(test, &m->events[i], &want);
+		m->count[slot] = 0;
+	}
+	m->waiting -= taken;
+	memmove(m->order, m->order + taken, m->waiting * sizeof(*m->order));
+}
+
+static void model_run(struct kunit *test, struct model *m,
+		      struct doorbell_queue *q, int steps)
+{
+	struct doorbell_counters counters;
+	u64 pending;
+	u32 i, op;
+
+	while (steps--) {
+		op = model_random(m, 16);
+		if (op < 11) {
+			model_ring(test, m, q);
+		} else if (op < 14) {
+			model_take(test, m, q);
+		} else if (op < 15) {
+			doorbell_queue_arm(q);
+			m->armed = true;
+			KUNIT_ASSERT_EQ(test, doorbell_queue_readable(q),
+					m->waiting > 0);
+			m->asleep = !m->waiting;
+		} else {
+			KUNIT_ASSERT_EQ(test, doorbell_queue_readable(q),
+					m->waiting > 0);
+		}
+	}
+	for (pending = 0, i = 0; i <= m->queues; i++)
+		pending += m->count[i];
+	doorbell_queue_count(q, &counters);
+	KUNIT_ASSERT_EQ(test, counters.pending, pending);
+	while (m->waiting)
+		model_take(test, m, q);
+	model_take(test, m, q);
+}
+
+static void queue_random(struct kunit *test)
+{
+	static const struct {
+		u32 queues;
+		int steps;
+	} cases[] = {
+		{ 1, 3000 }, { 2, 3000 }, { 3, 3000 }, { 7, 3000 },
+		{ 8, 3000 }, { 100, 8000 }, { 3000, 8000 },
+	};
+	struct doorbell_queue *q;
+	struct model *m;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		q = new_queue(test, cases[i].queues);
+		m = new_model(test, cases[i].queues, 0xd00b + i);
+		m->armed = true;
+		m->asleep = true;
+		model_run(test, m, q, cases[i].steps);
+	}
+}
+
+/* Start as if so many events had been taken, and cross the next lap or wrap. */
+static void queue_wrap(struct kunit *test)
+{
+	static const u64 laps[] = {
+		1, 0x7ffe, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff, 0x10000,
+		0xfffffffe, 0x7fffffffffff,
+	};
+	static const u32 queues[] = { 1, 7, 8 };
+	struct doorbell_queue *q;
+	struct model *m;
+	u64 at, k, size;
+	int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(queues); i++) {
+		for (j = 0; j < ARRAY_SIZE(laps); j++) {
+			q = new_queue(test, queues[i]);
+			size = 1 << q->order;
+			m = new_model(test, queues[i], 0x1a9 + j);
+			at = (laps[j] << q->order) - 1;
+			atomic64_set(&q->tail, at);
+			q->control->head = at;
+			q->control->armed = 0;
+			/* what the lap before it would have left */
+			for (k = at < size ? at : size; k; k--)
+				q->fifo[(at - k) % size] =
+					(((at - k) / size + 1) & 0xffff) << 16;
+			model_run(test, m, q, 300);
+			KUNIT_ASSERT_GT(test, atomic64_read(&q->tail),
+					at + 2 * size);
+		}
+	}
+}
+
+static const struct {
+	u64 sum;		/* garbage = sum + factor * the true number */
+	u64 factor;
+} garbage_cases[] = {
+	{ 0, 0 }, { 1, 0 }, { U64_MAX, 0 }, { U64_MAX - 1, 0 },
+	{ 1ULL << 63, 0 }, { (1ULL << 63) - 1, 0 }, { 0xffffffff, 0 },
+	{ 0x100000000, 0 }, { 0xffff, 0 }, { 0x10000, 0 },
+	{ 0xffff0, 0 }, { 0xffff8, 0 }, { 0xfffff, 0 },
+	{ 1, 1 }, { U64_MAX, 1 }, { 8, 1 }, { -8ULL, 1 }, { 16, 1 },
+	{ 0x80000, 1 }, { 1ULL << 63, 1 }, { 0xffffff0000000000, 1 },
+	{ 0, 3 }, { 0, U64_MAX },
+};
+
+/* What take() may return whatever the control block says. */
+static void hostile_take(struct kunit *test, struct doorbell_queue *q,
+			 struct doorbell_event *events, unsigned int max)
+{
+	unsigned int taken, i;
+	bool wake = false;
+
+	doorbell_queue_readable(q);
+	taken = take(q, events, max, &wake);
+	KUNIT_ASSERT_LE(test, taken, max);
+	for (i = 0; i < taken; i++) {
+		if (events[i].type == DOORBELL_EVENT_QUEUE) {
+			KUNIT_ASSERT_LT(test, events[i].queue,
+					doorbell_queue_bad(q));
+		} else {
+			KUNIT_ASSERT_EQ(test, events[i].type,
+					DOORBELL_EVENT_BAD_ADDRESS);
+			KUNIT_ASSERT_EQ(test, events[i].queue,
+					DOORBELL_QUEUE_NONE);
+		}
+		KUNIT_ASSERT_GT(test, events[i].count, 0);
+	}
+}
+
+/* Nothing has come of it that outlives a sane control block. */
+static void hostile_recover(struct kunit *test, struct doorbell_queue *q,
+			    u64 seed)
+{
+	struct model *m = new_model(test, q->nr_slots - 1, seed);
+	u32 i;
+
+	for (i = 0; i < q->nr_slots; i++)
+		q->control->seen[i] =
+			(u64)atomic64_read(&q->slots[i].rings) >> DOORBELL_RINGS_SHIFT;
+	q->control->head = atomic64_read(&q->tail);
+	q->control->armed = 0;
+	model_run(test, m, q, 500);
+}
+
+/* Garbage in one member, or in all of them, before each ring and each take. */
+static void queue_hostile(struct kunit *test)
+{
+	enum { HEAD = 1, SEEN = 2, ARMED = 4 };
+	struct doorbell_queue *q = new_queue(test, 7);
+	struct doorbell_event *events;
+	unsigned int max = 5;
+	int what, i, j, k;
+	u64 garbage;
+
+	events = kunit_kcalloc(test, max, sizeof(*events), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, events);
+
+	for (what = 1; what <= (HEAD | SEEN | ARMED); what++) {
+		for (i = 0; i < ARRAY_SIZE(garbage_cases); i++) {
+			for (j = 0; j < 4; j++) {
+				garbage = garbage_cases[i].sum +
+					  garbage_cases[i].factor *
+					  atomic64_read(&q->tail);
+				if (what & HEAD)
+					q->control->head = garbage;
+				if (what & ARMED)
+					q->control->armed = garbage;
+				for (k = 0; what & SEEN && k < q->nr_slots; k++)
+					q->control->seen[k] = garbage;
+				if (j & 1) {
+					hostile_take(test, q, events, max);
+				} else {
+					for (k = 0; k < 2 * q->nr_slots; k++)
+						ring(q,
+								    k % q->nr_slots,
+								    k, 4);
+				}
+			}
+			/* without new garbage, it may not yield events for ever */
+			for (j = 0; j < 100; j++)
+				hostile_take(test, q, events, max);
+		}
+		hostile_recover(test, q, what);
+	}
+}
+
+static void queue_hostile_random(struct kunit *test)
+{
+	struct doorbell_queue *q = new_queue(test, 12);
+	struct doorbell_event *events;
+	struct rnd_state rng;
+	unsigned int max = 3;
+	u64 garbage;
+	u32 r;
+	int i;
+
+	events = kunit_kcalloc(test, max, sizeof(*events), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, events);
+	prandom_seed_state(&rng, 0xbad);
+
+	for (i = 0; i < 20000; i++) {
+		r = prandom_u32_state(&rng);
+		garbage = (u64)prandom_u32_state(&rng) << (r >> 27);
+		if (r & 1)
+			garbage += atomic64_read(&q->tail) - 0x80000000;
+		switch ((r >> 1) % 8) {
+		case 0:
+			q->control->head = garbage;
+			break;
+		case 1:
+			q->control->armed = garbage;
+			break;
+		case 2:
+			q->control->seen[(r >> 8) % q->nr_slots] = garbage;
+			break;
+		case 3:
+			hostile_take(test, q, events, max);
+			break;
+		case 4:
+			doorbell_queue_arm(q);
+			break;
+		default:
+			ring(q, (r >> 8) % q->nr_slots, i, 8);
+		}
+	}
+	hostile_recover(test, q, 0x900d);
+}
+
+/* The bytes that @q really has, by its page tables up to the guard page. */
+static size_t mapped_bytes(const struct doorbell_queue *q)
+{
+	size_t bytes = 0;
+
+	while (vmalloc_to_page(q->mem + bytes))
+		bytes += PAGE_SIZE;
+	return bytes;
+}
+
+/* Promised: at most 48 bytes per queue from 4,096 queues on. */
+static void queue_memory(struct kunit *test)
+{
+	static const u32 queues[] = {
+		64, 256, 1024, 4095, 4096, 8191, 8192, 16384, 32768, 65535,
+	};
+	struct doorbell_queue *q;
+	size_t bytes;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(queues); i++) {
+		q = new_queue(test, queues[i]);
+		bytes = sizeof(*q) + mapped_bytes(q);
+		kunit_info(test, "%u queues: %zu bytes, %zu.%zu per queue\n",
+			   queues[i], bytes, bytes / queues[i],
+			   bytes * 10 / queues[i] % 10);
+		/* a slot and an entry per queue is the least there can be */
+		KUNIT_EXPECT_GE(test, bytes, 28 * queues[i]);
+		if (queues[i] >= 4096)
+			KUNIT_EXPECT_LE(test, bytes, 48 * queues[i]);
+		else
+			KUNIT_EXPECT_LE(test, bytes,
+					48 * queues[i] + 2 * PAGE_SIZE);
+	}
+}
+
+/*
+ * Ordered: every ring is an event, in order, up to depth of them and not one
+ * more. The oracle is a running number.
+ */
+static void ordered_depths(struct kunit *test)
+{
+	static const u32 depths[] = { 1, 2, 3, 5, 8, 64, 100 };
+	u64 put, got, start;
+	int d, round;
+
+	for (d = 0; d < ARRAY_SIZE(depths); d++) {
+		struct doorbell_queue *q = new_ordered(test, 3, depths[d]);
+		struct rnd_state rng;
+
+		prandom_seed_state(&rng, 0x0dd + d);
+		put = 0;
+		got = 0;
+		/* in the second half across the wrap of the lap number */
+		for (round = 0; round < 600; round++) {
+			u32 n = prandom_u32_state(&rng) % (depths[d] + 3);
+			struct doorbell_event event;
+			bool wake = false;
+
+			if (round == 300) {
+				start = (0xffffffffULL << q->order) - 2;
+				atomic64_set(&q->tail, start);
+				q->control->head = start;
+				put = 0;
+				got = 0;
+			}
+			while (n--) {
+				enum doorbell_rung rung;
+
+				rung = doorbell_queue_ring(q, put % 3,
+							   DOORBELL_EVENT_QUEUE,
+							   put, 1 + put % 8);
+				KUNIT_ASSERT_EQ(test, rung == DOORBELL_FULL,
+						put - got == depths[d]);
+				put += rung != DOORBELL_FULL;
+				KUNIT_ASSERT_EQ(test,
+						doorbell_queue_writable(q),
+						put - got < depths[d]);
+			}
+			n = prandom_u32_state(&rng) % (depths[d] + 3);
+			if (round == 299)
+				n = depths[d];
+			while (n--) {
+				struct doorbell_event want = QUEUE_EVENT(got % 3,
+					1 + got % 8, 1, got);
+
+				KUNIT_ASSERT_EQ(test, doorbell_queue_readable(q),
+						put != got);
+				KUNIT_ASSERT_EQ(test, put != got,
+						take(q, &event, 1,
+								    &wake));
+				if (put == got)
+					break;
+				expect_event(test, &event, &want);
+				got++;
+			}
+		}
+	}
+}
+
+/* Ordered: bad rings are in order with others, and counted. */
+static void ordered_bad(struct kunit *test)
+{
+	static const struct doorbell_event want[] = {
+		QUEUE_EVENT(1, 4, 1, 5),
+		BAD_EVENT(1, 0x1234),
+		QUEUE_EVENT(0, 2, 1, 6),
+	};
+	struct doorbell_queue *q = new_ordered(test, 2, 4);
+	struct doorbell_counters counters;
+
+	KUNIT_EXPECT_TRUE(test, ring(q, 1, 5, 4));
+	KUNIT_EXPECT_FALSE(test, ring(q, doorbell_queue_bad(q), 0x1234, 0));
+	KUNIT_EXPECT_FALSE(test, ring(q, 0, 6, 2));
+	doorbell_queue_count(q, &counters);
+	KUNIT_EXPECT_EQ(test, counters.rings, 2);
+	KUNIT_EXPECT_EQ(test, counters.bad_rings, 1);
+	KUNIT_EXPECT_EQ(test, counters.pending, 3);
+	expect_events(test, q, 2, want, ARRAY_SIZE(want));
+	doorbell_queue_arm(q);
+	KUNIT_EXPECT_TRUE(test, ring(q, 0, 6, 2));
+}
+
+/*
+ * A producer that read tail before others rang, and head after those were taken,
+ * finds room. (A consumer whose head is ahead looks the same to it.)
+ */
+static void ordered_stale_tail(struct kunit *test)
+{
+	struct doorbell_queue *q = new_ordered(test, 1, 2);
+
+	q->control->head = 1;
+	KUNIT_EXPECT_TRUE(test, doorbell_queue_writable(q));
+	KUNIT_EXPECT_NE(test, DOORBELL_FULL,
+			doorbell_queue_ring(q, 0, DOORBELL_EVENT_QUEUE, 1, 4));
+}
+
+/* Ordered, whatever the consumer writes: no crash, no hang, KASAN is silent. */
+static void ordered_hostile(struct kunit *test)
+{
+	struct doorbell_queue *q = new_ordered(test, 2, 5);
+	struct doorbell_counters counters;
+	struct doorbell_event events[8];
+	struct rnd_state rng;
+	bool wake;
+	u64 head;
+	int i;
+
+	prandom_seed_state(&rng, 0xbad);
+	for (i = 0; i < 20000; i++) {
+		head = (u64)prandom_u32_state(&rng) << 32 |
+		       prandom_u32_state(&rng);
+		if (i % 3 == 0)
+			head = atomic64_read(&q->tail) + (s8)head;
+		if (i % 5 == 0)
+			WRITE_ONCE(q->control->head, head);
+		WRITE_ONCE(q->control->armed, head);
+		ring(q, i % 3, i, 4);
+		doorbell_queue_readable(q);
+		doorbell_queue_writable(q);
+		doorbell_queue_count(q, &counters);
+		KUNIT_ASSERT_LE(test, take(q, events, 1 + i % 8,
+							  &wake), 1 + i % 8);
+	}
+	/* and it works again once the control block is sane */
+	q->control->head = atomic64_read(&q->tail);
+	KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(q));
+	ring(q, 1, 77, 4);
+	KUNIT_ASSERT_EQ(test, 1, take(q, events, 8, &wake));
+	KUNIT_EXPECT_EQ(test, events[0].queue, 1);
+	KUNIT_EXPECT_EQ(test, events[0].value, 77);
+}
+
+static struct kunit_case queue_tests[] = {
+	KUNIT_CASE(queue_stream),
+	KUNIT_CASE(queue_coalescing),
+	KUNIT_CASE(queue_new_place),
+	KUNIT_CASE(queue_every),
+	KUNIT_CASE(queue_bad_flood),
+	KUNIT_CASE(queue_count_overflow),
+	KUNIT_CASE(queue_count_overflow_wakes),
+	KUNIT_CASE(queue_wake),
+	KUNIT_CASE(queue_stale_entry),
+	KUNIT_CASE(queue_stale_entry_wakes),
+	KUNIT_CASE(queue_random),
+	KUNIT_CASE(queue_wrap),
+	KUNIT_CASE(queue_hostile),
+	KUNIT_CASE(queue_hostile_random),
+	KUNIT_CASE(queue_memory),
+	KUNIT_CASE(ordered_depths),
+	KUNIT_CASE(ordered_bad),
+	KUNIT_CASE(ordered_stale_tail),
+	KUNIT_CASE(ordered_hostile),
+	{}
+};
+
+static struct kunit_suite queue_suite = {
+	.name = "doorbell_queue",
+	.test_cases = queue_tests,
+};
+
+kunit_test_suite(queue_suite);
