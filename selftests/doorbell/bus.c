@@ -1,0 +1,821 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The KVM bus: single writes of a real guest, and the other devices around the
+ * region. What the guest writes is compared with what the consumer reads, what
+ * reaches the VMM, and what other devices of KVM's saw.
+ */
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+#include "vmutil.h"
+
+#define PIO		DOORBELL_ATTACH_PIO
+#define NR_IOBUS_DEVS	1000
+#define PAGE		4096UL
+#define READ_DATA	0xa1b2c3d4e5f60718ULL
+
+/* Exits of the only vCPU. */
+struct log {
+	unsigned int nr;
+	struct vmm_exit exit[1100];
+};
+
+static int log_cb(void *ctx, unsigned int vcpu, struct vmm_exit *exit)
+{
+	struct log *log = ctx;
+
+	(void)vcpu;
+	if (log->nr == ARRAY_SIZE(log->exit))
+		return -ENOSPC;
+	log->exit[log->nr++] = *exit;
+	exit->data = READ_DATA;
+	return 0;
+}
+
+static __u64 mask(unsigned int width)
+{
+	return ~0ULL >> (64 - 8 * width);
+}
+
+static enum guest_op_kind write_op(__u32 flags)
+{
+	return flags & PIO ? GUEST_PIO_OUT : GUEST_MMIO_WRITE;
+}
+
+/* One write of a guest: its events and its exits. */
+static int guest_write(struct vmm *vmm, __u32 flags, unsigned int width,
+		       __u64 addr, __u64 value)
+{
+	return vmm_op(vmm, 0, write_op(flags), width, addr, value);
+}
+
+struct setup {
+	struct vmm *vmm;
+	struct log *log;
+	int fd;
+};
+
+static void setup(struct __test_metadata *_metadata, struct setup *s)
+{
+	struct rlimit nofile = { .rlim_cur = 4096, .rlim_max = 4096 };
+
+	setrlimit(RLIMIT_NOFILE, &nofile);
+	s->log = calloc(1, sizeof(*s->log));
+	ASSERT_NE(NULL, s->log);
+	s->fd = db_open(O_NONBLOCK);
+	ASSERT_LE(0, s->fd);
+	s->vmm = vmm_create(1);
+	ASSERT_NE(NULL, s->vmm);
+	s->vmm->exit_cb = log_cb;
+	s->vmm->exit_ctx = s->log;
+}
+
+static void teardown(struct setup *s)
+{
+	close(s->fd);
+	vmm_destroy(s->vmm);
+	free(s->log);
+}
+
+/*
+ * Geometry (promise 1): every access that is inside of the region belongs to
+ * the queue that its first byte is in, with its value and its width.
+ */
+FIXTURE(region) {
+	struct setup s;
+};
+
+FIXTURE_VARIANT(region) {
+	__u64 base;
+	__u32 stride;
+	__u32 queues;
+	__u32 flags;
+};
+
+#define REGION(name, base_, stride_, queues_, flags_)			\
+	FIXTURE_VARIANT_ADD(region, name) {				\
+		.base = base_, .stride = stride_, .queues = queues_,	\
+		.flags = flags_,					\
+	}
+
+REGION(mmio_stride2, 0xd0000100, 2, 3, 0);
+REGION(mmio_stride4, 0xd0000100, 4, 3, 0);
+REGION(mmio_stride8, 0xd0000100, 8, 3, 0);
+REGION(mmio_stride4096, 0xd0004000, 4096, 3, 0);
+/* accesses that cross a page reach the bus in two parts */
+REGION(mmio_page_between_queues, 0xd0000ffc, 4, 3, 0);
+REGION(mmio_page_in_queue, 0xd0008000, 8192, 3, 0);
+REGION(mmio_page_at_start, 0xd0001000, 8, 3, 0);
+REGION(mmio_page_at_end, 0xd0000fe8, 8, 3, 0);
+REGION(pio_stride2, 0x100, 2, 3, PIO);
+REGION(pio_stride4, 0x100, 4, 3, PIO);
+REGION(pio_stride8, 0x100, 8, 3, PIO);
+REGION(pio_stride4096, 0x4000, 4096, 3, PIO);
+REGION(pio_first_port, 0, 4, 3, PIO);
+REGION(pio_last_port, 0xfff4, 4, 3, PIO);
+
+FIXTURE_SETUP(region)
+{
+	setup(_metadata, &self->s);
+	ASSERT_EQ(0, attach(self->s.fd, self->s.vmm->vm_fd, variant->base,
+			    (__u64)variant->queues * variant->stride,
+			       variant->stride, variant->flags));
+}
+
+FIXTURE_TEARDOWN(region)
+{
+	teardown(&self->s);
+}
+
+/* What has to become of one access, told by the rules and not by the module. */
+struct outcome {
+	int nr_events, nr_exits;
+	struct doorbell_event event[2];
+	struct vmm_exit exit[2];
+};
+
+static void expect_part(const FIXTURE_VARIANT(region) *v, bool attached,
+			__u64 addr, unsigned int width, __u64 value,
+			struct outcome *o)
+{
+	__u64 end = v->base + (__u64)v->queues * v->stride;
+	struct doorbell_event *e = o->event + o->nr_events;
+	__u16 queue = (addr - v->base) / v->stride;
+
+	if (!attached || addr < v->base || addr + width > end) {
+		o->exit[o->nr_exits++] = (struct vmm_exit) {
+			.is_write = true, .is_pio = v->flags & PIO,
+			.addr = addr, .len = width, .data = value,
+		};
+		return;
+	}
+	if (o->nr_events && o->event[0].queue == queue) {
+		e = o->event;	/* both parts in one queue: one event */
+	} else {
+		o->nr_events++;
+		*e = (struct doorbell_event) { .queue = queue };
+	}
+	e->width = width;
+	e->count++;
+	e->value = value;
+}
+
+static void check_write(struct __test_metadata *_metadata, struct setup *s,
+			const FIXTURE_VARIANT(region) *v, bool attached,
+			__u64 addr, unsigned int width, __u64 value)
+{
+	unsigned int left = PAGE - addr % PAGE;
+	struct doorbell_event events[4] = {};
+	struct outcome o = {};
+	int i, n;
+
+	value &= mask(width);
+	if (v->flags & PIO || left >= width) {
+		expect_part(v, attached, addr, width, value, &o);
+	} else {
+		expect_part(v, attached, addr, left, value & mask(left), &o);
+		expect_part(v, attached, addr + left, width - left,
+			    value >> (8 * left), &o);
+	}
+
+	s->log->nr = 0;
+	ASSERT_EQ(0, guest_write(s->vmm, v->flags, width, addr, value));
+	n = read_now(s->fd, events, ARRAY_SIZE(events));
+	ASSERT_EQ(o.nr_events, n) {
+		TH_LOG("%u bytes to %#llx", width, addr);
+	}
+	for (i = 0; i < n; i++)
+		ASSERT_EQ(0, memcmp(&o.event[i], &events[i], sizeof(*events))) {
+			TH_LOG("%u bytes to %#llx: queue %u type %u width %u count %u value %#llx",
+			       width, addr, events[i].queue, events[i].type,
+			       events[i].width, events[i].count,
+			       events[i].value);
+		}
+	ASSERT_EQ(o.nr_exits, s->log->nr) {
+		TH_LOG("%u bytes to %#llx", width, addr);
+	}
+	for (i = 0; i < o.nr_exits; i++) {
+		const struct vmm_exit *e = &s->log->exit[i];
+
+		ASSERT_TRUE(e->is_write);
+		ASSERT_EQ(o.exit[i].is_pio, e->is_pio);
+		ASSERT_EQ(o.exit[i].addr, e->addr);
+		ASSERT_EQ(o.exit[i].len, e->len);
+		ASSERT_EQ(o.exit[i].data, e->data);
+	}
+}
+
+/* Are accesses at this offset worth their time? All of them in a small region. */
+static bool interesting(const FIXTURE_VARIANT(region) *v, long offset)
+{
+	long in_page = (v->base + offset) % PAGE;
+	long in_queue = offset % (long)v->stride;
+
+	if (v->stride <= 8)
+		return true;
+	return in_page < 8 || in_page >= (long)PAGE - 8 || in_queue < 8 ||
+	       in_queue >= (long)v->stride - 8 || offset % 509 == 0;
+}
+
+/* Every width at every offset: queue, value and width, or an exit as it was. */
+TEST_F_TIMEOUT(region, writes_at_every_offset, TEST_SECONDS)
+{
+	long offset, len = (long)variant->queues * variant->stride;
+	__u64 value = 0x1122334455667788ULL, addr, rings = 0;
+	unsigned int width;
+
+	for (offset = -9; offset < len + 9; offset++) {
+		addr = variant->base + offset;
+		if (!interesting(variant, offset) ||
+		    (variant->flags & PIO && addr > 0xffff))
+			continue;
+		for (width = 1; width <= (variant->flags & PIO ? 4 : 8); width *= 2) {
+			value += 0x0102030405060709ULL;
+			check_write(_metadata, &self->s, variant, true, addr,
+				    width, value);
+			rings++;
+		}
+	}
+	/* the counters know of no ring more than the guest has done */
+	ASSERT_LE(info_of(self->s.fd).rings, 2 * rings);
+	ASSERT_EQ(0, info_of(self->s.fd).pending);
+	ASSERT_EQ(0, info_of(self->s.fd).bad_rings);
+
+	/* and without the region, all of them are the VMM's */
+	ASSERT_EQ(0, db_detach(self->s.fd));
+	for (offset = 0; offset < len; offset += variant->stride)
+		for (width = 1; width <= 4; width *= 2)
+			check_write(_metadata, &self->s, variant, false,
+				    variant->base + offset, width, value);
+}
+
+/* A guest's read is the VMM's: nothing rings, and the VMM's answer gets there. */
+TEST_F_TIMEOUT(region, reads_reach_the_vmm, TEST_SECONDS)
+{
+	bool pio = variant->flags & PIO;
+	struct setup *s = &self->s;
+	struct doorbell_event event;
+	unsigned int width, n = 0;
+	__u64 addr, q;
+
+	for (q = 0; q < variant->queues; q++)
+		for (width = 1; width <= (pio ? 4 : 8); width *= 2) {
+			addr = variant->base + q * variant->stride;
+			if (!pio && PAGE - addr % PAGE < width)
+				continue;
+			/* the last queue may end before the access does */
+			if (pio && addr + width > 0x10000)
+				continue;
+			s->log->nr = 0;
+			ASSERT_EQ(0, vmm_op(s->vmm, 0, pio ? GUEST_PIO_IN :
+					    GUEST_MMIO_READ, width, addr, 0));
+			ASSERT_EQ(1, s->log->nr);
+			ASSERT_FALSE(s->log->exit[0].is_write);
+			ASSERT_EQ(addr, s->log->exit[0].addr);
+			ASSERT_EQ(width, s->log->exit[0].len);
+			ASSERT_EQ(READ_DATA & mask(width),
+				  vmm_op_value(s->vmm->shared, 0, 0) & mask(width));
+			n++;
+		}
+	ASSERT_LE(variant->queues, n);
+	ASSERT_EQ(0, read_now(s->fd, &event, 1));
+	ASSERT_EQ(0, info_of(s->fd).rings);
+}
+
+/*
+ * KVM's other devices are not disturbed by attach and detach (promise 2): each
+ * ioeventfd counts every ring of it before, during and after, whatever their
+ * number, and can be removed and added while the region is there.
+ */
+#define REGION_QUEUES	4
+#define REGION_LEN	(8 * REGION_QUEUES)
+
+FIXTURE(neighbours) {
+	struct setup s;
+	int *efd;
+	struct guest_op *ops;
+};
+
+FIXTURE_VARIANT(neighbours) {
+	__u64 base;
+	__u32 flags;
+	unsigned int nr;
+};
+
+FIXTURE_VARIANT_ADD(neighbours, mmio_0) { .base = 0xd0010000, };
+FIXTURE_VARIANT_ADD(neighbours, mmio_1) { .base = 0xd0010000, .nr = 1, };
+FIXTURE_VARIANT_ADD(neighbours, mmio_1000) { .base = 0xd0010000, .nr = 1000, };
+FIXTURE_VARIANT_ADD(neighbours, pio_0) { .base = 0x8000, .flags = PIO, };
+FIXTURE_VARIANT_ADD(neighbours, pio_1) { .base = 0x8000, .flags = PIO, .nr = 1, };
+FIXTURE_VARIANT_ADD(neighbours, pio_1000) { .base = 0x8000, .flags = PIO, .nr = 1000, };
+
+FIXTURE_SETUP(neighbours)
+{
+	setup(_metadata, &self->s);
+	self->efd = calloc(variant->nr + 1, sizeof(*self->efd));
+	self->ops = calloc(variant->nr + 1, sizeof(*self->ops));
+	ASSERT_NE(NULL, self->efd);
+	ASSERT_NE(NULL, self->ops);
+}
+
+FIXTURE_TEARDOWN(neighbours)
+{
+	teardown(&self->s);
+}
+
+/* Below the region and above it in turns, the first two right beside it. */
+static __u64 neighbour_addr(const FIXTURE_VARIANT(neighbours) *v, unsigned int i)
+{
+	if (i % 2)
+		return v->base + REGION_LEN + i / 2 * 8;
+	return v->base - 8 - i / 2 * 8 + (i ? 0 : 4);
+}
+
+static __u32 neighbour_len(unsigned int i)
+{
+	static const __u32 lens[] = { 4, 2, 0, 1 };	/* 0: of any length */
+
+	return lens[i % ARRAY_SIZE(lens)];
+}
+
+static int neighbour_set(struct setup *s, const FIXTURE_VARIANT(neighbours) *v,
+			 unsigned int i, int efd, bool add)
+{
+	return vmm_ioeventfd(s->vmm, neighbour_addr(v, i), neighbour_len(i), efd,
+			     (v->flags & PIO ? KVM_IOEVENTFD_FLAG_PIO : 0) |
+			     (add ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN));
+}
+
+/*
+ * The guest rings each neighbour once, and the region in between; every
+ * @missing-th one is not there, and reaches the VMM.
+ */
+static void ring_all(struct __test_metadata *_metadata, struct setup *s,
+		     const FIXTURE_VARIANT(neighbours) *v, const int *efd,
+		     struct guest_op *ops, bool attached, unsigned int missing)
+{
+	struct doorbell_event event = {};
+	unsigned int i, want, exits = 0;
+	__u64 count;
+
+	for (i = 0; i <= v->nr; i++)
+		ops[i] = (struct guest_op) {
+			.kind = write_op(v->flags), .value = i,
+			.width = neighbour_len(i) ?: 4,
+			.addr = neighbour_addr(v, i),
+		};
+	i = v->nr / 2;
+	ops[v->nr] = ops[i];
+	ops[i].addr = v->base + 8;
+	ops[i].width = 4;
+
+	s->log->nr = 0;
+	ASSERT_EQ(0, vmm_script(s->vmm, 0, ops, v->nr + 1));
+	ASSERT_EQ(0, vmm_vcpu_run(s->vmm, 0));
+	/* without neighbours the only operation is the region's */
+	for (i = 0; i < v->nr; i++) {
+		want = !missing || i % missing;
+		exits += !want;
+		count = 0;
+		ASSERT_EQ(want ? (ssize_t)sizeof(count) : -1,
+			  read(efd[i], &count, sizeof(count))) {
+			TH_LOG("neighbour %u", i);
+		}
+		ASSERT_EQ(want, count);
+	}
+	ASSERT_EQ(attached, read_now(s->fd, &event, 1));
+	ASSERT_EQ(attached, event.count);
+	if (attached) {
+		ASSERT_EQ(1, event.queue);
+		ASSERT_EQ(v->nr / 2, event.value);
+	}
+	ASSERT_EQ(exits + !attached, s->log->nr);
+}
+
+TEST_F_TIMEOUT(neighbours, ioeventfds_count_every_ring, TEST_SECONDS)
+{
+	struct setup *s = &self->s;
+	struct doorbell_event event;
+	int *efd = self->efd;
+	unsigned int i;
+
+	for (i = 0; i < variant->nr; i++) {
+		efd[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		ASSERT_LE(0, efd[i]);
+		ASSERT_EQ(0, neighbour_set(s, variant, i, efd[i], true));
+	}
+	ring_all(_metadata, s, variant, efd, self->ops, false, 0);
+
+	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, variant->base, REGION_LEN,
+			    8, variant->flags));
+	ring_all(_metadata, s, variant, efd, self->ops, true, 0);
+
+	/* KVM removes and adds neighbours with the region between them */
+	for (i = 0; i < variant->nr; i += 16)
+		ASSERT_EQ(0, neighbour_set(s, variant, i, efd[i], false));
+	ring_all(_metadata, s, variant, efd, self->ops, true, 16);
+	for (i = 0; i < variant->nr; i += 16)
+		ASSERT_EQ(0, neighbour_set(s, variant, i, efd[i], true));
+	ring_all(_metadata, s, variant, efd, self->ops, true, 0);
+
+	ASSERT_EQ(0, db_detach(s->fd));
+	ring_all(_metadata, s, variant, efd, self->ops, false, 0);
+	ASSERT_EQ(0, read_now(s->fd, &event, 1));
+
+	/* all of them can still be found, to be removed */
+	for (i = 0; i < variant->nr; i++)
+		ASSERT_EQ(0, neighbour_set(s, variant, i, efd[i], false));
+}
+
+/* Attach with other devices of KVM's on the bus (promise 2) */
+FIXTURE(bus) {
+	struct setup s;
+	struct kvm_coalesced_mmio_ring *ring;
+	int efd;
+};
+
+FIXTURE_VARIANT(bus) {
+	__u64 base;
+	__u32 flags;
+};
+
+FIXTURE_VARIANT_ADD(bus, mmio) { .base = 0xd0010100, };
+FIXTURE_VARIANT_ADD(bus, pio) { .base = 0x8000, .flags = PIO, };
+
+FIXTURE_SETUP(bus)
+{
+	int page;
+
+	setup(_metadata, &self->s);
+	page = ioctl(self->s.vmm->kvm_fd, KVM_CHECK_EXTENSION,
+		     KVM_CAP_COALESCED_MMIO);
+	ASSERT_LT(0, page);
+	self->ring = (void *)((char *)self->s.vmm->vcpu[0].run + page * PAGE);
+	self->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	ASSERT_LE(0, self->efd);
+}
+
+FIXTURE_TEARDOWN(bus)
+{
+	teardown(&self->s);
+}
+
+static int zone(struct setup *s, __u32 flags, __u64 addr, __u32 size, bool add)
+{
+	struct kvm_coalesced_mmio_zone z = {
+		.addr = addr, .size = size, .pio = flags & PIO ? 1 : 0,
+	};
+
+	return ioctl(s->vmm->vm_fd, add ? KVM_REGISTER_COALESCED_MMIO :
+		     KVM_UNREGISTER_COALESCED_MMIO, &z) ? -errno : 0;
+}
+
+/* How many writes the coalesced zones have taken since the last call. */
+static unsigned int zone_writes(struct kvm_coalesced_mmio_ring *ring)
+{
+	unsigned int n = 0;
+
+	for (; ring->first != ring->last; n++)
+		ring->first = (ring->first + 1) %
+			((PAGE - sizeof(*ring)) / sizeof(ring->coalesced_mmio[0]));
+	return n;
+}
+
+static __u64 efd_count(int efd)
+{
+	__u64 count = 0;
+
+	if (read(efd, &count, sizeof(count)) != sizeof(count))
+		return 0;
+	return count;
+}
+
+/* Where devices overlap, the first one to come takes the write: it stays so. */
+TEST_F_TIMEOUT(bus, order_of_overlapping_devices, TEST_SECONDS)
+{
+	__u64 base = variant->base, below = base - 64, above = base + 64;
+	__u32 pio = variant->flags & PIO ? KVM_IOEVENTFD_FLAG_PIO : 0;
+	struct setup *s = &self->s;
+	struct doorbell_event event;
+	int i;
+
+	/* zone before ioeventfd below the region, the other way round above */
+	ASSERT_EQ(0, zone(s, variant->flags, below, 4, true));
+	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, below, 4, self->efd, pio));
+	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, above, 4, self->efd, pio));
+	ASSERT_EQ(0, zone(s, variant->flags, above, 4, true));
+
+	for (i = 0; i < 7; i++) {
+		/* absent, there, absent, there with other bounds, absent, ... */
+		if (i % 2) {
+			ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd,
+					    base - 16 * (i / 2), 32, 8,
+					    variant->flags));
+		} else if (i) {
+			ASSERT_EQ(0, db_detach(s->fd));
+		}
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4, below, 1));
+		ASSERT_EQ(1, zone_writes(self->ring));
+		ASSERT_EQ(0, efd_count(self->efd));
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4, above, 1));
+		ASSERT_EQ(0, zone_writes(self->ring));
+		ASSERT_EQ(1, efd_count(self->efd));
+		ASSERT_EQ(0, s->log->nr);
+	}
+	ASSERT_EQ(0, read_now(s->fd, &event, 1));
+}
+
+/* Attach of [base, base + 32) must fail with EEXIST and leave no trace. */
+static void check_exists(struct __test_metadata *_metadata, struct setup *s,
+			 const FIXTURE_VARIANT(bus) *v)
+{
+	ASSERT_EQ(-EEXIST, attach(s->fd, s->vmm->vm_fd, v->base, 32, 8,
+				  v->flags));
+	ASSERT_EQ(DOORBELL_DETACHED, info_of(s->fd).state);
+	ASSERT_EQ(0, info_of(s->fd).queues);
+	ASSERT_EQ(0, poll_now(s->fd));
+}
+
+TEST_F_TIMEOUT(bus, intersects_ioeventfd, TEST_SECONDS)
+{
+	/* from the region's base, length, datamatch */
+	static const struct {
+		int offset, len, match;
+	} in[] = {
+		{ 0, 4, 0 }, { 0, 0, 0 }, { 31, 1, 0 }, { 31, 0, 0 }, { 12, 2, 0 },
+		{ 12, 0, 0 }, { -2, 4, 0 }, { 30, 4, 0 }, { -1, 2, 0 }, { 8, 4, 1 },
+	}, beside[] = {
+		{ -4, 4, 0 }, { 32, 4, 0 }, { -1, 1, 0 }, { 32, 0, 0 }, { -1, 0, 0 },
+		{ -8, 0, 0 }, { 33, 2, 0 },
+	};
+	__u32 pio = variant->flags & PIO ? KVM_IOEVENTFD_FLAG_PIO : 0;
+	__u64 base = variant->base;
+	struct setup *s = &self->s;
+	struct doorbell_event event;
+	unsigned int i;
+	__u32 flags;
+
+	for (i = 0; i < ARRAY_SIZE(in); i++) {
+		flags = pio | (in[i].match ? KVM_IOEVENTFD_FLAG_DATAMATCH : 0);
+		ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base + in[i].offset,
+					   in[i].len, self->efd, flags));
+		check_exists(_metadata, s, variant);
+		/* the ioeventfd that was there is there */
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags,
+					 in[i].len ?: 1, base + in[i].offset, 0));
+		ASSERT_EQ(1, efd_count(self->efd)) {
+			TH_LOG("ioeventfd %d, length %d", in[i].offset, in[i].len);
+		}
+		ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base + in[i].offset,
+					   in[i].len, self->efd,
+					   flags | KVM_IOEVENTFD_FLAG_DEASSIGN));
+	}
+	ASSERT_EQ(0, s->log->nr);
+
+	for (i = 0; i < ARRAY_SIZE(beside); i++) {
+		ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base + beside[i].offset,
+					   beside[i].len, self->efd, pio));
+		ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, base, 32, 8,
+				    variant->flags)) {
+			TH_LOG("ioeventfd %d, length %d", beside[i].offset,
+			       beside[i].len);
+		}
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, beside[i].len ?: 1,
+					 base + beside[i].offset, 0));
+		ASSERT_EQ(1, efd_count(self->efd));
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 1, base, i));
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 1, base + 31, i));
+		ASSERT_EQ(1, db_read(s->fd, &event, 1));
+		ASSERT_EQ(0, event.queue);
+		ASSERT_EQ(1, db_read(s->fd, &event, 1));
+		ASSERT_EQ(3, event.queue);
+		ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base + beside[i].offset,
+					   beside[i].len, self->efd,
+					   pio | KVM_IOEVENTFD_FLAG_DEASSIGN));
+		ASSERT_EQ(0, db_detach(s->fd));
+	}
+	ASSERT_EQ(0, s->log->nr);
+
+	/* the same addresses on the other bus are other addresses */
+	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, 0x4000, 4, self->efd,
+				   pio ^ KVM_IOEVENTFD_FLAG_PIO));
+	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, 0x4000, 32, 8, variant->flags));
+}
+
+TEST_F_TIMEOUT(bus, intersects_coalesced_zone, TEST_SECONDS)
+{
+	static const struct {
+		int offset, size;
+	} in[] = {
+		{ 0, 32 }, { 0, 1 }, { 31, 1 }, { 8, 8 }, { -8, 48 }, { -8, 9 },
+		{ 31, 64 },
+	}, beside[] = { { -8, 8 }, { 32, 8 } };
+	__u64 base = variant->base, addr;
+	struct setup *s = &self->s;
+	struct doorbell_event event;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(in); i++) {
+		addr = base + in[i].offset;
+		ASSERT_EQ(0, zone(s, variant->flags, addr, in[i].size, true));
+		check_exists(_metadata, s, variant);
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 1, addr, 0));
+		ASSERT_EQ(1, zone_writes(self->ring));
+		ASSERT_EQ(0, zone(s, variant->flags, addr, in[i].size, false));
+	}
+	for (i = 0; i < ARRAY_SIZE(beside); i++) {
+		addr = base + beside[i].offset;
+		ASSERT_EQ(0, zone(s, variant->flags, addr, beside[i].size, true));
+		ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, base, 32, 8,
+				    variant->flags));
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4, addr + 4, 0));
+		ASSERT_EQ(1, zone_writes(self->ring));
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4,
+					 base + i * 24, 0));
+		ASSERT_EQ(0, zone_writes(self->ring));
+		ASSERT_EQ(1, db_read(s->fd, &event, 1));
+		ASSERT_EQ(i * 3, event.queue);
+		ASSERT_EQ(0, db_detach(s->fd));
+		ASSERT_EQ(0, zone(s, variant->flags, addr, beside[i].size, false));
+	}
+	ASSERT_EQ(0, s->log->nr);
+}
+
+/* KVM's limit of devices per bus holds, for us and for KVM beside us. */
+TEST_F_TIMEOUT(bus, limit_of_devices, TEST_SECONDS)
+{
+	__u64 base = variant->base, zones = base + 64;
+	struct doorbell_event event;
+	struct setup *s = &self->s;
+	unsigned int i;
+
+	for (i = 0; i < NR_IOBUS_DEVS; i++)
+		ASSERT_EQ(0, zone(s, variant->flags, zones + i * 8, 4, true));
+	ASSERT_EQ(-ENOSPC, zone(s, variant->flags, base - 8, 4, true));
+	ASSERT_EQ(-ENOSPC, attach(s->fd, s->vmm->vm_fd, base, 32, 8,
+				  variant->flags));
+	ASSERT_EQ(DOORBELL_DETACHED, info_of(s->fd).state);
+
+	/* ioeventfds do not count */
+	ASSERT_EQ(0, zone(s, variant->flags, zones, 4, false));
+	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base - 16, 4, self->efd,
+				   variant->flags & PIO ? KVM_IOEVENTFD_FLAG_PIO : 0));
+	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, base, 32, 8, variant->flags));
+	ASSERT_EQ(-ENOSPC, zone(s, variant->flags, zones, 4, true));
+	ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4, base + 8, 5));
+	ASSERT_EQ(1, db_read(s->fd, &event, 1));
+	ASSERT_EQ(1, event.queue);
+	ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4, base - 16, 5));
+	ASSERT_EQ(1, efd_count(self->efd));
+	ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4,
+				 zones + (NR_IOBUS_DEVS - 1) * 8, 5));
+	ASSERT_EQ(1, zone_writes(self->ring));
+
+	/* the place is given back */
+	ASSERT_EQ(0, db_detach(s->fd));
+	ASSERT_EQ(0, zone(s, variant->flags, zones, 4, true));
+	ASSERT_EQ(-ENOSPC, attach(s->fd, s->vmm->vm_fd, base, 32, 8,
+				  variant->flags));
+
+	if (variant->flags & PIO)
+		return;
+	/* a region of more than 2 GiB takes three places */
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, zone(s, variant->flags, zones + i * 8, 4, false));
+	ASSERT_EQ(-ENOSPC, attach(s->fd, s->vmm->vm_fd, 0x40000000,
+				  36864ULL << 16, 65536, 0));
+	ASSERT_EQ(0, zone(s, variant->flags, zones + 16, 4, false));
+	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, 0x40000000, 33000ULL << 16,
+			    65536, 0));
+	ASSERT_EQ(-ENOSPC, zone(s, variant->flags, zones + 16, 4, true));
+	ASSERT_EQ(0, db_detach(s->fd));
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, zone(s, variant->flags, zones + i * 8, 4, true));
+	ASSERT_EQ(-ENOSPC, zone(s, variant->flags, base - 8, 4, true));
+}
+
+/* Large regions: nothing is truncated or wraps (promise 1) */
+FIXTURE(large) {
+	struct setup s;
+};
+
+FIXTURE_SETUP(large)
+{
+	setup(_metadata, &self->s);
+}
+
+FIXTURE_TEARDOWN(large)
+{
+	teardown(&self->s);
+}
+
+/* A range of KVM's bus has an int for its length: more than 2 GiB are several. */
+TEST_F_TIMEOUT(large, over_2_gib, TEST_SECONDS)
+{
+	const FIXTURE_VARIANT(region) v = {
+		.base = 0x40000000, .stride = 65536, .queues = 40000,
+	};
+	const __u64 len = (__u64)v.queues * v.stride, end = v.base + len;
+	const __u64 seams[] = {
+		v.base, 0x80000000, 0xc0000000, end, v.base + 2 * v.stride,
+	};
+	struct setup *s = &self->s;
+	unsigned int i, width;
+	bool attached;
+	int other;
+	long d;
+
+	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, v.base, len, v.stride, 0));
+	ASSERT_EQ(v.queues, info_of(s->fd).queues);
+	other = db_open(O_NONBLOCK);
+	ASSERT_LE(0, other);
+
+	for (attached = true;; attached = false) {
+		for (i = 0; i < ARRAY_SIZE(seams); i++)
+			for (d = -9; d < 9; d++)
+				for (width = 1; width <= 8; width *= 2)
+					check_write(_metadata, s, &v, attached,
+						    seams[i] + d, width,
+						    0x8877665544332211 + d);
+		if (!attached)
+			break;
+		for (i = 0; i < 4; i++)
+			ASSERT_EQ(-EEXIST, attach(other, s->vmm->vm_fd,
+						  seams[i] - 8, 16, 8, 0));
+		ASSERT_EQ(0, attach(other, s->vmm->vm_fd, v.base - 8, 8, 8, 0));
+		ASSERT_EQ(0, db_detach(other));
+		ASSERT_EQ(0, attach(other, s->vmm->vm_fd, end, 8, 4, 0));
+		ASSERT_EQ(0, db_detach(other));
+		ASSERT_EQ(0, db_detach(s->fd));
+	}
+}
+
+/* The most queues there can be: each has its own event. */
+TEST_F_TIMEOUT(large, most_queues, TEST_SECONDS)
+{
+	const __u64 base = 0x20000000;
+	struct guest_op op = {
+		.kind = GUEST_MMIO_WRITE, .width = 4, .addr = base, .value = 7,
+	};
+	struct setup *s = &self->s;
+	struct doorbell_event *events;
+	unsigned int n, step = 17, i;
+	__u32 queue;
+
+	ASSERT_EQ(-EINVAL, attach(s->fd, s->vmm->vm_fd, base,
+				  4 * (DOORBELL_QUEUES_MAX + 1ULL), 4, 0));
+	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, base,
+			    4 * DOORBELL_QUEUES_MAX, 4, 0));
+	n = DOORBELL_QUEUES_MAX / step;
+	ASSERT_EQ(DOORBELL_QUEUES_MAX, n * step);
+
+	/* from the last queue down, every step-th, and once more from the first */
+	op.addr = base + 4 * (DOORBELL_QUEUES_MAX - 1);
+	op.addr_step = -4ULL * step;
+	op.repeat = n;
+	op.step = 1;
+	ASSERT_EQ(0, vmm_script(s->vmm, 0, &op, 1));
+	ASSERT_EQ(0, vmm_vcpu_run(s->vmm, 0));
+	ASSERT_EQ(0, guest_write(s->vmm, 0, 4, base, 1));
+	/* the first address behind */
+	ASSERT_EQ(0, guest_write(s->vmm, 0, 4, base + 4 * DOORBELL_QUEUES_MAX, 9));
+	ASSERT_EQ(1, s->log->nr);
+
+	events = calloc(n + 2, sizeof(*events));
+	ASSERT_NE(NULL, events);
+	ASSERT_EQ(n + 1, db_read(s->fd, events, n + 2));
+	for (i = 0; i < n; i++) {
+		queue = DOORBELL_QUEUES_MAX - 1 - i * step;
+		ASSERT_EQ(queue, events[i].queue);
+		ASSERT_EQ(1, events[i].count);
+		ASSERT_EQ(7 + i, events[i].value);
+	}
+	ASSERT_EQ(0, events[n].queue);
+	free(events);
+}
+
+/* All ports, as narrow as can be. */
+TEST_F_TIMEOUT(large, all_ports, TEST_SECONDS)
+{
+	struct setup *s = &self->s;
+	struct doorbell_event event;
+	const __u32 ports[] = { 0, 0x70, 0x3f8, 0x7ffe, 0x8000, 0xfffc, 0xfffe };
+	unsigned int i;
+
+	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, 0, 65536, 2, PIO));
+	for (i = 0; i < ARRAY_SIZE(ports); i++) {
+		ASSERT_EQ(0, guest_write(s->vmm, PIO, 2, ports[i], i + 1));
+		ASSERT_EQ(1, db_read(s->fd, &event, 1));
+		ASSERT_EQ(ports[i] / 2, event.queue);
+		ASSERT_EQ(i + 1, event.value);
+	}
+	ASSERT_EQ(0, s->log->nr);
+	/* reaches beyond the last port */
+	ASSERT_EQ(0, guest_write(s->vmm, PIO, 4, 0xfffe, 5));
+	ASSERT_EQ(1, s->log->nr);
+	ASSERT_EQ(0, read_now(s->fd, &event, 1));
+	ASSERT_EQ(0, db_detach(s->fd));
+	ASSERT_EQ(-EINVAL, attach(s->fd, s->vmm->vm_fd, 0xfffc, 8, 4, PIO));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Failing allocations: attach fails with ENOMEM and leaves no trace, and detach
+ * never fails, whatever allocation does. Needs a kernel with fault injection.
+ *
+ * A detach without memory pins the module for good: run this program last.
+ */
+#include <dirent.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+
+#include "vmutil.h"
+
+#define BASE	0xd0000000ULL
+#define LEN	256
+#define STRIDE	8
+#define DEBUGFS	"/sys/kernel/debug/"
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	n = write(fd, text, strlen(text));
+	close(fd);
+	return n == (ssize_t)strlen(text) ? 0 : -EIO;
+}
+
+/* The first number in the first line that begins with @key, or 0. */
+static unsigned long long number_in(const char *path, const char *key, int base)
+{
+	unsigned long long n = 0;
+	char line[512];
+	FILE *f = fopen(path, "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, strlen(key))) {
+			n = strtoull(line + strlen(key), NULL, base);
+			break;
+		}
+	if (f)
+		fclose(f);
+	return n;
+}
+
+static int module_refs(void)
+{
+	return number_in("/sys/module/doorbell/refcnt", "", 10);
+}
+
+FIXTURE(fault) {
+	struct vmm *vmm;
+	int fd;
+	int nth;
+};
+
+FIXTURE_SETUP(fault)
+{
+	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (self->nth < 0)
+		SKIP(return, "no /proc/thread-self/fail-nth: kernel without CONFIG_FAULT_INJECTION");
+	/* allocations that may sleep, too: all of ours do */
+	if (write_file(DEBUGFS "failslab/ignore-gfp-wait", "N"))
+		SKIP(return, "no failslab in debugfs: kernel without CONFIG_FAILSLAB");
+	write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N");
+	write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
+	write_file(DEBUGFS "fail_page_alloc/min-order", "0");
+	write_file(DEBUGFS "failslab/verbose", "0");
+	write_file(DEBUGFS "fail_page_alloc/verbose", "0");
+	write_file(DEBUGFS "fail_usercopy/verbose", "0");
+
+	self->fd = db_open(O_NONBLOCK);
+	ASSERT_LE(0, self->fd);
+	self->vmm = vmm_create(1);
+	ASSERT_NE(NULL, self->vmm);
+}
+
+FIXTURE_TEARDOWN(fault)
+{
+	write_file(DEBUGFS "failslab/probability", "0");
+	close(self->fd);
+	vmm_destroy(self->vmm);
+}
+
+/* Let the calls of this thread that can fail do so at the @n-th. */
+static int fail_at(int nth, unsigned int n)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%u", n);
+
+	return pwrite(nth, text, len, 0) == len ? 0 : -errno;
+}
+
+/* Has it happened? Reading and writing can be the n-th themselves. */
+static bool has_failed(int nth)
+{
+	char text[16] = {};
+	bool failed;
+
+	failed = pread(nth, text, sizeof(text) - 1, 0) > 0 && !atoi(text);
+	if (fail_at(nth, 0))
+		fail_at(nth, 0);
+	return failed;
+}
+
+static int attach_here(struct vmm *vmm, int fd)
+{
+	return attach(fd, vmm->vm_fd, BASE, LEN, STRIDE, 0);
+}
+
+/* A ring of the region's second queue is an event, or an exit. */
+static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
+		       int fd, bool attached)
+{
+	__u64 exits = vmm_exits(vmm);
+	struct doorbell_event events[2];
+
+	ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4, BASE + STRIDE, 5));
+	ASSERT_EQ(exits + !attached, vmm_exits(vmm));
+	ASSERT_EQ(attached, read_now(fd, events, 2));
+	if (attached)
+		ASSERT_TRUE(db_event_is(&events[0], 1, 1, 5));
+}
+
+/* A failed attach changes nothing; each of its allocations may be the reason. */
+TEST_F_TIMEOUT(fault, attach, TEST_SECONDS)
+{
+	struct db_snapshot before, after;
+	int ret, no_memory = 0, refs = module_refs();
+	unsigned int n;
+	bool failed;
+
+	for (n = 1; n < 1000; n++) {
+		ASSERT_EQ(0, db_snapshot(self->fd, &before));
+		ASSERT_EQ(0, fail_at(self->nth, n));
+		ret = attach_here(self->vmm, self->fd);
+		failed = has_failed(self->nth);
+		if (!failed)
+			break;
+		if (ret) {
+			/* copying from user space is made to fail as well */
+			if (ret != -EFAULT)
+				ASSERT_EQ(-ENOMEM, ret);
+			no_memory += ret == -ENOMEM;
+			ASSERT_EQ(0, db_snapshot(self->fd, &after));
+			ASSERT_TRUE(db_same(&before, &after));
+			check_ring(_metadata, self->vmm, self->fd, false);
+			ASSERT_EQ(0, attach_here(self->vmm, self->fd));
+		}
+		check_ring(_metadata, self->vmm, self->fd, true);
+		ASSERT_EQ(0, db_detach(self->fd));
+		check_ring(_metadata, self->vmm, self->fd, false);
+	}
+	ASSERT_EQ(0, ret);
+	ASSERT_FALSE(failed);
+	check_ring(_metadata, self->vmm, self->fd, true);
+	/* region, queue, registration and bus at the least */
+	ASSERT_LE(4, no_memory);
+	ASSERT_EQ(refs, module_refs());
+}
+
+/*
+ * What was left on the bus is in nobody's way: regions in the same place and
+ * across its edges, and devices of KVM's.
+ */
+static void check_free(struct __test_metadata *_metadata, struct vmm *vmm,
+		       int fd, unsigned int way)
+{
+	int efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct doorbell_event event;
+	__u64 count;
+
+	ASSERT_LE(0, efd);
+	check_ring(_metadata, vmm, fd, false);
+	switch (way % 3) {
+	case 0:
+		break;
+	case 1:
+		ASSERT_EQ(0, attach(fd, vmm->vm_fd, BASE - LEN / 2, LEN, 4, 0));
+		ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4, BASE, 6));
+		ASSERT_EQ(1, read_now(fd, &event, 1));
+		ASSERT_TRUE(db_event_is(&event, LEN / 2 / 4, 1, 6));
+		ASSERT_EQ(0, db_detach(fd));
+		break;
+	case 2:
+		ASSERT_EQ(0, vmm_ioeventfd(vmm, BASE + STRIDE, 4, efd, 0));
+		ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4, BASE + STRIDE, 7));
+		ASSERT_EQ(sizeof(count), read(efd, &count, sizeof(count)));
+		ASSERT_EQ(1, count);
+		ASSERT_EQ(-EEXIST, attach_here(vmm, fd));
+		ASSERT_EQ(0, vmm_ioeventfd(vmm, BASE + STRIDE, 4, efd,
+					   KVM_IOEVENTFD_FLAG_DEASSIGN));
+		break;
+	}
+	close(efd);
+	ASSERT_EQ(0, attach_here(vmm, fd));
+	check_ring(_metadata, vmm, fd, true);
+	ASSERT_EQ(0, db_detach(fd));
+	check_ring(_metadata, vmm, fd, false);
+}
+
+/* Detach cannot fail. */
+static void detach_without_memory(struct __test_metadata *_metadata,
+				  struct vmm *vmm, int *fd, int nth, bool by_close)
+{
+	int ret, refs, pinned = 0;
+	unsigned int n, way;
+	bool failed = true;
+
+	for (way = 0; way < 3; way++)
+		for (n = 1; n < 1000; n++) {
+			refs = module_refs();
+			ASSERT_EQ(0, attach_here(vmm, *fd));
+			check_ring(_metadata, vmm, *fd, true);
+			ASSERT_EQ(0, fail_at(nth, n));
+			ret = by_close ? close(*fd) : db_detach(*fd);
+			failed = has_failed(nth);
+			ASSERT_EQ(0, ret);
+			if (by_close)
+				*fd = db_open(O_NONBLOCK);
+			ASSERT_LE(0, *fd);
+			ASSERT_EQ(0, poll_now(*fd));
+			if (!failed) {
+				TH_LOG("way %u: %u allocations", way, n - 1);
+				break;
+			}
+			pinned += module_refs() > refs;
+			check_free(_metadata, vmm, *fd, way);
+		}
+	ASSERT_FALSE(failed);
+	/* what is left on the bus is in the module, once for each way at least */
+	ASSERT_LE(3, pinned);
+}
+
+TEST_F_TIMEOUT(fault, detach, TEST_SECONDS)
+{
+	detach_without_memory(_metadata, self->vmm, &self->fd, self->nth, false);
+}
+
+TEST_F_TIMEOUT(fault, close, TEST_SECONDS)
+{
+	detach_without_memory(_metadata, self->vmm, &self->fd, self->nth, true);
+}
+
+/* VMs of a process that still exist, as KVM tells */
+static int vms_alive(pid_t pid)
+{
+	DIR *dir = opendir(DEBUGFS "kvm");
+	struct dirent *e;
+	int n = 0;
+
+	if (!dir)
+		return -1;
+	while ((e = readdir(dir)))
+		n += atoi(e->d_name) == pid && strchr(e->d_name, '-');
+	closedir(dir);
+	return n;
+}
+
+/* A VMM that attaches its VM to a consumer that stays here. */
+__attribute__((noreturn))
+static void vmm_main(int fd, int answer)
+{
+	struct vmm *vmm = vmm_create(1);
+	char ok = 1;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (!vmm || attach_here(vmm, fd) || close(fd) ||
+	    write(answer, &ok, 1) != 1)
+		_exit(1);
+	for (;;)
+		pause();
+}
+
+/* The end of the VM's process cannot fail either: all of ours do in this one. */
+TEST_F_TIMEOUT(fault, end_of_process, TEST_SECONDS)
+{
+	unsigned long long start, size;
+	struct doorbell_event event;
+	char text[32], ok;
+	int refs, pipes[2];
+	pid_t pid;
+
+	start = number_in("/sys/module/doorbell/sections/.text", "", 16);
+	size = number_in("/proc/modules", "doorbell ", 10);
+	snprintf(text, sizeof(text), "%#llx", start + size);
+	if (!start || !size || write_file(DEBUGFS "failslab/require-end", text))
+		SKIP(return, "cannot aim at the module: kernel without CONFIG_FAULT_INJECTION_STACKTRACE_FILTER");
+	snprintf(text, sizeof(text), "%#llx", start);
+	ASSERT_EQ(0, write_file(DEBUGFS "failslab/require-start", text));
+
+	ASSERT_EQ(0, pipe(pipes));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		vmm_main(self->fd, pipes[1]);
+	ASSERT_EQ(1, read(pipes[0], &ok, 1));
+	refs = module_refs();
+
+	ASSERT_EQ(0, write_file(DEBUGFS "failslab/times", "-1"));
+	ASSERT_EQ(0, write_file(DEBUGFS "failslab/probability", "100"));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	ASSERT_NE(0, POLLHUP & poll_for(self->fd, 0));
+	ASSERT_TRUE(eventually(vms_alive(pid) <= 0));
+	ASSERT_TRUE(eventually(refs < module_refs()));
+	ASSERT_EQ(0, db_read(self->fd, &event, 1));
+	ASSERT_EQ(0, db_detach(self->fd));
+	ASSERT_EQ(-ENOMEM, attach_here(self->vmm, self->fd));
+
+	ASSERT_EQ(0, write_file(DEBUGFS "failslab/probability", "0"));
+	ASSERT_EQ(0, attach_here(self->vmm, self->fd));
+	check_ring(_metadata, self->vmm, self->fd, true);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,705 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Consumers without system calls: mmap() and libdoorbell, in both modes, and
+ * that what user space writes into shared memory hurts nobody else (promise 8).
+ * Rings come from write() here.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "libdoorbell.h"
+#include "util.h"
+
+#define TEST_SECONDS	100
+
+#define BASE		0x1000
+#define STRIDE		4
+#define QUEUES		12
+#define WRITERS		3
+#define RINGS		4000		/* per writer */
+#define ROUNDS		2000
+
+/* A region as mapped, by the uapi header alone */
+struct mapped {
+	struct doorbell_info info;
+	struct doorbell_control *control;
+	void *shared;
+};
+
+static bool map_region(int fd, struct mapped *m)
+{
+	if (db_info(fd, &m->info))
+		return false;
+	m->control = mmap(NULL, m->info.control_size, PROT_READ | PROT_WRITE,
+			  MAP_SHARED, fd, 0);
+	m->shared = mmap(NULL, m->info.shared_size, PROT_READ, MAP_SHARED, fd,
+			 m->info.control_size);
+	return m->control != MAP_FAILED && m->shared != MAP_FAILED;
+}
+
+static void unmap_region(struct mapped *m)
+{
+	munmap(m->control, m->info.control_size);
+	munmap(m->shared, m->info.shared_size);
+}
+
+static int attach_mode(int fd, __u32 flags, __u32 depth)
+{
+	struct doorbell_attach arg = {
+		.size = sizeof(arg),
+		.vm_fd = -1,
+		.base = BASE,
+		.len = QUEUES * STRIDE,
+		.flags = flags,
+		.depth = depth,
+	};
+
+	return ioctl(fd, DOORBELL_ATTACH, &arg) ? -errno : 0;
+}
+
+FIXTURE(raw)
+{
+	int fd;
+	struct mapped m;
+};
+
+FIXTURE_SETUP(raw)
+{
+	self->fd = db_open(0);
+	ASSERT_GE(self->fd, 0);
+}
+
+FIXTURE_TEARDOWN(raw)
+{
+	close(self->fd);
+}
+
+static int mmap_errno(int fd, size_t size, int prot, int flags, off_t offset)
+{
+	void *p = mmap(NULL, size, prot, flags, fd, offset);
+
+	if (p == MAP_FAILED)
+		return errno;
+	munmap(p, size);
+	return 0;
+}
+
+/* Every errno of mmap() in the uapi header, and that nothing else is mapped */
+TEST_F_TIMEOUT(raw, errors, TEST_SECONDS)
+{
+	const int rw = PROT_READ | PROT_WRITE;
+	struct doorbell_info *info = &self->m.info;
+	size_t control, shared;
+	void *p;
+
+	ASSERT_EQ(ENOTCONN, mmap_errno(self->fd, 4096, rw, MAP_SHARED, 0));
+	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
+	ASSERT_EQ(0, db_info(self->fd, info));
+	control = info->control_size;
+	shared = info->shared_size;
+	ASSERT_EQ(QUEUES + 1, info->ring_offset / sizeof(struct doorbell_slot));
+	ASSERT_GE(info->places, QUEUES + 1);
+
+	ASSERT_EQ(0, mmap_errno(self->fd, control, rw, MAP_SHARED, 0));
+	ASSERT_EQ(0, mmap_errno(self->fd, shared, PROT_READ, MAP_SHARED,
+				control));
+	ASSERT_EQ(EACCES, mmap_errno(self->fd, shared, rw, MAP_SHARED,
+				     control));
+	ASSERT_EQ(EINVAL, mmap_errno(self->fd, control, rw, MAP_PRIVATE, 0));
+	ASSERT_EQ(EINVAL, mmap_errno(self->fd, shared, PROT_READ, MAP_PRIVATE,
+				     control));
+	ASSERT_EQ(EINVAL, mmap_errno(self->fd, control + 4096, rw, MAP_SHARED,
+				     0));
+	ASSERT_EQ(EINVAL, mmap_errno(self->fd, shared + 4096, PROT_READ,
+				     MAP_SHARED, control));
+	ASSERT_EQ(EINVAL, mmap_errno(self->fd, 4096, PROT_READ, MAP_SHARED,
+				     control + shared));
+
+	p = mmap(NULL, shared, PROT_READ, MAP_SHARED, self->fd, control);
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(-1, mprotect(p, shared, rw));
+	ASSERT_EQ(EACCES, errno);
+	ASSERT_EQ(MAP_FAILED, mremap(p, shared, shared + 4096, MREMAP_MAYMOVE));
+	munmap(p, shared);
+}
+
+/* The layout and the steps that the uapi header tells, coalescing */
+TEST_F_TIMEOUT(raw, coalescing_by_the_header, TEST_SECONDS)
+{
+	struct doorbell_slot *slots;
+	struct doorbell_event event;
+	__u32 *fifo;
+
+	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
+	ASSERT_TRUE(map_region(self->fd, &self->m));
+	slots = self->m.shared;
+	fifo = self->m.shared + self->m.info.ring_offset;
+	ASSERT_EQ(1, self->m.control->armed);
+	ASSERT_EQ(0, fifo[0] >> DOORBELL_FIFO_LAP_SHIFT);
+
+	ASSERT_EQ(0, db_ring(self->fd, BASE + 5 * STRIDE, 77));
+	ASSERT_EQ(0, self->m.control->armed);
+	ASSERT_EQ(0, db_ring(self->fd, BASE + 5 * STRIDE, 78));
+	ASSERT_EQ(0, db_ring(self->fd, 4, 0));
+	ASSERT_EQ(1U << DOORBELL_FIFO_LAP_SHIFT | 5, fifo[0]);
+	ASSERT_EQ(1U << DOORBELL_FIFO_LAP_SHIFT | QUEUES, fifo[1]);
+	ASSERT_EQ(0, fifo[2]);
+	ASSERT_EQ(2, slots[5].rings >> DOORBELL_RINGS_SHIFT);
+	ASSERT_EQ(78, slots[5].value);
+	ASSERT_EQ(DOORBELL_EVENT_BAD_ADDRESS,
+		  (slots[QUEUES].rings & 0xff) >> DOORBELL_TAG_TYPE_SHIFT);
+	ASSERT_EQ(4, slots[QUEUES].value);
+
+	/* taken here: not delivered by read() again */
+	self->m.control->head = 1;
+	self->m.control->seen[5] = 2;
+	ASSERT_EQ(1, db_read(self->fd, &event, 1));
+	ASSERT_TRUE(db_event_is_bad(&event, 1, 4));
+	ASSERT_EQ(0, db_poll(self->fd, POLLIN, 0));
+	ASSERT_EQ(2, self->m.control->head);
+	unmap_region(&self->m);
+}
+
+/*
+ * A queue can have an entry whose rings were all counted with the one before. A
+ * last look passes over it, so a ring of this queue has to wake all the same.
+ */
+TEST_F_TIMEOUT(raw, no_lost_wake_up_behind_a_counted_entry, TEST_SECONDS)
+{
+	struct doorbell_info before, after;
+	struct doorbell_event event;
+
+	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
+	ASSERT_TRUE(map_region(self->fd, &self->m));
+	ASSERT_EQ(0, db_ring(self->fd, BASE, 1));
+	/* ring 2 comes between the steps 2 and 4 of the consumer */
+	self->m.control->head = 1;
+	ASSERT_EQ(0, db_ring(self->fd, BASE, 2));
+	self->m.control->seen[0] = 2;
+
+	ASSERT_EQ(0, db_poll(self->fd, POLLIN, 0));
+	ASSERT_EQ(1, self->m.control->armed);
+	ASSERT_EQ(0, db_info(self->fd, &before));
+	ASSERT_EQ(0, db_ring(self->fd, BASE, 3));
+	ASSERT_EQ(0, db_info(self->fd, &after));
+	ASSERT_EQ(before.wakeups + 1, after.wakeups);
+	ASSERT_EQ(POLLIN, db_poll(self->fd, POLLIN, 0));
+	ASSERT_EQ(1, db_read(self->fd, &event, 1));
+	ASSERT_TRUE(db_event_is(&event, 0, 1, 3));
+	unmap_region(&self->m);
+}
+
+/* More rings than a count holds become several events, by read() and by mmap() */
+TEST_F_TIMEOUT(raw, counts_that_do_not_fit, TEST_SECONDS)
+{
+	const __u64 missed = 2 * 0xffffffffULL + 5;
+	struct doorbell_event events[8];
+	struct doorbell *db;
+	int by_mmap, i, n;
+	__u64 sum;
+
+	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
+	ASSERT_TRUE(map_region(self->fd, &self->m));
+	for (by_mmap = 0; by_mmap < 2; by_mmap++) {
+		ASSERT_EQ(0, db_ring(self->fd, BASE, 7));
+		ASSERT_EQ(0, db_ring(self->fd, BASE + STRIDE, 7));
+		self->m.control->seen[0] -= missed - 1;
+		db = doorbell_from_fd(dup(self->fd),
+				      by_mmap ? 0 : DOORBELL_OPEN_READ);
+		ASSERT_NE(NULL, db);
+		sum = 0;
+		while ((n = doorbell_take(db, events, 8)) > 0)
+			for (i = 0; i < n; i++) {
+				ASSERT_GE(events[i].count, 1);
+				sum += events[i].count;
+			}
+		ASSERT_EQ(0, n);
+		ASSERT_EQ(missed + 1, sum);
+		doorbell_close(db);
+	}
+	unmap_region(&self->m);
+}
+
+/* A mapping outlives detach, the next attach and close, and holds its memory */
+TEST_F_TIMEOUT(raw, mapping_outlives_the_region, TEST_SECONDS)
+{
+	struct doorbell_slot *slots;
+	int fd = db_open(0);
+
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, attach_mode(fd, 0, 0));
+	ASSERT_TRUE(map_region(fd, &self->m));
+	slots = self->m.shared;
+	ASSERT_EQ(0, db_ring(fd, BASE, 123));
+	ASSERT_EQ(0, db_detach(fd));
+	ASSERT_EQ(123, slots[0].value);
+	ASSERT_EQ(0, attach_mode(fd, 0, 0));
+	ASSERT_EQ(0, db_ring(fd, BASE, 456));
+	ASSERT_EQ(123, slots[0].value);
+	ASSERT_EQ(0, close(fd));
+	ASSERT_EQ(123, slots[0].value);
+	self->m.control->head = 99;
+	unmap_region(&self->m);
+}
+
+/* What libdoorbell does, the same by mmap() and by read(), in both modes */
+
+FIXTURE(lib)
+{
+	struct doorbell *db;
+};
+
+FIXTURE_VARIANT(lib)
+{
+	unsigned int open;
+	__u32 flags;
+	__u32 depth;
+};
+
+FIXTURE_VARIANT_ADD(lib, mmap) { .open = 0 };
+FIXTURE_VARIANT_ADD(lib, read) { .open = DOORBELL_OPEN_READ };
+FIXTURE_VARIANT_ADD(lib, mmap_ordered) {
+	.open = 0, .flags = DOORBELL_ATTACH_ORDERED, .depth = 16,
+};
+FIXTURE_VARIANT_ADD(lib, read_ordered) {
+	.open = DOORBELL_OPEN_READ, .flags = DOORBELL_ATTACH_ORDERED,
+	.depth = 16,
+};
+
+static int lib_attach(struct doorbell *db, __u32 flags, __u32 depth)
+{
+	struct doorbell_attach arg = {
+		.vm_fd = -1,
+		.base = BASE,
+		.len = QUEUES * STRIDE,
+		.flags = flags,
+		.depth = depth,
+	};
+
+	return doorbell_attach(db, &arg);
+}
+
+FIXTURE_SETUP(lib)
+{
+	self->db = doorbell_open(variant->open);
+	ASSERT_NE(NULL, self->db);
+	ASSERT_EQ(0, lib_attach(self->db, variant->flags, variant->depth));
+}
+
+FIXTURE_TEARDOWN(lib)
+{
+	doorbell_close(self->db);
+}
+
+static int notify(unsigned int queue, const struct doorbell_event *event,
+		  void *ctx)
+{
+	struct doorbell_event **next = ctx;
+
+	**next = *event;
+	(*next)++;
+	return queue == DOORBELL_QUEUE_NONE ? 42 : 0;
+}
+
+/* The seed's packet_stream test, through doorbell_complete() */
+TEST_F_TIMEOUT(lib, complete, TEST_SECONDS)
+{
+	struct doorbell_event events[4], *next = events;
+
+	ASSERT_EQ(0, doorbell_ring(self->db, BASE, 1));
+	ASSERT_EQ(0, doorbell_ring(self->db, BASE + 4, 2));
+	ASSERT_EQ(0, doorbell_ring(self->db, BASE - 1, 3));
+	ASSERT_EQ(42, doorbell_complete(self->db, notify, &next));
+	ASSERT_EQ(3, next - events);
+	ASSERT_TRUE(db_event_is(&events[0], 0, 1, 1));
+	ASSERT_TRUE(db_event_is(&events[1], 1, 1, 2));
+	ASSERT_TRUE(db_event_is_bad(&events[2], 1, BASE - 1));
+	ASSERT_EQ(0, doorbell_take(self->db, events, 4));
+	ASSERT_EQ(0, doorbell_wait(self->db, 0));
+}
+
+/* Writers, each with a queue of its own and all of them with the others */
+struct writer {
+	int fd;
+	unsigned int index;
+	__u64 rung[QUEUES];
+	int error;
+};
+
+static void *writer_main(void *arg)
+{
+	struct writer *w = arg;
+	__u32 seed = w->index + 1;
+	unsigned int queue, i;
+
+	for (i = 0; i < RINGS; i++) {
+		queue = w->index;
+		if (db_random(&seed) & 1)
+			queue = WRITERS + db_random(&seed) % (QUEUES - WRITERS);
+		/* numbered by writer; goes up in the writer's own queue, too */
+		if (db_ring(w->fd, BASE + queue * STRIDE,
+			    (__u64)w->index << 32 | i)) {
+			w->error = errno;
+			break;
+		}
+		w->rung[queue]++;
+		db_spin(db_random(&seed) % 64);
+	}
+	return NULL;
+}
+
+/*
+ * Promise 3 with read() and mmap() consumers that take turns: counts add up,
+ * the last value of a queue with one owner is the last written; ordered, every
+ * writer's numbers come complete and in order.
+ */
+TEST_F_TIMEOUT(lib, conservation_while_consumers_alternate, TEST_SECONDS)
+{
+	__u64 got[QUEUES] = {}, last[QUEUES] = {}, next[WRITERS] = {}, total = 0;
+	bool ordered = variant->flags & DOORBELL_ATTACH_ORDERED;
+	struct writer writers[WRITERS] = {};
+	struct doorbell_event events[16];
+	pthread_t threads[WRITERS];
+	struct doorbell *other;
+	unsigned int i, turn = 0;
+	__u32 seed = 1;
+	int n;
+
+	other = doorbell_from_fd(dup(doorbell_fd(self->db)),
+				 variant->open ^ DOORBELL_OPEN_READ);
+	ASSERT_NE(NULL, other);
+	for (i = 0; i < WRITERS; i++) {
+		writers[i].fd = doorbell_fd(self->db);
+		writers[i].index = i;
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, writer_main,
+					    &writers[i]));
+	}
+
+	while (total < WRITERS * RINGS) {
+		struct doorbell *db = turn++ / 5 % 2 ? other : self->db;
+
+		ASSERT_EQ(1, doorbell_wait(db, DB_PATIENCE_MS));
+		n = doorbell_take(db, events, 1 + db_random(&seed) % 16);
+		ASSERT_GE(n, 0);
+		for (i = 0; i < n; i++) {
+			__u64 value = events[i].value;
+
+			ASSERT_EQ(DOORBELL_EVENT_QUEUE, events[i].type);
+			ASSERT_LT(events[i].queue, QUEUES);
+			got[events[i].queue] += events[i].count;
+			total += events[i].count;
+			if (events[i].queue < WRITERS)
+				ASSERT_EQ(events[i].queue, value >> 32);
+			if (events[i].queue < WRITERS)
+				ASSERT_GE(value, last[events[i].queue]);
+			last[events[i].queue] = value;
+			if (ordered) {
+				ASSERT_EQ(1, events[i].count);
+				ASSERT_EQ(next[value >> 32]++, (__u32)value);
+			}
+		}
+		db_spin(db_random(&seed) % 512);
+	}
+	for (i = 0; i < WRITERS; i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], NULL));
+		ASSERT_EQ(0, writers[i].error);
+	}
+	ASSERT_EQ(0, doorbell_take(self->db, events, 16));
+	ASSERT_EQ(0, doorbell_take(other, events, 16));
+	for (n = 0; n < QUEUES; n++) {
+		for (i = 0; i < WRITERS; i++)
+			got[n] -= writers[i].rung[n];
+		ASSERT_EQ(0, got[n]);
+	}
+	doorbell_close(other);
+}
+
+struct ponger {
+	int fd;
+	int error;
+	__u32 seed;
+	__u64 allowed;
+};
+
+static void *ponger_main(void *arg)
+{
+	struct ponger *p = arg;
+	unsigned int i;
+
+	for (i = 0; i < ROUNDS; i++) {
+		while (__atomic_load_n(&p->allowed, __ATOMIC_ACQUIRE) <= i)
+			sched_yield();
+		db_spin(db_random(&p->seed) % 400);
+		if (db_ring(p->fd, BASE, i)) {
+			p->error = errno;
+			break;
+		}
+	}
+	return NULL;
+}
+
+/* Arming by a store, sleeping in edge-triggered epoll: no wake-up is lost */
+TEST_F_TIMEOUT(lib, edge_triggered_wake_ups, TEST_SECONDS)
+{
+	struct ponger p = { .fd = doorbell_fd(self->db), .seed = 5 };
+	int epfd = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+	struct doorbell_event event;
+	pthread_t thread;
+	__u32 seed = 9;
+	unsigned int i;
+
+	ASSERT_EQ(0, epoll_ctl(epfd, EPOLL_CTL_ADD, p.fd, &ev));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, ponger_main, &p));
+	for (i = 0; i < ROUNDS; i++) {
+		__atomic_store_n(&p.allowed, i + 1, __ATOMIC_RELEASE);
+		db_spin(db_random(&seed) % 400);
+		while (!doorbell_take(self->db, &event, 1)) {
+			if (doorbell_arm(self->db))
+				continue;
+			ASSERT_EQ(1, epoll_wait(epfd, &ev, 1, DB_PATIENCE_MS));
+		}
+		ASSERT_TRUE(db_event_is(&event, 0, 1, i));
+	}
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	ASSERT_EQ(0, p.error);
+	close(epfd);
+}
+
+/* Ordered: a full region makes write() wait, or fail, or write less */
+
+FIXTURE(full)
+{
+	struct doorbell *db;
+	int fd;
+};
+
+FIXTURE_SETUP(full)
+{
+	struct doorbell_ring rings[4] = {
+		{ BASE, 0 }, { BASE, 1 }, { BASE, 2 }, { BASE, 3 },
+	};
+
+	self->db = doorbell_open(0);
+	ASSERT_NE(NULL, self->db);
+	self->fd = doorbell_fd(self->db);
+	ASSERT_EQ(0, lib_attach(self->db, DOORBELL_ATTACH_ORDERED, 3));
+	/* three fit: a short count */
+	ASSERT_EQ(3 * sizeof(*rings), write(self->fd, rings, sizeof(rings)));
+	ASSERT_EQ(POLLIN, db_poll(self->fd, POLLIN | POLLOUT, 0));
+}
+
+FIXTURE_TEARDOWN(full)
+{
+	doorbell_close(self->db);
+}
+
+static void *blocked_main(void *arg)
+{
+	struct ponger *p = arg;
+
+	p->error = db_ring(p->fd, BASE, 3) ? errno : 0;
+	__atomic_store_n(&p->allowed, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(full, write_fails_without_room, TEST_SECONDS)
+{
+	struct doorbell_info info;
+
+	fcntl(self->fd, F_SETFL, O_NONBLOCK);
+	ASSERT_EQ(-EAGAIN, doorbell_ring(self->db, BASE, 3));
+	ASSERT_EQ(0, doorbell_info(self->db, &info));
+	ASSERT_EQ(3, info.rings);
+	ASSERT_EQ(3, info.pending);
+	ASSERT_EQ(0, info.bounced);
+}
+
+TEST_F_TIMEOUT(full, write_waits_for_read, TEST_SECONDS)
+{
+	struct ponger p = { .fd = self->fd };
+	struct doorbell_event events[4];
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, blocked_main, &p));
+	usleep(20000);
+	ASSERT_EQ(0, __atomic_load_n(&p.allowed, __ATOMIC_ACQUIRE));
+	ASSERT_EQ(1, db_read(self->fd, events, 1));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	ASSERT_EQ(0, p.error);
+	ASSERT_EQ(3, db_read(self->fd, events, 4));
+	ASSERT_TRUE(db_event_is(&events[2], 0, 1, 3));
+	ASSERT_EQ(POLLOUT, db_poll(self->fd, POLLIN | POLLOUT, 0));
+}
+
+TEST_F_TIMEOUT(full, write_waits_for_mmap, TEST_SECONDS)
+{
+	struct ponger p = { .fd = self->fd };
+	struct doorbell_event events[4];
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, blocked_main, &p));
+	usleep(20000);
+	ASSERT_EQ(3, doorbell_take(self->db, events, 4));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	ASSERT_EQ(0, p.error);
+	ASSERT_EQ(1, doorbell_take(self->db, events, 4));
+	ASSERT_TRUE(db_event_is(&events[0], 0, 1, 3));
+}
+
+TEST_F_TIMEOUT(full, detach_ends_a_waiting_write, TEST_SECONDS)
+{
+	struct ponger p = { .fd = self->fd };
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, blocked_main, &p));
+	usleep(20000);
+	ASSERT_EQ(0, doorbell_detach(self->db));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	ASSERT_EQ(ENOTCONN, p.error);
+}
+
+/* EPOLLOUT is signalled, by edge, when read() makes room */
+TEST_F_TIMEOUT(full, room_wakes_pollers, TEST_SECONDS)
+{
+	struct epoll_event ev = { .events = EPOLLOUT | EPOLLET };
+	int epfd = epoll_create1(EPOLL_CLOEXEC);
+	struct doorbell_event event;
+
+	ASSERT_EQ(0, epoll_ctl(epfd, EPOLL_CTL_ADD, self->fd, &ev));
+	ASSERT_EQ(0, epoll_wait(epfd, &ev, 1, 0));
+	ASSERT_EQ(1, db_read(self->fd, &event, 1));
+	ASSERT_EQ(1, epoll_wait(epfd, &ev, 1, DB_PATIENCE_MS));
+	ASSERT_TRUE(ev.events & EPOLLOUT);
+	close(epfd);
+}
+
+/* Promise 8: whatever user space writes into shared memory */
+
+FIXTURE(hostile)
+{
+	int fd;
+	int other;
+	struct mapped m;
+};
+
+FIXTURE_VARIANT(hostile)
+{
+	__u32 flags;
+	__u32 depth;
+};
+
+FIXTURE_VARIANT_ADD(hostile, coalescing) {};
+FIXTURE_VARIANT_ADD(hostile, ordered) {
+	.flags = DOORBELL_ATTACH_ORDERED, .depth = 8,
+};
+
+FIXTURE_SETUP(hostile)
+{
+	self->fd = db_open(O_NONBLOCK);
+	self->other = db_open(0);
+	ASSERT_GE(self->other, 0);
+	ASSERT_EQ(0, attach_mode(self->fd, variant->flags, variant->depth));
+	ASSERT_EQ(0, attach_mode(self->other, 0, 0));
+	ASSERT_TRUE(map_region(self->fd, &self->m));
+}
+
+FIXTURE_TEARDOWN(hostile)
+{
+	unmap_region(&self->m);
+	close(self->fd);
+	close(self->other);
+}
+
+struct garbler {
+	struct mapped *m;
+	bool stop;
+};
+
+static void *garbler_main(void *arg)
+{
+	static const __u64 nasty[] = {
+		0, 1, 7, 0x7fffffff, 0xffffffff, 0x100000000ULL, 1ULL << 56,
+		1ULL << 63, ~0ULL - 1, ~0ULL,
+	};
+	struct garbler *g = arg;
+	struct mapped *m = g->m;
+	__u32 seed = 77;
+
+	while (!__atomic_load_n(&g->stop, __ATOMIC_ACQUIRE)) {
+		__u64 junk = db_random(&seed) & 1 ? nasty[db_random(&seed) % 10] :
+			     (__u64)db_random(&seed) << 32 | db_random(&seed);
+
+		switch (db_random(&seed) % 4) {
+		case 0:
+			m->control->head = junk;
+			break;
+		case 1:
+			m->control->head += db_random(&seed) % 5 - 2;
+			break;
+		case 2:
+			m->control->armed = junk;
+			break;
+		default:
+			((__u64 *)m->control)[db_random(&seed) %
+					      (m->info.control_size / 8)] = junk;
+			break;
+		}
+		sched_yield();
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(hostile, garbage_hurts_nobody_else, TEST_SECONDS)
+{
+	struct garbler g = { .m = &self->m };
+	struct doorbell_event events[16];
+	struct doorbell_info info;
+	pthread_t thread;
+	unsigned int i;
+	pid_t child;
+	int n;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, garbler_main, &g));
+	for (i = 0; i < ROUNDS; i++) {
+		db_ring(self->fd, BASE + i % QUEUES * STRIDE, i);
+		db_ring(self->fd, i, i);
+		db_poll(self->fd, POLLIN | POLLOUT, 0);
+		n = db_read(self->fd, events, 1 + i % 16);
+		if (n < 0)
+			ASSERT_EQ(EAGAIN, errno);
+		ASSERT_EQ(0, db_info(self->fd, &info));
+
+		/* the other consumer gets exactly what is its own */
+		ASSERT_EQ(0, db_ring(self->other, BASE, i));
+		ASSERT_EQ(1, db_read(self->other, events, 16));
+		ASSERT_TRUE(db_event_is(&events[0], 0, 1, i));
+
+		if (i % 100 == 0) {
+			/* fork, unmap and close while it goes on */
+			child = fork();
+			if (!child) {
+				unmap_region(&self->m);
+				close(self->fd);
+				_exit(0);
+			}
+			ASSERT_GT(child, 0);
+			ASSERT_EQ(child, waitpid(child, &n, 0));
+			ASSERT_EQ(0, n);
+		}
+	}
+	ASSERT_EQ(0, db_detach(self->fd));
+	__atomic_store_n(&g.stop, true, __ATOMIC_RELEASE);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+
+	/* and once it is attached anew all is well */
+	ASSERT_EQ(0, attach_mode(self->fd, variant->flags, variant->depth));
+	ASSERT_EQ(0, db_ring(self->fd, BASE + STRIDE, 5));
+	ASSERT_EQ(1, db_read(self->fd, events, 16));
+	ASSERT_TRUE(db_event_is(&events[0], 1, 1, 5));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Owner: the descriptor in more hands than one, and the end of them.
+ *
+ * Passed through fork, exec, dup and Unix sockets, closed in any order, its
+ * readers killed; and the module, which can go once no descriptor is left, and
+ * not before. No guest here.
+ *
+ * Loading takes the module from $DOORBELL_KO, or /doorbell.ko.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "util.h"
+
+#define ROUNDS_KILL	60
+#define ROUNDS_LOAD	100
+
+/* What this program does when it executes itself: see main(). */
+#define ARG_READ	"--read-one"
+/* Its exit status then, if the event was read; else errno, or 1. */
+#define EXEC_OK		200
+#define EXEC_QUEUE	1
+#define EXEC_VALUE	0x1122334455667788ULL
+
+static int read_one(int fd)
+{
+	struct doorbell_event event;
+
+	if (db_read(fd, &event, 1) != 1)
+		return errno ?: 1;
+	return db_event_is(&event, EXEC_QUEUE, 1, EXEC_VALUE) ? EXEC_OK : 1;
+}
+
+static int wait_status(pid_t pid)
+{
+	int status;
+
+	if (waitpid(pid, &status, 0) != pid)
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) :
+				   0x100 + WTERMSIG(status);
+}
+
+static int send_fd(int sock, int fd)
+{
+	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {};
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
+	return sendmsg(sock, &msg, 0) == 1 ? 0 : -1;
+}
+
+static int receive_fd(int sock)
+{
+	char byte, control[CMSG_SPACE(sizeof(int))];
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg;
+	int fd;
+
+	if (recvmsg(sock, &msg, 0) != 1)
+		return -1;
+	cmsg = CMSG_FIRSTHDR(&msg);
+	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS)
+		return -1;
+	memcpy(&fd, CMSG_DATA(cmsg), sizeof(int));
+	return fd;
+}
+
+/* How many hold the module: open files, or -1 if it is not loaded. */
+static int module_users(void)
+{
+	char text[16];
+	ssize_t len;
+	int fd = open("/sys/module/doorbell/refcnt", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -1;
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (len <= 0)
+		return -1;
+	text[len] = '\0';
+	return atoi(text);
+}
+
+static int module_unload(void)
+{
+	return syscall(SYS_delete_module, "doorbell", O_NONBLOCK);
+}
+
+static int module_open(void)
+{
+	return open(getenv("DOORBELL_KO") ?: "/doorbell.ko",
+		    O_RDONLY | O_CLOEXEC);
+}
+
+static int module_load(int ko)
+{
+	uint64_t end = db_now_ms() + DB_PATIENCE_MS;
+
+	if (syscall(SYS_finit_module, ko, "", 0))
+		return -1;
+	/* devtmpfs, or whoever else makes the node, may take a moment */
+	while (access(DB_PATH, R_OK | W_OK) && db_now_ms() < end)
+		sched_yield();
+	return 0;
+}
+
+FIXTURE(owner)
+{
+	int fd;
+};
+
+FIXTURE_SETUP(owner)
+{
+	self->fd = db_open(0);
+	ASSERT_LE(0, self->fd) {
+		TH_LOG("%s: %s", DB_PATH, strerror(errno));
+	}
+	ASSERT_EQ(0, db_attach(self->fd, -1, 0, 64));
+	ASSERT_EQ(1, module_users());
+}
+
+FIXTURE_TEARDOWN(owner)
+{
+	close(self->fd);
+	EXPECT_EQ(0, module_users());
+}
+
+/* a child reads what its parent rings; one event goes to one of them */
+TEST_F_TIMEOUT(owner, fork_child_reads, 120)
+{
+	struct doorbell_info info;
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(read_one(self->fd));
+	EXPECT_EQ(0, db_wait_sleeping(pid, pid, SYS_read));
+	ASSERT_EQ(0, db_ring(self->fd, 4 * EXEC_QUEUE, EXEC_VALUE));
+	EXPECT_EQ(EXEC_OK, wait_status(pid));
+	ASSERT_EQ(0, db_info(self->fd, &info));
+	EXPECT_EQ(DOORBELL_ATTACHED, info.state);
+	EXPECT_EQ(0, info.pending);
+	EXPECT_EQ(0, db_poll(self->fd, POLLIN, 0));
+}
+
+/* a child rings and attaches; its parent sees it, also after the child is gone */
+TEST_F_TIMEOUT(owner, fork_child_rings, 120)
+{
+	struct doorbell_event event;
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (db_detach(self->fd) ||
+		    db_attach(self->fd, -1, 0x1000, 8) ||
+		    db_ring(self->fd, 0x1004, 3))
+			_exit(1);
+		_exit(0);
+	}
+	EXPECT_EQ(0, wait_status(pid));
+	ASSERT_EQ(0, db_ring(self->fd, 0x1004, 4));
+	ASSERT_EQ(1, db_read(self->fd, &event, 1));
+	EXPECT_TRUE(db_event_is(&event, 1, 2, 4));
+}
+
+/* a program that inherits the descriptor reads what was and what will be rung */
+TEST_F_TIMEOUT(owner, exec_inherits, 120)
+{
+	char text[16];
+	int turn;
+
+	ASSERT_EQ(0, fcntl(self->fd, F_SETFD, 0));
+	snprintf(text, sizeof(text), "%d", self->fd);
+	for (turn = 0; turn < 2; turn++) {
+		pid_t pid;
+
+		if (turn)
+			ASSERT_EQ(0, db_ring(self->fd, 4 * EXEC_QUEUE,
+					     EXEC_VALUE));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			execl("/proc/self/exe", "owner", ARG_READ, text, NULL);
+			_exit(errno);
+		}
+		if (!turn) {
+			EXPECT_EQ(0, db_wait_sleeping(pid, pid, SYS_read));
+			ASSERT_EQ(0, db_ring(self->fd, 4 * EXEC_QUEUE,
+					     EXEC_VALUE));
+		}
+		EXPECT_EQ(EXEC_OK, wait_status(pid));
+	}
+	EXPECT_EQ(0, db_poll(self->fd, POLLIN, 0));
+}
+
+/* O_CLOEXEC: exec closes it, and that was the last one */
+TEST_F_TIMEOUT(owner, exec_closes, 120)
+{
+	int fd = db_open(0);
+	char text[16];
+	pid_t pid;
+
+	ASSERT_LE(0, fd);
+	snprintf(text, sizeof(text), "%d", fd);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		execl("/proc/self/exe", "owner", ARG_READ, text, NULL);
+		_exit(errno);
+	}
+	EXPECT_EQ(EBADF, wait_status(pid));
+	EXPECT_EQ(2, module_users());
+	close(fd);
+	EXPECT_EQ(1, module_users());
+}
+
+/* dup: two numbers, one consumer, until both are closed */
+TEST_F(owner, dup)
+{
+	struct doorbell_event event;
+	int fd = dup(self->fd);
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(1, module_users());
+	ASSERT_EQ(0, db_ring(self->fd, 8, 1));
+	ASSERT_EQ(0, db_ring(fd, 8, 2));
+	ASSERT_EQ(fd, dup2(fd, fd));
+	close(self->fd);
+	EXPECT_EQ(1, module_users());
+	ASSERT_EQ(1, db_read(fd, &event, 1));
+	EXPECT_TRUE(db_event_is(&event, 2, 2, 2));
+	EXPECT_EQ(-1, db_attach(fd, -1, 0, 4));
+	EXPECT_EQ(EBUSY, errno);
+	self->fd = fd;
+}
+
+/* over a Unix socket, to a process that outlives the one that opened it */
+TEST_F_TIMEOUT(owner, socket_passes, 120)
+{
+	struct doorbell_event event;
+	int pair[2], fd;
+	pid_t pid;
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* an own consumer, given away with one event unread */
+		fd = db_open(0);
+		if (db_attach(fd, -1, 0, 64) ||
+		    db_ring(fd, 4 * EXEC_QUEUE, EXEC_VALUE) ||
+		    send_fd(pair[1], fd))
+			_exit(1);
+		_exit(0);
+	}
+	EXPECT_EQ(0, wait_status(pid));
+	/* in nobody's hands but the socket's */
+	EXPECT_EQ(2, module_users());
+	fd = receive_fd(pair[0]);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(EXEC_OK, read_one(fd));
+	ASSERT_EQ(0, db_ring(fd, 0, 1));
+	ASSERT_EQ(1, db_read(fd, &event, 1));
+	EXPECT_TRUE(db_event_is(&event, 0, 1, 1));
+	close(fd);
+	EXPECT_EQ(1, module_users());
+
+	/* never received: gone with the socket */
+	fd = db_open(0);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, db_attach(fd, -1, 0, 4));
+	ASSERT_EQ(0, send_fd(pair[1], fd));
+	close(fd);
+	EXPECT_EQ(2, module_users());
+	close(pair[1]);
+	close(pair[0]);
+	EXPECT_EQ(1, module_users());
+}
+
+/* who opened it closes first, or last: the other one goes on */
+TEST_F_TIMEOUT(owner, close_order, 120)
+{
+	int first, fd, go[2], status;
+	struct doorbell_event event;
+	char byte = 0;
+	pid_t pid;
+
+	for (first = 0; first < 2; first++) {
+		fd = db_open(0);
+		ASSERT_LE(0, fd);
+		ASSERT_EQ(0, db_attach(fd, -1, 0, 64));
+		ASSERT_EQ(0, pipe2(go, O_CLOEXEC));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			close(self->fd);
+			close(go[1]);
+			if (first)
+				close(fd);
+			/* until the parent has closed its own */
+			if (read(go[0], &byte, 1) != 1)
+				_exit(1);
+			if (first)
+				_exit(0);
+			if (db_ring(fd, 8, 1) || db_read(fd, &event, 1) != 1 ||
+			    !db_event_is(&event, 2, 2, 1))
+				_exit(2);
+			_exit(0);
+		}
+		close(go[0]);
+		ASSERT_EQ(0, db_ring(fd, 8, 5));
+		if (!first)
+			close(fd);
+		ASSERT_EQ(1, write(go[1], &byte, 1));
+		close(go[1]);
+		status = wait_status(pid);
+		EXPECT_EQ(0, status);
+		if (first) {
+			EXPECT_EQ(2, module_users());
+			ASSERT_EQ(0, db_ring(fd, 8, 6));
+			ASSERT_EQ(1, db_read(fd, &event, 1));
+			EXPECT_TRUE(db_event_is(&event, 2, 2, 6));
+			close(fd);
+		}
+		EXPECT_EQ(1, module_users());
+	}
+}
+
+static void on_signal(int sig)
+{
+}
+
+struct blocked_reader {
+	int fd;
+	_Atomic pid_t tid;
+	int error;
+};
+
+static void *blocked_reader(void *arg)
+{
+	struct blocked_reader *reader = arg;
+	struct doorbell_event event;
+
+	reader->tid = db_gettid();
+	reader->error = db_read(reader->fd, &event, 1) < 0 ? errno : 0;
+	return NULL;
+}
+
+/* closed while a thread reads: the file stays for as long as that takes */
+TEST_F_TIMEOUT(owner, close_under_reader, 120)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct blocked_reader reader = { .fd = db_open(0) };
+	pthread_t thread;
+
+	ASSERT_LE(0, reader.fd);
+	ASSERT_EQ(0, db_attach(reader.fd, -1, 0, 4));
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, blocked_reader, &reader));
+	while (!reader.tid)
+		sched_yield();
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), reader.tid, SYS_read));
+	close(reader.fd);
+	EXPECT_EQ(2, module_users());
+	ASSERT_EQ(0, pthread_kill(thread, SIGUSR1));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(EINTR, reader.error);
+	EXPECT_EQ(1, module_users());
+}
+
+/*
+ * A reader that is killed takes with it what it has read, and not more. Its
+ * buffers are shared memory, each used once, so that the kernel's last word
+ * can be read after its death.
+ */
+TEST_F_TIMEOUT(owner, killed_reader, 240)
+{
+	const unsigned int burst = 40;
+	const size_t size = (burst + 1) * DB_EVENT_SIZE;
+	struct doorbell_event event, *log;
+	uint64_t rung = 0, got = 0, by_dead = 0;
+	uint32_t seed = 1;
+	unsigned int i;
+	int round;
+
+	log = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_TRUE(log != MAP_FAILED);
+	for (round = 0; round < ROUNDS_KILL; round++) {
+		pid_t pid;
+
+		memset(log, 0, size);
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			for (i = 0; i <= burst; i++)
+				if (db_read(self->fd, &log[i], 1) != 1)
+					_exit(1);
+			_exit(2);
+		}
+		ASSERT_EQ(0, db_wait_sleeping(pid, pid, SYS_read));
+		/* round 0: nothing but a reader that sleeps dies */
+		for (i = 0; i < round * burst / ROUNDS_KILL; i++, rung++) {
+			ASSERT_EQ(0, db_ring(self->fd,
+					     4 * (db_random(&seed) % 16), i));
+			db_spin(db_random(&seed) % 3000);
+		}
+		ASSERT_EQ(0, kill(pid, SIGKILL));
+		ASSERT_EQ(0x100 + SIGKILL, wait_status(pid));
+		for (i = 0; i <= burst; i++)
+			by_dead += log[i].count;
+		/* the descriptor works for others */
+		ASSERT_EQ(0, db_ring(self->fd, 64, round));
+		rung++;
+		while (db_poll(self->fd, POLLIN, 0)) {
+			ASSERT_EQ(1, db_read(self->fd, &event, 1));
+			got += event.count;
+		}
+		ASSERT_EQ(rung, got + by_dead);
+	}
+	TH_LOG("%llu rings, %llu read by those killed",
+	       (unsigned long long)rung, (unsigned long long)by_dead);
+	EXPECT_LT(0, by_dead);
+}
+
+/* two processes, each ringing when it is rung: no ring is lost between them */
+TEST_F_TIMEOUT(owner, ping_pong, 240)
+{
+	const int rounds = 1500;
+	struct doorbell_event event;
+	int back = db_open(0), i;
+	uint32_t seed = 7;
+	pid_t pid;
+
+	ASSERT_LE(0, back);
+	ASSERT_EQ(0, db_attach(back, -1, 0, 64));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		alarm(200);
+		seed = 9;
+		for (i = 0; i < rounds; i++) {
+			if (db_read(self->fd, &event, 1) != 1 ||
+			    !db_event_is(&event, i % 16, 1, i))
+				_exit(1);
+			db_spin(db_random(&seed) % 2000);
+			if (db_ring(back, 4 * (i % 16), i))
+				_exit(2);
+		}
+		_exit(0);
+	}
+	for (i = 0; i < rounds; i++) {
+		ASSERT_EQ(0, db_ring(self->fd, 4 * (i % 16), i));
+		db_spin(db_random(&seed) % 2000);
+		/* a lost ring is the end of the test, by its time limit */
+		if (i % 2)
+			ASSERT_EQ(POLLIN, db_poll(back, POLLIN, -1));
+		ASSERT_EQ(1, db_read(back, &event, 1));
+		ASSERT_TRUE(db_event_is(&event, i % 16, 1, i));
+	}
+	EXPECT_EQ(0, wait_status(pid));
+	close(back);
+}
+
+FIXTURE(module)
+{
+	int ko;
+};
+
+FIXTURE_SETUP(module)
+{
+	self->ko = module_open();
+	if (self->ko < 0)
+		SKIP(return, "no module to load: %s", strerror(errno));
+}
+
+FIXTURE_TEARDOWN(module)
+{
+	/* for those that come later */
+	if (module_users() < 0)
+		EXPECT_EQ(0, module_load(self->ko));
+	close(self->ko);
+}
+
+/* the module goes when no descriptor is left, and not before */
+TEST_F_TIMEOUT(module, unload_refused, 120)
+{
+	int fd, other;
+
+	fd = db_open(0);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(-1, module_unload());
+	EXPECT_EQ(EWOULDBLOCK, errno);
+	ASSERT_EQ(0, db_attach(fd, -1, 0, 8));
+	other = dup(fd);
+	ASSERT_LE(0, other);
+	EXPECT_EQ(-1, module_unload());
+	EXPECT_EQ(EWOULDBLOCK, errno);
+	ASSERT_EQ(0, db_ring(fd, 0, 1));
+	close(fd);
+	EXPECT_EQ(-1, module_unload());
+	EXPECT_EQ(EWOULDBLOCK, errno);
+	ASSERT_EQ(0, db_detach(other));
+	EXPECT_EQ(-1, module_unload());
+	EXPECT_EQ(EWOULDBLOCK, errno);
+	close(other);
+	ASSERT_EQ(0, module_unload());
+	EXPECT_EQ(-1, module_users());
+	EXPECT_EQ(-1, db_open(0));
+	EXPECT_EQ(0, module_load(self->ko));
+}
+
+/* load, use, unload, many times */
+TEST_F_TIMEOUT(module, unload_rounds, 240)
+{
+	struct doorbell_event event;
+	int fd, round;
+
+	for (round = 0; round < ROUNDS_LOAD; round++) {
+		ASSERT_EQ(0, module_unload());
+		ASSERT_EQ(0, module_load(self->ko));
+		fd = db_open(0);
+		ASSERT_LE(0, fd);
+		ASSERT_EQ(0, db_attach(fd, -1, 0x1000, 0x1000));
+		ASSERT_EQ(0, db_ring(fd, 0x1000 + 4 * round, round));
+		ASSERT_EQ(1, db_read(fd, &event, 1));
+		EXPECT_TRUE(db_event_is(&event, round, 1, round));
+		/* some leave an event behind, some detach first */
+		if (round % 2)
+			ASSERT_EQ(0, db_ring(fd, 0x1000, 0));
+		if (round % 3)
+			ASSERT_EQ(0, db_detach(fd));
+		close(fd);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 3 && !strcmp(argv[1], ARG_READ))
+		return read_one(atoi(argv[2]));
+	return test_harness_run(argc, argv);
+}

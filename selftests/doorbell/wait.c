@@ -1,0 +1,932 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Wait: every way there is to wait for an event, and that no wake-up is lost.
+ *
+ * Each way is a function that waits and reads until it is told to end. The
+ * same functions are used twice: one waiter, seen to sleep before it is rung;
+ * and many rounds of rings that race with the way into sleep, with several
+ * waiters, on one CPU and on two. Rings are by write(), there is no guest.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/uio.h>
+
+#include <liburing.h>
+
+#include "util.h"
+
+#define QUEUES		4
+#define WAITERS_MAX	4
+/* Rounds of a race: so many, or fewer on a slow machine, but not too few. */
+#define ROUNDS		3000
+#define ROUNDS_MIN	100
+#define ROUNDS_MS	150
+
+/**
+ * struct race - a consumer, who rings it, and who reads it
+ * @fd: the consumer
+ * @epfd: an epoll instance that all waiters share
+ * @counted: rings that waiters read
+ * @wrong: something other than an event was read, or waiting failed: its errno
+ * @stop: the next event is the last that a waiter reads
+ * @spin: most turns that a waiter idles before it waits
+ * @cpu: where waiters run, or -1
+ */
+struct race {
+	int fd;
+	int epfd;
+	_Atomic uint64_t counted;
+	_Atomic int wrong;
+	_Atomic bool stop;
+	unsigned int spin;
+	int cpu;
+};
+
+struct waiter {
+	struct race *race;
+	int (*wait)(struct waiter *waiter);
+	pthread_t thread;
+	_Atomic pid_t tid;
+	uint32_t seed;
+};
+
+/* Count what was read; true if the waiter goes on. */
+static bool count(struct waiter *waiter, const struct doorbell_event *events,
+		  int n)
+{
+	uint64_t sum = 0;
+	bool stop = waiter->race->stop;
+	int i;
+
+	for (i = 0; i < n; i++) {
+		if (events[i].type != DOORBELL_EVENT_QUEUE ||
+		    events[i].queue >= QUEUES || !events[i].count)
+			waiter->race->wrong = EPROTO;
+		sum += events[i].count;
+	}
+	/* last: who rings goes on when it sees the sum */
+	waiter->race->counted += sum;
+	return !stop || !n;
+}
+
+static void idle(struct waiter *waiter)
+{
+	if (waiter->race->spin)
+		db_spin(db_random(&waiter->seed) % waiter->race->spin);
+}
+
+/*
+ * The ways to wait. They return 0 at the end, or an errno. Each of the inner
+ * loops reads @max events at a time, until there are none, or, if it may, until
+ * there are fewer than it asked for.
+ */
+
+enum { UNTIL_EMPTY, UNTIL_SHORT, ONCE };
+
+/* 1 to go on, 0 at the end, or a negative errno */
+static int drain(struct waiter *waiter, int max, int until)
+{
+	struct doorbell_event events[8];
+	int n;
+
+	for (;;) {
+		n = db_read(waiter->race->fd, events, max);
+		if (n < 0)
+			return errno == EAGAIN ? 1 : -errno;
+		if (!n)
+			return -EPROTO;
+		if (!count(waiter, events, n))
+			return 0;
+		if (until == ONCE || (until == UNTIL_SHORT && n < max))
+			return 1;
+	}
+}
+
+static int wait_read(struct waiter *waiter)
+{
+	int ret;
+
+	do {
+		idle(waiter);
+		ret = drain(waiter, 1, ONCE);
+	} while (ret > 0);
+	return -ret;
+}
+
+static int wait_readv(struct waiter *waiter)
+{
+	struct doorbell_event events[3];
+	struct iovec iov[3] = {
+		{ events, 5 }, { (char *)events + 5, 30 },
+		{ (char *)events + 35, 13 },
+	};
+	ssize_t ret;
+
+	do {
+		idle(waiter);
+		ret = readv(waiter->race->fd, iov, 3);
+		if (ret <= 0 || ret % DB_EVENT_SIZE)
+			return ret < 0 ? errno : EPROTO;
+	} while (count(waiter, events, ret / DB_EVENT_SIZE));
+	return 0;
+}
+
+static int wait_poll(struct waiter *waiter)
+{
+	struct pollfd pfd = { .fd = waiter->race->fd, .events = POLLIN };
+	int ret;
+
+	do {
+		idle(waiter);
+		if (poll(&pfd, 1, -1) != 1 || pfd.revents != POLLIN)
+			return errno ?: EPROTO;
+		ret = drain(waiter, 1, ONCE);
+	} while (ret > 0);
+	return -ret;
+}
+
+static int wait_select(struct waiter *waiter)
+{
+	fd_set set;
+	int ret;
+
+	do {
+		FD_ZERO(&set);
+		FD_SET(waiter->race->fd, &set);
+		idle(waiter);
+		if (select(waiter->race->fd + 1, &set, NULL, NULL, NULL) != 1)
+			return errno ?: EPROTO;
+		ret = drain(waiter, 2, ONCE);
+	} while (ret > 0);
+	return -ret;
+}
+
+static int epoll_add(int epfd, int fd, uint32_t bits)
+{
+	struct epoll_event event = { .events = bits };
+
+	return epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event);
+}
+
+/* In the waiter's own epoll instance, or in the one that all share. */
+static int wait_epoll(struct waiter *waiter, bool own, uint32_t bits, int max,
+		      int until)
+{
+	struct epoll_event event;
+	int epfd = waiter->race->epfd, ret;
+
+	if (own) {
+		epfd = epoll_create1(EPOLL_CLOEXEC);
+		if (epfd < 0 || epoll_add(epfd, waiter->race->fd, bits))
+			return errno;
+	}
+	do {
+		idle(waiter);
+		if (epoll_wait(epfd, &event, 1, -1) != 1 ||
+		    !(event.events & EPOLLIN))
+			return errno ?: EPROTO;
+		ret = drain(waiter, max, until);
+		if (bits & EPOLLONESHOT) {
+			event.events = bits;
+			if (epoll_ctl(epfd, EPOLL_CTL_MOD, waiter->race->fd,
+				      &event))
+				return errno;
+		}
+	} while (ret > 0);
+	if (own)
+		close(epfd);
+	return -ret;
+}
+
+#define EPOLL_WAY(name, own, bits, max, until)				\
+	static int wait_epoll_##name(struct waiter *waiter)		\
+	{								\
+		return wait_epoll(waiter, own, bits, max, until);	\
+	}
+
+EPOLL_WAY(level, true, EPOLLIN, 1, ONCE)
+EPOLL_WAY(level_shared, false, EPOLLIN, 1, ONCE)
+EPOLL_WAY(edge, true, EPOLLIN | EPOLLET, 8, UNTIL_EMPTY)
+EPOLL_WAY(edge_shared, false, EPOLLIN | EPOLLET, 8, UNTIL_EMPTY)
+EPOLL_WAY(edge_short, true, EPOLLIN | EPOLLET, 8, UNTIL_SHORT)
+EPOLL_WAY(edge_single, true, EPOLLIN | EPOLLET, 1, UNTIL_EMPTY)
+EPOLL_WAY(exclusive, true, EPOLLIN | EPOLLEXCLUSIVE, 1, ONCE)
+EPOLL_WAY(exclusive_edge, true, EPOLLIN | EPOLLEXCLUSIVE | EPOLLET, 8,
+	  UNTIL_EMPTY)
+EPOLL_WAY(oneshot, true, EPOLLIN | EPOLLONESHOT, 1, ONCE)
+EPOLL_WAY(oneshot_shared, false, EPOLLIN | EPOLLONESHOT, 8, UNTIL_EMPTY)
+
+/* Have SIGRTMIN, which is blocked in all threads, sent to the caller. */
+static int signal_me(int fd)
+{
+	struct f_owner_ex owner = { F_OWNER_TID, db_gettid() };
+
+	return fcntl(fd, F_SETOWN_EX, &owner) ||
+	       fcntl(fd, F_SETSIG, SIGRTMIN) ||
+	       fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC) ? errno : 0;
+}
+
+static int wait_signal(struct waiter *waiter, int until)
+{
+	int fd = waiter->race->fd, ret;
+	siginfo_t info;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	ret = signal_me(fd);
+	if (ret)
+		return ret;
+	for (;;) {
+		/* what became readable before O_ASYNC has no signal */
+		ret = drain(waiter, 8, until);
+		if (ret <= 0)
+			return -ret;
+		idle(waiter);
+		if (sigwaitinfo(&set, &info) != SIGRTMIN)
+			return errno ?: EPROTO;
+		if (info.si_fd != fd)
+			return EPROTO;
+	}
+}
+
+static int wait_sigio(struct waiter *waiter)
+{
+	return wait_signal(waiter, UNTIL_EMPTY);
+}
+
+static int wait_sigio_short(struct waiter *waiter)
+{
+	return wait_signal(waiter, UNTIL_SHORT);
+}
+
+static int uring_read(struct io_uring *ring, int fd, struct doorbell_event *ev)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+
+	if (!sqe)
+		return -ENOSPC;
+	io_uring_prep_read(sqe, fd, ev, DB_EVENT_SIZE, 0);
+	io_uring_sqe_set_data(sqe, ev);
+	return io_uring_submit(ring) == 1 ? 0 : -EPROTO;
+}
+
+static int wait_uring_read(struct waiter *waiter, unsigned int flight)
+{
+	struct doorbell_event events[8];
+	struct io_uring_cqe *cqe;
+	struct io_uring ring;
+	unsigned int i;
+	bool more;
+	int ret;
+
+	ret = io_uring_queue_init(8, &ring, 0);
+	for (i = 0; !ret && i < flight; i++)
+		ret = uring_read(&ring, waiter->race->fd, &events[i]);
+	while (!ret) {
+		struct doorbell_event *event;
+
+		idle(waiter);
+		ret = io_uring_wait_cqe(&ring, &cqe);
+		if (ret)
+			break;
+		event = io_uring_cqe_get_data(cqe);
+		ret = cqe->res == DB_EVENT_SIZE ? 0 : cqe->res ?: -EPROTO;
+		io_uring_cqe_seen(&ring, cqe);
+		if (ret)
+			break;
+		more = count(waiter, event, 1);
+		if (!more)
+			break;
+		ret = uring_read(&ring, waiter->race->fd, event);
+	}
+	/* reads still in flight are cancelled, none has taken an event */
+	io_uring_queue_exit(&ring);
+	return -ret;
+}
+
+static int wait_uring_read_one(struct waiter *waiter)
+{
+	return wait_uring_read(waiter, 1);
+}
+
+static int wait_uring_read_many(struct waiter *waiter)
+{
+	return wait_uring_read(waiter, 8);
+}
+
+static int uring_poll(struct waiter *waiter, bool multishot)
+{
+	struct io_uring_cqe *cqe;
+	struct io_uring_sqe *sqe;
+	struct io_uring ring;
+	bool armed = false;
+	int ret;
+
+	ret = -io_uring_queue_init(8, &ring, 0);
+	if (ret)
+		return ret;
+	do {
+		if (!armed) {
+			sqe = io_uring_get_sqe(&ring);
+			if (multishot)
+				io_uring_prep_poll_multishot(sqe,
+							     waiter->race->fd,
+							     POLLIN);
+			else
+				io_uring_prep_poll_add(sqe, waiter->race->fd,
+						       POLLIN);
+			io_uring_submit(&ring);
+		}
+		idle(waiter);
+		ret = io_uring_wait_cqe(&ring, &cqe);
+		if (ret)
+			break;
+		armed = cqe->flags & IORING_CQE_F_MORE;
+		ret = cqe->res < 0 ? cqe->res : cqe->res & POLLIN ? 1 : -EPROTO;
+		io_uring_cqe_seen(&ring, cqe);
+		/* multishot is edge-triggered */
+		if (ret > 0)
+			ret = drain(waiter, 8, multishot ? UNTIL_EMPTY : ONCE);
+	} while (ret > 0);
+	io_uring_queue_exit(&ring);
+	return -ret;
+}
+
+static int wait_uring_poll(struct waiter *waiter)
+{
+	return uring_poll(waiter, false);
+}
+
+static int wait_uring_multishot(struct waiter *waiter)
+{
+	return uring_poll(waiter, true);
+}
+
+static void *waiter_thread(void *arg)
+{
+	struct waiter *waiter = arg;
+	int error;
+
+	if (waiter->race->cpu >= 0)
+		db_pin(waiter->race->cpu);
+	errno = 0;
+	waiter->tid = db_gettid();
+	error = waiter->wait(waiter);
+	if (error)
+		waiter->race->wrong = error;
+	return NULL;
+}
+
+static bool start(struct waiter *waiter, struct race *race,
+		  int (*wait)(struct waiter *waiter), uint32_t seed)
+{
+	*waiter = (struct waiter) {
+		.race = race,
+		.wait = wait,
+		.seed = seed,
+	};
+	if (pthread_create(&waiter->thread, NULL, waiter_thread, waiter))
+		return false;
+	while (!waiter->tid)
+		sched_yield();
+	return true;
+}
+
+/* Wait until all that was rung has been counted. */
+static bool all_counted(struct race *race, uint64_t rung)
+{
+	uint64_t end = db_now_ms() + DB_PATIENCE_MS;
+	unsigned int turns = 0;
+
+	while (race->counted < rung && !race->wrong) {
+		/* leave the CPU to them; after a while also where it is not theirs */
+		if (++turns % 32)
+			sched_yield();
+		else
+			usleep(1);
+		if (!(turns % 64) && db_now_ms() > end)
+			break;
+	}
+	return race->counted == rung && !race->wrong;
+}
+
+FIXTURE(way)
+{
+	struct race race;
+};
+
+FIXTURE_VARIANT(way)
+{
+	int (*wait)(struct waiter *waiter);
+	long syscall;
+	int waiters;
+	int flags;
+	uint32_t shared;
+};
+
+#define WAY(name, nr, how_many, open_flags, epoll_bits)			\
+	FIXTURE_VARIANT_ADD(way, name) {				\
+		.wait = wait_##name,					\
+		.syscall = nr,						\
+		.waiters = how_many,					\
+		.flags = open_flags,					\
+		.shared = epoll_bits,					\
+	}
+
+WAY(read, SYS_read, 3, 0, 0);
+WAY(readv, SYS_readv, 2, 0, 0);
+WAY(poll, SYS_poll, 2, O_NONBLOCK, 0);
+WAY(select, SYS_pselect6, 2, O_NONBLOCK, 0);
+WAY(epoll_level, SYS_epoll_wait, 2, O_NONBLOCK, 0);
+WAY(epoll_level_shared, SYS_epoll_wait, 3, O_NONBLOCK, EPOLLIN);
+WAY(epoll_edge, SYS_epoll_wait, 3, O_NONBLOCK, 0);
+WAY(epoll_edge_shared, SYS_epoll_wait, 3, O_NONBLOCK, EPOLLIN | EPOLLET);
+WAY(epoll_edge_short, SYS_epoll_wait, 2, O_NONBLOCK, 0);
+WAY(epoll_edge_single, SYS_epoll_wait, 2, O_NONBLOCK, 0);
+WAY(epoll_exclusive, SYS_epoll_wait, 3, O_NONBLOCK, 0);
+WAY(epoll_exclusive_edge, SYS_epoll_wait, 3, O_NONBLOCK, 0);
+WAY(epoll_oneshot, SYS_epoll_wait, 2, O_NONBLOCK, 0);
+WAY(epoll_oneshot_shared, SYS_epoll_wait, 3, O_NONBLOCK,
+    EPOLLIN | EPOLLONESHOT);
+WAY(sigio, SYS_rt_sigtimedwait, 1, O_NONBLOCK, 0);
+WAY(sigio_short, SYS_rt_sigtimedwait, 1, O_NONBLOCK, 0);
+WAY(uring_read_one, SYS_io_uring_enter, 2, 0, 0);
+WAY(uring_read_many, SYS_io_uring_enter, 1, 0, 0);
+WAY(uring_poll, SYS_io_uring_enter, 2, O_NONBLOCK, 0);
+WAY(uring_multishot, SYS_io_uring_enter, 2, O_NONBLOCK, 0);
+
+FIXTURE_SETUP(way)
+{
+	struct io_uring ring;
+	sigset_t set;
+	int ret;
+
+	/* before there are threads, for sigwaitinfo() */
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, NULL));
+	if (variant->syscall == SYS_io_uring_enter) {
+		ret = io_uring_queue_init(8, &ring, 0);
+		if (ret)
+			SKIP(return, "no io_uring: %s", strerror(-ret));
+		io_uring_queue_exit(&ring);
+	}
+	self->race.cpu = -1;
+	self->race.fd = db_open(variant->flags);
+	ASSERT_LE(0, self->race.fd) {
+		TH_LOG("%s: %s", DB_PATH, strerror(errno));
+	}
+	if (variant->shared) {
+		self->race.epfd = epoll_create1(EPOLL_CLOEXEC);
+		ASSERT_LE(0, self->race.epfd);
+		ASSERT_EQ(0, epoll_add(self->race.epfd, self->race.fd,
+				       variant->shared));
+	}
+}
+
+FIXTURE_TEARDOWN(way)
+{
+}
+
+#define RING(race, n)	db_ring((race)->fd, 4 * ((n) % QUEUES), n)
+
+/*
+ * Nothing attached: it sleeps. Attach: it sleeps on. Ring: it wakes, again and
+ * again, also after detach and another attach.
+ */
+TEST_F_TIMEOUT(way, sleeps_and_wakes, 240)
+{
+	struct race *race = &self->race;
+	struct waiter waiter;
+	uint64_t rung = 0;
+	int i;
+
+	ASSERT_TRUE(start(&waiter, race, variant->wait, 1));
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter.tid, variant->syscall));
+	ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter.tid,
+					      variant->syscall));
+		EXPECT_EQ(0, race->wrong);
+		ASSERT_EQ(0, RING(race, rung));
+		rung++;
+		ASSERT_TRUE(all_counted(race, rung));
+	}
+	ASSERT_EQ(0, db_detach(race->fd));
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter.tid, variant->syscall));
+	ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter.tid, variant->syscall));
+	race->stop = true;
+	ASSERT_EQ(0, RING(race, rung));
+	rung++;
+	ASSERT_TRUE(all_counted(race, rung));
+	ASSERT_EQ(0, pthread_join(waiter.thread, NULL));
+	EXPECT_EQ(0, race->wrong);
+	EXPECT_EQ(0, db_poll(race->fd, POLLIN, 0));
+}
+
+/* Rings that came before the waiter are there when it looks. */
+TEST_F_TIMEOUT(way, rung_before, 240)
+{
+	struct race *race = &self->race;
+	struct waiter waiter;
+
+	ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));
+	ASSERT_EQ(0, RING(race, 1));
+	ASSERT_EQ(0, RING(race, 1));
+	race->stop = true;
+	ASSERT_TRUE(start(&waiter, race, variant->wait, 1));
+	ASSERT_TRUE(all_counted(race, 2));
+	ASSERT_EQ(0, pthread_join(waiter.thread, NULL));
+	EXPECT_EQ(0, race->wrong);
+}
+
+/*
+ * Ring only when everything has been counted: a lost wake-up is the end of the
+ * race, and shows. @burst rings at most, of any queues, in one write() or in
+ * many, after any delay.
+ */
+static const char *run_race(struct race *race, uint64_t *rung, int burst,
+			    uint32_t seed)
+{
+	static char why[128];
+	uint64_t end = db_now_ms() + ROUNDS_MS;
+	struct doorbell_ring rings[8];
+	int round, n, i;
+
+	for (round = 0; round < ROUNDS; round++) {
+		if (round >= ROUNDS_MIN && db_now_ms() > end)
+			break;
+		n = 1 + db_random(&seed) % burst;
+		for (i = 0; i < n; i++)
+			rings[i] = (struct doorbell_ring) {
+				.addr = db_random(&seed) % (4 * QUEUES),
+				.value = round,
+			};
+		db_spin(db_random(&seed) % 4096);
+		if (round % 2) {
+			if (write(race->fd, rings, n * sizeof(*rings)) !=
+			    (ssize_t)(n * sizeof(*rings)))
+				return "write() is short";
+		} else {
+			for (i = 0; i < n; i++) {
+				if (db_ring(race->fd, rings[i].addr,
+					    rings[i].value))
+					return "write() failed";
+				db_spin(db_random(&seed) % 512);
+			}
+		}
+		*rung += n;
+		if (!all_counted(race, *rung)) {
+			snprintf(why, sizeof(why),
+				 "round %d: %llu rung, %llu counted, error %d",
+				 round, (unsigned long long)*rung,
+				 (unsigned long long)race->counted,
+				 race->wrong);
+			return why;
+		}
+	}
+	/* and as fast as it goes, whatever they do */
+	for (round = 0; round < 500; round++) {
+		if (db_ring(race->fd, 4 * (db_random(&seed) % QUEUES), round))
+			return "write() failed";
+		++*rung;
+		if (!(db_random(&seed) % 16))
+			sched_yield();
+	}
+	return all_counted(race, *rung) ? NULL : "lost in the storm";
+}
+
+/* No wake-up is lost, and nothing is delivered twice. */
+#define RACE(ringer, waiters_on, how_many)				\
+	do {								\
+		struct race *race = &self->race;			\
+		struct waiter waiters[WAITERS_MAX];			\
+		struct doorbell_info info;				\
+		uint64_t rung = 0;					\
+		const char *why;					\
+		int i;							\
+									\
+		race->cpu = waiters_on;					\
+		race->spin = 4096;					\
+		if (db_pin(ringer))					\
+			SKIP(return, "no CPU %d", ringer);		\
+		ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));	\
+		for (i = 0; i < (how_many); i++)			\
+			ASSERT_TRUE(start(&waiters[i], race,		\
+					  variant->wait, i + 1));	\
+		why = run_race(race, &rung, 4, 12345);			\
+		ASSERT_TRUE(!why) {					\
+			TH_LOG("%s", why);				\
+		}							\
+		/* each of the last rings ends one waiter */		\
+		race->stop = true;					\
+		for (i = 0; i < (how_many); i++) {			\
+			ASSERT_EQ(0, RING(race, i));			\
+			rung++;						\
+			ASSERT_TRUE(all_counted(race, rung)) {		\
+				TH_LOG("%d of them left",		\
+				       (how_many) - i);			\
+			}						\
+		}							\
+		for (i = 0; i < (how_many); i++)			\
+			ASSERT_EQ(0, pthread_join(waiters[i].thread, NULL)); \
+		EXPECT_EQ(0, race->wrong);				\
+		EXPECT_EQ(rung, race->counted);				\
+		EXPECT_EQ(0, db_poll(race->fd, POLLIN, 0));		\
+		ASSERT_EQ(0, db_info(race->fd, &info));			\
+		EXPECT_EQ(rung, info.rings);				\
+		EXPECT_EQ(0, info.bad_rings + info.pending);		\
+	} while (0)
+
+TEST_F_TIMEOUT(way, race_alone_two_cpus, 240)
+{
+	RACE(0, 1, 1);
+}
+
+TEST_F_TIMEOUT(way, race_alone_one_cpu, 240)
+{
+	RACE(0, 0, 1);
+}
+
+TEST_F_TIMEOUT(way, race_together, 240)
+{
+	if (variant->waiters < 2)
+		return;		/* only one at a time can wait in this way */
+	RACE(0, -1, variant->waiters);
+}
+
+/*
+ * What only some of the ways have.
+ */
+
+FIXTURE(one)
+{
+	struct race race;
+	struct waiter waiter;
+};
+
+FIXTURE_SETUP(one)
+{
+	self->race.cpu = -1;
+	self->race.fd = db_open(0);
+	ASSERT_LE(0, self->race.fd) {
+		TH_LOG("%s: %s", DB_PATH, strerror(errno));
+	}
+	ASSERT_EQ(0, db_attach(self->race.fd, -1, 0, 4 * QUEUES));
+}
+
+FIXTURE_TEARDOWN(one)
+{
+}
+
+static _Atomic int signals;
+
+static void on_signal(int sig)
+{
+	signals++;
+}
+
+/* a signal with SA_RESTART: read() goes on waiting, and gets what comes */
+TEST_F_TIMEOUT(one, signal_restarts, 120)
+{
+	struct sigaction action = {
+		.sa_handler = on_signal,
+		.sa_flags = SA_RESTART,
+	};
+	struct waiter *waiter = &self->waiter;
+	int i;
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	ASSERT_TRUE(start(waiter, &self->race, wait_read, 1));
+	for (i = 1; i <= 20; i++) {
+		ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter->tid, SYS_read));
+		ASSERT_EQ(0, pthread_kill(waiter->thread, SIGUSR1));
+		while (signals < i)
+			sched_yield();
+		ASSERT_EQ(0, self->race.wrong);
+	}
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter->tid, SYS_read));
+	self->race.stop = true;
+	ASSERT_EQ(0, RING(&self->race, 1));
+	ASSERT_TRUE(all_counted(&self->race, 1));
+	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
+	EXPECT_EQ(0, self->race.wrong);
+}
+
+/* EINTR: a signal came first; what is rung after it is there */
+TEST_F_TIMEOUT(one, signal_interrupts, 120)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct waiter *waiter = &self->waiter;
+	struct doorbell_event event;
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	ASSERT_TRUE(start(waiter, &self->race, wait_read, 1));
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter->tid, SYS_read));
+	ASSERT_EQ(0, pthread_kill(waiter->thread, SIGUSR1));
+	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
+	EXPECT_EQ(EINTR, self->race.wrong);
+	EXPECT_EQ(1, signals);
+	ASSERT_EQ(0, RING(&self->race, 1));
+	ASSERT_EQ(1, db_read(self->race.fd, &event, 1));
+	EXPECT_TRUE(db_event_is(&event, 1, 1, 1));
+}
+
+/* many signals and many rings: whoever comes first, nothing is lost */
+static int wait_interrupted(struct waiter *waiter)
+{
+	int ret;
+
+	do {
+		idle(waiter);
+		ret = drain(waiter, 1, ONCE);
+	} while (ret > 0 || ret == -EINTR);
+	return -ret;
+}
+
+TEST_F_TIMEOUT(one, signals_race_rings, 240)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct waiter *waiter = &self->waiter;
+	uint64_t end = db_now_ms() + ROUNDS_MS;
+	uint32_t seed = 99;
+	int round;
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	self->race.spin = 2048;
+	ASSERT_TRUE(start(waiter, &self->race, wait_interrupted, 1));
+	for (round = 0; round < ROUNDS; round++) {
+		if (round >= ROUNDS_MIN && db_now_ms() > end)
+			break;
+		db_spin(db_random(&seed) % 2048);
+		if (round % 2)
+			ASSERT_EQ(0, pthread_kill(waiter->thread, SIGUSR1));
+		ASSERT_EQ(0, RING(&self->race, round));
+		if (round % 3)
+			ASSERT_EQ(0, pthread_kill(waiter->thread, SIGUSR1));
+		ASSERT_TRUE(all_counted(&self->race, round + 1)) {
+			TH_LOG("lost in round %d", round);
+		}
+	}
+	EXPECT_LT(0, signals);
+	self->race.stop = true;
+	ASSERT_EQ(0, RING(&self->race, 0));
+	ASSERT_TRUE(all_counted(&self->race, round + 1));
+	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
+}
+
+/* several readers asleep, as many events at once: each reader gets one */
+TEST_F_TIMEOUT(one, readers_each_get_one, 120)
+{
+	static const struct doorbell_ring all[3] = {
+		{ .addr = 0 }, { .addr = 4 }, { .addr = 8 },
+	};
+	struct waiter waiters[3];
+	int i;
+
+	self->race.stop = true;
+	for (i = 0; i < 3; i++) {
+		ASSERT_TRUE(start(&waiters[i], &self->race, wait_read, 1));
+		ASSERT_EQ(0, db_wait_sleeping(getpid(), waiters[i].tid,
+					      SYS_read));
+	}
+	ASSERT_EQ(sizeof(all), write(self->race.fd, all, sizeof(all)));
+	ASSERT_TRUE(all_counted(&self->race, 3));
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, pthread_join(waiters[i].thread, NULL));
+}
+
+/* EAGAIN: O_NONBLOCK, for read() and readv(); RWF_NOWAIT means the same */
+TEST_F(one, nonblock)
+{
+	struct doorbell_event event;
+	struct iovec iov = { &event, sizeof(event) };
+	int fd = self->race.fd;
+
+	EXPECT_EQ(-1, preadv2(fd, &iov, 1, -1, RWF_NOWAIT));
+	EXPECT_EQ(EAGAIN, errno);
+	ASSERT_EQ(0, fcntl(fd, F_SETFL, O_NONBLOCK));
+	EXPECT_EQ(-1, read(fd, &event, sizeof(event)));
+	EXPECT_EQ(EAGAIN, errno);
+	EXPECT_EQ(-1, readv(fd, &iov, 1));
+	EXPECT_EQ(EAGAIN, errno);
+	ASSERT_EQ(0, RING(&self->race, 3));
+	ASSERT_EQ(sizeof(event), preadv2(fd, &iov, 1, -1, RWF_NOWAIT));
+	EXPECT_TRUE(db_event_is(&event, 3, 1, 3));
+}
+
+/* EPOLLOUT: who waits until a region can be rung is woken by attach */
+static int wait_pollout(struct waiter *waiter)
+{
+	/* for ever: poll() that times out looks again, and would find it */
+	if (db_poll(waiter->race->fd, POLLOUT, -1) != POLLOUT)
+		return EPROTO;
+	waiter->race->counted = 1;
+	return 0;
+}
+
+TEST_F_TIMEOUT(one, pollout_wakes, 120)
+{
+	struct waiter *waiter = &self->waiter;
+
+	ASSERT_EQ(0, db_detach(self->race.fd));
+	ASSERT_TRUE(start(waiter, &self->race, wait_pollout, 1));
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter->tid, SYS_poll));
+	ASSERT_EQ(0, db_attach(self->race.fd, -1, 0, 4 * QUEUES));
+	ASSERT_TRUE(all_counted(&self->race, 1)) {
+		TH_LOG("not woken by attach");
+	}
+	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
+}
+
+/* level-triggered: as long as there is something; edge-triggered: only once */
+TEST_F(one, epoll_level_and_edge)
+{
+	int level = epoll_create1(EPOLL_CLOEXEC);
+	int edge = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event event;
+	struct doorbell_event got;
+	int fd = self->race.fd, i;
+
+	ASSERT_EQ(0, epoll_add(level, fd, EPOLLIN));
+	ASSERT_EQ(0, epoll_add(edge, fd, EPOLLIN | EPOLLET));
+	EXPECT_EQ(0, epoll_wait(level, &event, 1, 0));
+	EXPECT_EQ(0, epoll_wait(edge, &event, 1, 0));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, RING(&self->race, 0));
+		ASSERT_EQ(0, RING(&self->race, 1));
+		EXPECT_EQ(1, epoll_wait(level, &event, 1, 0));
+		EXPECT_EQ(EPOLLIN, event.events);
+		EXPECT_EQ(1, epoll_wait(level, &event, 1, 0));
+		EXPECT_EQ(1, epoll_wait(edge, &event, 1, 0));
+		EXPECT_EQ(EPOLLIN, event.events);
+		EXPECT_EQ(0, epoll_wait(edge, &event, 1, 0));
+		ASSERT_EQ(1, db_read(fd, &got, 1));
+		EXPECT_EQ(1, epoll_wait(level, &event, 1, 0));
+		ASSERT_EQ(1, db_read(fd, &got, 1));
+		EXPECT_EQ(0, epoll_wait(level, &event, 1, 0));
+	}
+	close(level);
+	close(edge);
+}
+
+/* an edge, and a signal, for a ring after a read(), even one that was not short */
+TEST_F(one, edge_after_full_read)
+{
+	int edge = epoll_create1(EPOLL_CLOEXEC);
+	const struct timespec none = {};
+	struct epoll_event event;
+	struct doorbell_event got;
+	sigset_t set;
+	int i;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, NULL));
+	ASSERT_EQ(0, epoll_add(edge, self->race.fd, EPOLLIN | EPOLLET));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, RING(&self->race, 0));
+		EXPECT_EQ(1, epoll_wait(edge, &event, 1, 0));
+		ASSERT_EQ(1, db_read(self->race.fd, &got, 1));
+		EXPECT_EQ(0, epoll_wait(edge, &event, 1, 0));
+	}
+	close(edge);
+
+	ASSERT_EQ(0, signal_me(self->race.fd));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, RING(&self->race, 0));
+		EXPECT_EQ(SIGRTMIN, sigtimedwait(&set, NULL, &none));
+		ASSERT_EQ(1, db_read(self->race.fd, &got, 1));
+	}
+	EXPECT_EQ(-1, sigtimedwait(&set, NULL, &none));
+}
+
+/* a busy consumer is not woken: a ring wakes only who has looked in vain */
+TEST_F(one, wakeups_only_if_waiting)
+{
+	struct doorbell_info info;
+	struct doorbell_event got[QUEUES];
+	uint64_t before;
+	int i;
+
+	ASSERT_EQ(0, RING(&self->race, 0));
+	ASSERT_EQ(0, db_info(self->race.fd, &info));
+	before = info.wakeups;
+	for (i = 0; i < 100; i++)
+		ASSERT_EQ(0, RING(&self->race, i));
+	ASSERT_EQ(0, db_info(self->race.fd, &info));
+	EXPECT_EQ(before, info.wakeups);
+	/* looked, in vain */
+	ASSERT_EQ(QUEUES, db_read(self->race.fd, got, QUEUES));
+	EXPECT_EQ(0, db_poll(self->race.fd, POLLIN, 0));
+	for (i = 0; i < 100; i++)
+		ASSERT_EQ(0, RING(&self->race, i));
+	ASSERT_EQ(0, db_info(self->race.fd, &info));
+	EXPECT_EQ(before + 1, info.wakeups);
+}
+
+TEST_HARNESS_MAIN
