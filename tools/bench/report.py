@@ -1,0 +1,260 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""What the benchmark measured, as tables, JSON and a plot.
+
+Usage: report.py JSON SVG RESULTS...
+
+RESULTS are the outputs of the bench program, one file per kernel, each with a
+line "kernel RELEASE" in front.
+A figure is the mean of the repetitions, less that of the floor in the same
+arrangement where it is above the floor; the spread is largest less smallest.
+"""
+import json
+import math
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+PATHS = ["ioeventfd_epoll", "ioeventfd_edge", "ioeventfd_uring",
+         "kvm_exit_mmio", "coalesced_mmio",
+         "doorbell_read", "doorbell_mmap", "doorbell_ordered"]
+SIDES = {"ioeventfd": "ioeventfd_epoll", "doorbell": "doorbell_mmap"}
+QUEUES = [1, 64, 1024, 16384, 65535]
+SETUPS = [64, 1024, 4096]
+
+
+class Results:
+    """The samples of one kernel."""
+
+    def __init__(self, name):
+        self.kernel = None
+        self.samples = defaultdict(list)
+        for line in Path(name).read_text().splitlines():
+            words = line.split()
+            if words[:1] == ["kernel"]:
+                self.kernel = words[1]
+            elif words[:1] == ["sample"]:
+                what, path, queues, figure = words[1:]
+                self.samples[what, path, int(queues)].append(float(figure))
+
+    def mean(self, what, path, queues):
+        figures = self.samples.get((what, path, queues))
+        return sum(figures) / len(figures) if figures else None
+
+    def spread(self, what, path, queues):
+        figures = self.samples[what, path, queues]
+        return max(figures) - min(figures)
+
+    def above_floor(self, what, path, queues):
+        figure = self.mean(what, path, queues)
+        if figure is None:
+            return None
+        return round(figure - self.mean(what, "floor", queues), 1)
+
+    def batch(self, what):
+        return {path: {"above_floor": self.above_floor(what, path, 64),
+                       "spread": round(self.spread(what, path, 64), 1)}
+                for path in PATHS}
+
+    def costs(self, what):
+        return {side: {str(n): round(self.mean(what, path, n))
+                       for n in SETUPS}
+                for side, path in SIDES.items()}
+
+    def report(self):
+        return {
+            "kernel": self.kernel,
+            "floor": round(self.mean("batch64", "floor", 64), 1),
+            "batch64": self.batch("batch64"),
+            "batch1": self.batch("batch1"),
+            "queues": {path: {str(n): self.above_floor("queues", path, n)
+                              for n in QUEUES} for path in PATHS},
+            "setup": self.costs("setup"),
+            "bytes_per_queue": {
+                side: round(self.mean("memory", path, 4096) / 4096, 1)
+                for side, path in SIDES.items()},
+            "fds": self.costs("fds"),
+        }
+
+
+def number(figure):
+    if figure is None:
+        return "-"
+    return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.1f}"
+
+
+def table(head, rows):
+    rows = [head] + rows
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        print("  " + "  ".join(cell.ljust(width) if i == 0 else
+                               cell.rjust(width)
+                               for i, (cell, width) in
+                               enumerate(zip(row, widths))))
+    print()
+
+
+def print_tables(results, report):
+    print(f"Linux {report['kernel']}: instructions per ring above the floor"
+          f" (of {report['floor']:,.0f})")
+    print("  batch64: 64 queues per wake-up; batch1: one, consumer asleep;")
+    print("  then one at a time, consumer awake, by number of queues\n")
+    rows = []
+    for path in PATHS:
+        row = [path]
+        for batch in ("batch64", "batch1"):
+            figures = report[batch][path]
+            row += [number(figures["above_floor"]),
+                    "±" + number(figures["spread"] / 2)]
+        row += [number(report["queues"][path][str(n)]) for n in QUEUES]
+        rows.append(row)
+    table(["", "batch64", "", "batch1", ""] + [f"{n:,}" for n in QUEUES], rows)
+
+    rows = []
+    for side in SIDES:
+        row = [side]
+        for n in SETUPS:
+            row += [number(report["setup"][side][str(n)]),
+                    "±" + number(results.spread("setup", SIDES[side], n) / 2)]
+        row += [number(report["bytes_per_queue"][side]),
+                "±" + number(results.spread("memory", SIDES[side], 4096)
+                             / 4096 / 2)]
+        row += ["/".join(str(report["fds"][side][str(n)]) for n in SETUPS)]
+        rows.append(row)
+    head = [""]
+    for n in SETUPS:
+        head += [f"set up {n:,}", ""]
+    table(head + ["bytes/queue", "", "fds"], rows)
+
+
+def print_ratios(report):
+    def above(batch, path):
+        return report[batch][path]["above_floor"]
+
+    def best(batch):
+        return min(above(batch, path)
+                   for path in ("ioeventfd_epoll", "ioeventfd_uring"))
+
+    def row(name, figure, aim):
+        rows.append([name, figure, aim])
+
+    rows = []
+    for path, aim in (("doorbell_mmap", "14"), ("doorbell_read", "9")):
+        row(f"batch64: ioeventfd_epoll / {path}",
+            f"{above('batch64', 'ioeventfd_epoll') / above('batch64', path):.1f}",
+            f"at least {aim}")
+        row(f"batch64: better of epoll, uring / {path}",
+            f"{best('batch64') / above('batch64', path):.1f}", "at least 4")
+    row("batch64: doorbell_ordered / doorbell_mmap",
+        f"{above('batch64', 'doorbell_ordered') / above('batch64', 'doorbell_mmap'):.2f}",
+        "at most 1.25")
+    for path in ("doorbell_read", "doorbell_mmap"):
+        row(f"batch1: {path} / better of epoll, uring",
+            f"{above('batch1', path) / best('batch1'):.3f}", "below 1")
+    for path in PATHS[-3:]:
+        queues = report["queues"][path]
+        row(f"{path}: 65,535 queues / 1 queue",
+            f"{queues['65535'] / queues['1']:.3f}", "0.9 to 1.1")
+    setup = report["setup"]
+    row("set-up of 4,096 queues: ioeventfd / doorbell",
+        f"{setup['ioeventfd']['4096'] / setup['doorbell']['4096']:,.0f}",
+        "at least 2,000")
+    memory = report["bytes_per_queue"]
+    row("bytes per queue: doorbell", f"{memory['doorbell']:.1f}", "at most 48")
+    row("bytes per queue: ioeventfd / doorbell",
+        f"{memory['ioeventfd'] / memory['doorbell']:.1f}", "at least 16")
+    table(["", "ratio", "aim"], rows)
+
+
+# The plot: one panel per kernel, both axes logarithmic.
+
+COLOURS = ["#c0392b", "#e67e22", "#d4ac0d", "#7f8c8d", "#2c3e50",
+           "#1e8449", "#2471a3", "#7d3c98"]
+WIDTH, HEIGHT, LEFT, TOP, LEGEND = 420, 320, 64, 48, 170
+
+
+def svg_text(x, y, text, extra=""):
+    return f'<text x="{x:.1f}" y="{y:.1f}" {extra}>{text}</text>'
+
+
+def svg_panel(report, x0, low, high):
+    """Everything of one kernel, x0 being where its axis begins."""
+    out = []
+    bottom = TOP + HEIGHT
+
+    def x(queues):
+        return x0 + WIDTH * math.log(queues) / math.log(QUEUES[-1])
+
+    def y(cost):
+        return bottom - HEIGHT * math.log(cost / low) / math.log(high / low)
+
+    out.append(f'<rect x="{x0}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" '
+               'fill="none" stroke="#888"/>')
+    out.append(svg_text(x0 + WIDTH / 2, TOP - 14, f"Linux {report['kernel']}",
+                        'text-anchor="middle" font-weight="bold"'))
+    out.append(svg_text(x0 + WIDTH / 2, bottom + 38, "queues",
+                        'text-anchor="middle"'))
+    for n in QUEUES:
+        out.append(f'<line x1="{x(n):.1f}" y1="{TOP}" x2="{x(n):.1f}" '
+                   f'y2="{bottom}" stroke="#eee"/>')
+        out.append(svg_text(x(n), bottom + 18, f"{n:,}",
+                            'text-anchor="middle"'))
+    for decade in range(0, 9):
+        for digit in (1, 2, 5):
+            cost = digit * 10 ** decade
+            if not low <= cost <= high:
+                continue
+            out.append(f'<line x1="{x0}" y1="{y(cost):.1f}" '
+                       f'x2="{x0 + WIDTH}" y2="{y(cost):.1f}" '
+                       'stroke="#eee"/>')
+            out.append(svg_text(x0 - 6, y(cost) + 4, f"{cost:,}",
+                                'text-anchor="end"'))
+    for path, colour in zip(PATHS, COLOURS):
+        points = [(x(n), y(report["queues"][path][str(n)])) for n in QUEUES
+                  if report["queues"][path][str(n)]]
+        line = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
+        out.append(f'<polyline points="{line}" fill="none" '
+                   f'stroke="{colour}" stroke-width="2"/>')
+        out += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>'
+                for px, py in points]
+    return out
+
+
+def svg(reports):
+    costs = [cost for report in reports
+             for path in report["queues"].values()
+             for cost in path.values() if cost]
+    low, high = min(costs) / 1.2, max(costs) * 1.2
+    step = WIDTH + LEFT + 24
+    width = step * len(reports) + LEGEND
+    height = TOP + HEIGHT + 60
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
+           f'height="{height}" font-family="sans-serif" font-size="12">',
+           f'<rect width="{width}" height="{height}" fill="white"/>',
+           svg_text(LEFT, 16, "Instructions per ring above the floor, one "
+                    "ring at a time, consumer awake", 'font-size="14"')]
+    for i, report in enumerate(reports):
+        out += svg_panel(report, LEFT + i * step, low, high)
+    for i, (path, colour) in enumerate(zip(PATHS, COLOURS)):
+        at = TOP + 12 + 20 * i
+        left = step * len(reports) + 10
+        out.append(f'<line x1="{left}" y1="{at}" x2="{left + 20}" y2="{at}" '
+                   f'stroke="{colour}" stroke-width="2"/>')
+        out.append(svg_text(left + 26, at + 4, path))
+    return "\n".join(out + ["</svg>", ""])
+
+
+def main():
+    json_name, svg_name, *names = sys.argv[1:]
+    all_results = [Results(name) for name in names]
+    reports = [results.report() for results in all_results]
+    for results, report in zip(all_results, reports):
+        print_tables(results, report)
+        print_ratios(report)
+    Path(json_name).write_text(json.dumps(reports, indent=2) + "\n")
+    Path(svg_name).write_text(svg(reports))
+    print(f"written: {json_name} {svg_name}")
+
+
+if __name__ == "__main__":
+    main()
