@@ -3,8 +3,11 @@
 #
 #   make                  build doorbell.ko for the running kernel, or KDIR=...
 #   make install          install it, its udev rule and its header
+#   make lib              build libdoorbell; make install-lib installs it
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
 #   make check            the tests, in micro-VMs; ends with N passed, N failed
+#   make litmus           the memory-model proofs (part of make check)
+#   make bench            instructions per ring, against ioeventfd and exits
 #   make lint             checkpatch, sparse, W=1, kernel-doc
 #   make clean
 #
@@ -22,6 +25,13 @@ USER := $(BUILD)/user
 
 modules:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
+
+lib:
+	$(MAKE) -C tools/lib/doorbell OUTPUT=$(CURDIR)/$(BUILD)/lib
+
+install-lib: lib
+	$(MAKE) -C tools/lib/doorbell OUTPUT=$(CURDIR)/$(BUILD)/lib \
+		DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) install
 
 install: modules
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
@@ -41,11 +51,16 @@ VMM_DIR := tools/vmm
 VMM_OUT := $(USER)
 include $(VMM_DIR)/vmm.mk
 
+LIB := $(USER)/libdoorbell.a
+
+$(LIB): $(wildcard tools/lib/doorbell/*.[ch]) include/uapi/linux/doorbell.h
+	$(MAKE) -s -C tools/lib/doorbell OUTPUT=$(CURDIR)/$(USER)
+
 $(USER)/demo-vmm: tools/demo/vmm.c
 $(USER)/demo-consumer: tools/demo/consumer.c
-$(USER)/demo-%: tools/demo/demo.h $(VMM_OBJ) $(VMM_HDRS) include/uapi/linux/doorbell.h
-	$(CC) $(CFLAGS_USER) $(VMM_CPPFLAGS) -static -pthread -o $@ \
-		$(filter %.c,$^) $(VMM_OBJ)
+$(USER)/demo-%: tools/demo/demo.h $(VMM_OBJ) $(VMM_HDRS) $(LIB)
+	$(CC) $(CFLAGS_USER) $(VMM_CPPFLAGS) -Itools/lib/doorbell -static \
+		-pthread -o $@ $(filter %.c,$^) $(VMM_OBJ) $(LIB)
 
 DEMO := $(USER)/demo-vmm $(USER)/demo-consumer
 DEMO_LIVE := $(shell [ -t 1 ] && echo live)
@@ -77,7 +92,13 @@ check: setup
 	@$(MAKE) -s selftests $(DEMO)
 	@tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
+litmus: setup
+	@tools/test/litmus.sh
+
+bench: setup
+	@tools/bench/bench.sh
+
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: modules install clean setup demo selftests check lint
+.PHONY: modules lib install install-lib clean setup demo selftests check litmus bench lint

@@ -91,14 +91,22 @@ run_kernel() {
 
 rm -rf "$out"
 mkdir -p "$out"
-# The kernels that take longest are named first.
-for kernel; do
+# Two at a time, whatever it is.
+room() {
 	while [ "$(jobs -rp | wc -l)" -ge 2 ]; do
 		wait -n
 	done
+}
+
+# The kernels that take longest are named first.
+for kernel; do
+	room
 	run_kernel "$kernel" &
 done
-run_here runner "$top/tools/test/runner.sh"
+room
+run_here litmus "$top/tools/test/litmus.sh" &
+room
+run_here runner "$top/tools/test/runner.sh" &
 wait
 
 exec "$top/tools/test/tap.py" "$out"/*.tap

@@ -34,7 +34,7 @@ checkpatch --ignore STRCPY,VOLATILE,PREFER_DEFINED_ATTRIBUTE_MACRO,AVOID_EXTERNS
 
 "$source/scripts/kernel-doc" -none -Werror \
 	drivers/virt/doorbell/*.[ch] include/uapi/linux/doorbell.h \
-	tools/vmm/*.h || fail "kernel-doc"
+	tools/vmm/*.h tools/lib/doorbell/*.h || fail "kernel-doc"
 
 build=build/lint
 mkdir -p $build

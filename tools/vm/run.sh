@@ -155,7 +155,7 @@ timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" -smp "$cpus,sockets=$cpus
 	-chardev "file,id=verdict,path=$tmp/verdict" \
 	-device isa-serial,index=2,chardev=verdict \
 	-kernel "$dir/vmlinuz" -initrd "$tmp/initramfs" \
-	-append "console=ttyS0 loglevel=7 printk.devkmsg=on tsc=reliable panic=-1 oops=panic panic_on_warn=0${khz:+ tsc_early_khz=$khz} $append" \
+	-append "console=ttyS0 loglevel=7 printk.devkmsg=on tsc=reliable no_timer_check panic=-1 oops=panic panic_on_warn=0${khz:+ tsc_early_khz=$khz} $append" \
 	"${extra[@]}" </dev/null >"$tmp/qemu" 2>&1 &
 qemu=$!
 rc=0
