@@ -123,7 +123,7 @@ static void queue_coalescing(struct kunit *test)
 	for (max = 1; max <= 5; max++) {
 		for (i = 0; i < ARRAY_SIZE(rings); i++)
 			ring(q, rings[i].index, rings[i].value,
-					    rings[i].width);
+			     rings[i].width);
 		expect_events(test, q, max, want, ARRAY_SIZE(want));
 	}
 }
@@ -323,7 +323,7 @@ static void queue_wake(struct kunit *test)
 	doorbell_queue_arm(q);
 	KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(q));
 	KUNIT_EXPECT_TRUE(test, ring(q, doorbell_queue_bad(q),
-						    4, 0));
+				     4, 0));
 	KUNIT_EXPECT_FALSE(test, ring(q, 1, 4, 4));
 }
 
@@ -664,7 +664,7 @@ static void queue_hostile(struct kunit *test)
 				} else {
 					for (k = 0; k < 2 * q->nr_slots; k++)
 						ring(q,
-								    k % q->nr_slots,
+						     k % q->nr_slots,
 								    k, 4);
 				}
 			}
@@ -808,7 +808,7 @@ static void ordered_depths(struct kunit *test)
 						put != got);
 				KUNIT_ASSERT_EQ(test, put != got,
 						take(q, &event, 1,
-								    &wake));
+						     &wake));
 				if (put == got)
 					break;
 				expect_event(test, &event, &want);
@@ -880,7 +880,7 @@ static void ordered_hostile(struct kunit *test)
 		doorbell_queue_writable(q);
 		doorbell_queue_count(q, &counters);
 		KUNIT_ASSERT_LE(test, take(q, events, 1 + i % 8,
-							  &wake), 1 + i % 8);
+					   &wake), 1 + i % 8);
 	}
 	/* and it works again once the control block is sane */
 	q->control->head = atomic64_read(&q->tail);

@@ -229,7 +229,7 @@ static void batch1(const struct path *path, unsigned int queues)
 /* All paths that share what @path attaches, one after the other. */
 static void over_queues(const struct path *path, unsigned int queues)
 {
-	const struct path *end = paths + nr_paths;
+	const struct path *end = paths + BENCH_PATHS;
 	struct bench b;
 	unsigned int i;
 
@@ -266,9 +266,9 @@ int main(void)
 	if (setrlimit(RLIMIT_NOFILE, &limit))
 		die("setrlimit");
 
-	for (i = 0; i < nr_paths; i++)
+	for (i = 0; i < BENCH_PATHS; i++)
 		in_child(batch64, &paths[i], BENCH_BATCH);
-	for (i = 0; i < nr_paths; i++)
+	for (i = 0; i < BENCH_PATHS; i++)
 		in_child(batch1, &paths[i], BENCH_BATCH);
 
 	repeat(costs_setup, "ioeventfd_epoll", setups);
@@ -277,7 +277,7 @@ int main(void)
 	repeat(costs_memory_many, "doorbell_mmap", memory);
 
 	for (j = 0; sweep[j]; j++)
-		for (i = 0; i < nr_paths; i++)
+		for (i = 0; i < BENCH_PATHS; i++)
 			if ((!i || paths[i].attach != paths[i - 1].attach) &&
 			    sweep[j] <= paths[i].max_queues)
 				in_child(over_queues, &paths[i], sweep[j]);

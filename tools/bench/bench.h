@@ -87,8 +87,8 @@ struct bench {
 	__u32 coalesced_max;
 };
 
-extern const struct path paths[];
-extern const unsigned int nr_paths;
+#define BENCH_PATHS	10
+extern const struct path paths[BENCH_PATHS];
 
 const struct path *path_find(const char *name);
 

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The paths, each written as its best user would write it. What sleeps, sleeps
- * in an edge-triggered epoll, which asks every source once per wake-up; level-
+ * The paths, each written as its best user would write it. What sleeps in epoll
+ * is edge-triggered, so that epoll asks a source once per wake-up; level-
  * triggered it would ask twice.
+ *
+ * Beside those that are to be compared there are ioeventfd_edge, which saves the
+ * read() of the eventfds, and doorbell_block, which sleeps in read() instead of
+ * epoll, as ioeventfd_uring sleeps in io_uring_enter().
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -380,6 +384,30 @@ static void read_take(struct bench *b, bool wait)
 	} while (size == sizeof(events));
 }
 
+/* With nothing but this to wait for, read() itself is good to sleep in. */
+static void block_attach(struct bench *b)
+{
+	doorbell_region(b, DOORBELL_OPEN_READ, 0, 0);
+}
+
+static void block_listen(struct bench *b)
+{
+	(void)b;
+}
+
+static void block_take(struct bench *b, bool wait)
+{
+	struct doorbell_event events[EVENTS];
+	unsigned int i;
+	size_t size;
+
+	/* called without @wait only when there is something */
+	(void)wait;
+	size = read_some(doorbell_fd(b->db), events, sizeof(events));
+	for (i = 0; i < size / sizeof(*events); i++)
+		hear(b, events[i].queue, events[i].count);
+}
+
 static void mmap_take(struct bench *b, bool wait)
 {
 	struct doorbell_event events[EVENTS];
@@ -398,7 +426,7 @@ static void mmap_take(struct bench *b, bool wait)
 }
 
 /* Neighbours with the same attach function share what it sets up. */
-const struct path paths[] = {
+const struct path paths[BENCH_PATHS] = {
 	{
 		.name = "floor",
 		.attach = floor_attach,
@@ -447,6 +475,12 @@ const struct path paths[] = {
 		.take = read_take,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	}, {
+		.name = "doorbell_block",
+		.attach = block_attach,
+		.listen = block_listen,
+		.take = block_take,
+		.max_queues = DOORBELL_QUEUES_MAX,
+	}, {
 		.name = "doorbell_mmap",
 		.attach = mmap_attach,
 		.listen = doorbell_listen,
@@ -461,13 +495,11 @@ const struct path paths[] = {
 	},
 };
 
-const unsigned int nr_paths = sizeof(paths) / sizeof(paths[0]);
-
 const struct path *path_find(const char *name)
 {
 	unsigned int i;
 
-	for (i = 0; i < nr_paths; i++)
+	for (i = 0; i < BENCH_PATHS; i++)
 		if (!strcmp(paths[i].name, name))
 			return &paths[i];
 	die(name);
