@@ -663,9 +663,7 @@ static void queue_hostile(struct kunit *test)
 					hostile_take(test, q, events, max);
 				} else {
 					for (k = 0; k < 2 * q->nr_slots; k++)
-						ring(q,
-						     k % q->nr_slots,
-								    k, 4);
+						ring(q, k % q->nr_slots, k, 4);
 				}
 			}
 			/* without new garbage, it may not yield events for ever */
