@@ -694,6 +694,46 @@ TEST_F_TIMEOUT(bus, limit_of_devices, TEST_SECONDS)
 	ASSERT_EQ(-ENOSPC, zone(s, variant->flags, base - 8, 4, true));
 }
 
+/* KVM's own devices have places that nobody else can have. */
+TEST(interrupt_controllers)
+{
+	static const struct {
+		__u64 base;
+		__u32 flags;
+		int ret;
+	} tries[] = {
+		{ 0xfec00000, 0, -EEXIST },	/* I/O APIC */
+		{ 0xfec00080, 0, -EEXIST },
+		{ 0xfebffff8, 0, 0 },
+		{ 0xfec00100, 0, 0 },
+		{ 0x20, PIO, -EEXIST },		/* interrupt controllers */
+		{ 0xa0, PIO, -EEXIST },
+		{ 0x4d0, PIO, -EEXIST },
+		{ 0x40, PIO, -EEXIST },		/* timer */
+		{ 0x60, PIO, -EEXIST },		/* its speaker, at 0x61 */
+		{ 0x18, PIO, 0 },
+		{ 0x28, PIO, 0 },
+	};
+	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	int fd = db_open(O_NONBLOCK);
+	unsigned int i;
+
+	ASSERT_LE(0, vm);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ioctl(vm, KVM_CREATE_IRQCHIP, 0));
+	ASSERT_EQ(0, ioctl(vm, KVM_CREATE_PIT2, &pit));
+	for (i = 0; i < ARRAY_SIZE(tries); i++) {
+		ASSERT_EQ(tries[i].ret, attach(fd, vm, tries[i].base, 8, 8,
+					       tries[i].flags)) {
+			TH_LOG("%#llx", tries[i].base);
+		}
+		if (!tries[i].ret)
+			ASSERT_EQ(0, db_detach(fd));
+	}
+}
+
 /* Large regions: nothing is truncated or wraps (promise 1) */
 FIXTURE(large) {
 	struct setup s;

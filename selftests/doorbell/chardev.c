@@ -1146,7 +1146,7 @@ static int put(const char *dir, const char *file, const char *text)
 	return ret < 0 ? -1 : 0;
 }
 
-static long current(const char *dir)
+static long charged(const char *dir)
 {
 	char path[128], text[32];
 	ssize_t len;
@@ -1188,7 +1188,7 @@ FIXTURE_TEARDOWN(memory)
 }
 
 /* the largest region costs the caller at most 48 bytes per queue */
-TEST_F_TIMEOUT(memory, charged, 120)
+TEST_F_TIMEOUT(memory, per_queue, 120)
 {
 	const long slack = 64 * 4096;	/* charged ahead, or given back late */
 	long before, attached, rung, closed;
@@ -1200,10 +1200,10 @@ TEST_F_TIMEOUT(memory, charged, 120)
 		fd = db_open(O_NONBLOCK);
 		ASSERT_LE(0, fd);
 		memset(rings, 0, sizeof(rings));
-		before = current(self->path);
+		before = charged(self->path);
 		ASSERT_LT(0, before);
 		ASSERT_EQ(0, db_attach(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX));
-		attached = current(self->path);
+		attached = charged(self->path);
 		/* every queue, and bad addresses, many times: no more memory */
 		for (i = 0; i <= DOORBELL_QUEUES_MAX; i++)
 			rings[i].addr = 4 * i;
@@ -1212,9 +1212,9 @@ TEST_F_TIMEOUT(memory, charged, 120)
 			rings[i].addr = 4 * (DOORBELL_QUEUES_MAX + i);
 		ASSERT_EQ(sizeof(rings), write(fd, rings, sizeof(rings)));
 		ASSERT_EQ(sizeof(rings), write(fd, rings, sizeof(rings)));
-		rung = current(self->path);
+		rung = charged(self->path);
 		close(fd);
-		closed = current(self->path);
+		closed = charged(self->path);
 	}
 	TH_LOG("%ld bytes, %.1f per queue", attached - before,
 	       (double)(attached - before) / DOORBELL_QUEUES_MAX);
@@ -1233,7 +1233,7 @@ TEST_F_TIMEOUT(memory, attach_again, 120)
 	ASSERT_LE(0, fd);
 	for (i = 0; i < 220; i++) {
 		if (i == 20)
-			before = current(self->path);
+			before = charged(self->path);
 		ASSERT_EQ(0, db_attach(fd, -1, 0, 4 * 1024));
 		ASSERT_EQ(0, db_ring(fd, 0, 1));
 		if (i % 2) {
@@ -1245,7 +1245,7 @@ TEST_F_TIMEOUT(memory, attach_again, 120)
 		}
 	}
 	/* 200 regions of 36 KiB */
-	EXPECT_GE(1L << 20, current(self->path) - before);
+	EXPECT_GE(1L << 20, charged(self->path) - before);
 	close(fd);
 }
 
@@ -1270,7 +1270,7 @@ TEST_F_TIMEOUT(memory, no_room, 120)
 		if (put(self->path, "cgroup.procs", "0"))
 			_exit(0);
 		snprintf(limit, sizeof(limit), "%ld",
-			 current(self->path) + (1L << 20));
+			 charged(self->path) + (1L << 20));
 		if (put(self->path, "memory.max", limit))
 			_exit(0);
 		ret = db_attach(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX);

@@ -5,7 +5,6 @@
  *
  * A detach without memory pins the module for good: run this program last.
  */
-#include <dirent.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -46,11 +45,6 @@ static unsigned long long number_in(const char *path, const char *key, int base)
 	return n;
 }
 
-static int module_refs(void)
-{
-	return number_in("/sys/module/doorbell/refcnt", "", 10);
-}
-
 FIXTURE(fault) {
 	struct vmm *vmm;
 	int fd;
@@ -61,16 +55,13 @@ FIXTURE_SETUP(fault)
 {
 	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	if (self->nth < 0)
-		SKIP(return, "no /proc/thread-self/fail-nth: kernel without CONFIG_FAULT_INJECTION");
+		SKIP(return, "no fail-nth in /proc: no CONFIG_FAULT_INJECTION");
 	/* allocations that may sleep, too: all of ours do */
 	if (write_file(DEBUGFS "failslab/ignore-gfp-wait", "N"))
-		SKIP(return, "no failslab in debugfs: kernel without CONFIG_FAILSLAB");
+		SKIP(return, "no failslab in debugfs: no CONFIG_FAILSLAB");
 	write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N");
 	write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
 	write_file(DEBUGFS "fail_page_alloc/min-order", "0");
-	write_file(DEBUGFS "failslab/verbose", "0");
-	write_file(DEBUGFS "fail_page_alloc/verbose", "0");
-	write_file(DEBUGFS "fail_usercopy/verbose", "0");
 
 	self->fd = db_open(O_NONBLOCK);
 	ASSERT_LE(0, self->fd);
@@ -202,7 +193,7 @@ static void check_free(struct __test_metadata *_metadata, struct vmm *vmm,
 	check_ring(_metadata, vmm, fd, false);
 }
 
-/* Detach cannot fail. */
+/* Detach cannot fail, whichever allocation does on the way. */
 static void detach_without_memory(struct __test_metadata *_metadata,
 				  struct vmm *vmm, int *fd, int nth, bool by_close)
 {
@@ -223,10 +214,8 @@ static void detach_without_memory(struct __test_metadata *_metadata,
 				*fd = db_open(O_NONBLOCK);
 			ASSERT_LE(0, *fd);
 			ASSERT_EQ(0, poll_now(*fd));
-			if (!failed) {
-				TH_LOG("way %u: %u allocations", way, n - 1);
+			if (!failed)
 				break;
-			}
 			pinned += module_refs() > refs;
 			check_free(_metadata, vmm, *fd, way);
 		}
@@ -243,21 +232,6 @@ TEST_F_TIMEOUT(fault, detach, TEST_SECONDS)
 TEST_F_TIMEOUT(fault, close, TEST_SECONDS)
 {
 	detach_without_memory(_metadata, self->vmm, &self->fd, self->nth, true);
-}
-
-/* VMs of a process that still exist, as KVM tells */
-static int vms_alive(pid_t pid)
-{
-	DIR *dir = opendir(DEBUGFS "kvm");
-	struct dirent *e;
-	int n = 0;
-
-	if (!dir)
-		return -1;
-	while ((e = readdir(dir)))
-		n += atoi(e->d_name) == pid && strchr(e->d_name, '-');
-	closedir(dir);
-	return n;
 }
 
 /* A VMM that attaches its VM to a consumer that stays here. */
@@ -288,7 +262,7 @@ TEST_F_TIMEOUT(fault, end_of_process, TEST_SECONDS)
 	size = number_in("/proc/modules", "doorbell ", 10);
 	snprintf(text, sizeof(text), "%#llx", start + size);
 	if (!start || !size || write_file(DEBUGFS "failslab/require-end", text))
-		SKIP(return, "cannot aim at the module: kernel without CONFIG_FAULT_INJECTION_STACKTRACE_FILTER");
+		SKIP(return, "no CONFIG_FAULT_INJECTION_STACKTRACE_FILTER, or not a module");
 	snprintf(text, sizeof(text), "%#llx", start);
 	ASSERT_EQ(0, write_file(DEBUGFS "failslab/require-start", text));
 

@@ -302,7 +302,7 @@ TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
 	struct reader *readers;
 	unsigned int i, v, q, left, lives = 0;
 	struct doorbell_info info;
-	__u64 deadline, sum, last, want, ends = 0;
+	__u64 deadline, seen = 0, sum, last, want, ends = 0;
 	pid_t pid = -1;
 
 	readers = mmap(NULL, sizeof(*readers) * 3, PROT_READ | PROT_WRITE,
@@ -341,13 +341,16 @@ TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
 	deadline = db_now_ms() + DB_PATIENCE_MS;
 	for (;;) {
 		bool done = vcpus_done(self->vmm);
+		__u64 now = read_total(readers, var->readers);
 
 		sum = VCPUS * RINGS + self->written;
-		if (done && read_total(readers, var->readers) == sum)
+		if (done && now == sum)
 			break;
+		if (now != seen)
+			deadline = db_now_ms() + DB_PATIENCE_MS;
+		seen = now;
 		ASSERT_LT(db_now_ms(), deadline) {
-			TH_LOG("read %llu of %llu rings",
-			       read_total(readers, var->readers), sum);
+			TH_LOG("read %llu of %llu rings", seen, sum);
 		}
 		for (i = 0; !done && i < ARRAY_SIZE(rings); i++) {
 			if (i % 2) {

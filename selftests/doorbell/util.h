@@ -181,7 +181,7 @@ static inline int db_snapshot(int fd, struct db_snapshot *snap)
 	ours = strstr(text, "doorbell-");
 	if (!ours || strlen(ours) >= sizeof(snap->fdinfo))
 		return -1;
-	strcpy(snap->fdinfo, ours);
+	memcpy(snap->fdinfo, ours, strlen(ours) + 1);
 	snap->bits = db_poll(fd, POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM |
 			     POLLPRI | POLLRDHUP, 0);
 	return 0;

@@ -7,6 +7,7 @@
 #ifndef _DOORBELL_SELFTEST_VMUTIL_H
 #define _DOORBELL_SELFTEST_VMUTIL_H
 
+#include <dirent.h>
 #include <poll.h>
 #include <sys/mman.h>
 
@@ -20,7 +21,7 @@
 #include "vmm.h"
 
 /* Bounds of a failure, never a measure of speed: machines may be emulated. */
-#define TEST_SECONDS	100
+#define TEST_SECONDS	240
 
 #define BOOK_QUEUES	128
 
@@ -71,6 +72,37 @@ static inline int read_now(int fd, struct doorbell_event *events, size_t max)
 		return 0;
 	n = db_read(fd, events, max);
 	return n < 0 ? -errno : n;
+}
+
+/* The kernel's own view of it */
+
+/* Who has the module in use, or -1 if it is not a module. */
+static inline int module_refs(void)
+{
+	char text[16] = {};
+	int fd = open("/sys/module/doorbell/refcnt", O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -1;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	return n > 0 ? atoi(text) : -1;
+}
+
+/* VMs of a process that KVM has not freed yet, or -1 if there is no debugfs. */
+static inline int vms_alive(pid_t pid)
+{
+	DIR *dir = opendir("/sys/kernel/debug/kvm");
+	struct dirent *e;
+	int n = 0;
+
+	if (!dir)
+		return -1;
+	while ((e = readdir(dir)))
+		n += atoi(e->d_name) == pid && strchr(e->d_name, '-');
+	closedir(dir);
+	return n;
 }
 
 /**

@@ -449,8 +449,7 @@ WAY(epoll_edge_single, SYS_epoll_wait, 2, O_NONBLOCK, 0);
 WAY(epoll_exclusive, SYS_epoll_wait, 3, O_NONBLOCK, 0);
 WAY(epoll_exclusive_edge, SYS_epoll_wait, 3, O_NONBLOCK, 0);
 WAY(epoll_oneshot, SYS_epoll_wait, 2, O_NONBLOCK, 0);
-WAY(epoll_oneshot_shared, SYS_epoll_wait, 3, O_NONBLOCK,
-    EPOLLIN | EPOLLONESHOT);
+WAY(epoll_oneshot_shared, SYS_epoll_wait, 3, O_NONBLOCK, EPOLLIN | EPOLLONESHOT);
 WAY(sigio, SYS_rt_sigtimedwait, 1, O_NONBLOCK, 0);
 WAY(sigio_short, SYS_rt_sigtimedwait, 1, O_NONBLOCK, 0);
 WAY(uring_read_one, SYS_io_uring_enter, 2, 0, 0);
