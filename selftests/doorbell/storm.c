@@ -303,6 +303,7 @@ TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
 	unsigned int i, v, q, left, lives = 0;
 	struct doorbell_info info;
 	__u64 deadline, seen = 0, sum, last, want, ends = 0;
+	struct doorbell_event extra;
 	pid_t pid = -1;
 
 	readers = mmap(NULL, sizeof(*readers) * 3, PROT_READ | PROT_WRITE,
@@ -433,6 +434,9 @@ TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
 	ASSERT_EQ(self->bad, sum);
 	ASSERT_EQ(self->written, want);
 
+	/* a reader that had enough when it was told to leave did not read it */
+	while (read_now(self->fd, &extra, 1) == 1)
+		ASSERT_EQ(END_QUEUE, extra.queue);
 	/* nothing more to come, nothing that the VMM saw, and INFO agrees */
 	ASSERT_EQ(POLLOUT, poll_now(self->fd));
 	ASSERT_EQ(0, vmm_exits(self->vmm));
