@@ -184,6 +184,9 @@ static int take_events(struct stress *s, struct doorbell_event *events,
 		if (slot >= SLOTS || !events[i].count || events[i].width != 8)
 			return -1;
 		WRITE_ONCE(s->taken[slot], s->taken[slot] + events[i].count);
+		/* more than anybody rings: do not count to the end of it */
+		if (s->taken[slot] > U16_MAX)
+			return -1;
 		s->last[slot] = events[i].value;
 		/* at least as new as the rings that were counted */
 		if (!is_shared(slot) && s->last[slot] < s->taken[slot])

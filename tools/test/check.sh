@@ -72,8 +72,9 @@ run_kernel() {
 		for prog in user/demo-vmm user/demo-consumer; do
 			args+=(-f "$top/build/$prog:/tests/${prog#user/}")
 		done
+		# from 7.x on KUnit only runs suites if it is told to
 		"$top/tools/vm/run.sh" -k "$kernel" -t $limit \
-			-l "$out/$kernel.log" "${args[@]}" \
+			-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
 			-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
 			-f "$top/tools/test/demo:/tests/demo" \
 			-f "$top/tools/test/guest.sh:/guest.sh" \

@@ -15,6 +15,9 @@ if [ -e /tests/doorbell_kunit.ko ]; then
 	ret=$?
 	for suite in /sys/kernel/debug/kunit/doorbell*/results; do
 		cat "$suite" || ret=1
+		# a suite that was loaded but did not run says ok as well
+		grep -q '^# Totals: ' "$suite" || ret=1
+		! grep -q '^ *not ok' "$suite" || ret=1
 	done
 	rmmod doorbell_kunit || ret=1
 	end kunit $ret

@@ -11,7 +11,8 @@
  * struct doorbell_event: which queue, how many rings, the last value written.
  *
  * Guest reads of the region, and accesses that are not wholly inside of it,
- * reach the VMM as if nothing were attached.
+ * reach the VMM as if nothing were attached. (KVM makes two accesses of one that
+ * crosses a page; each is taken on its own.)
  *
  * Promises, whatever the timing:
  *
