@@ -159,6 +159,13 @@ static void geometry_strides(struct kunit *test)
 		region_check(test, 0, large[i], large[i], false, 0);
 }
 
+/* The queue of an address, or -1 for an address outside. */
+static int queue_at(const struct doorbell_geometry *geo, u64 addr)
+{
+	return doorbell_geometry_contains(geo, addr) ?
+	       doorbell_geometry_queue(geo, addr, 0) : -1;
+}
+
 /* The seed's addresses, and others: -1 is nobody's. */
 static void geometry_addresses(struct kunit *test)
 {
@@ -209,8 +216,7 @@ static void geometry_addresses(struct kunit *test)
 						       cases[i].stride, 0,
 						       false));
 		KUNIT_EXPECT_EQ_MSG(test, cases[i].queue,
-				    doorbell_geometry_queue(&geo,
-							    cases[i].addr, 0),
+				    queue_at(&geo, cases[i].addr),
 				    "base %#llx addr %#llx", cases[i].base,
 				    cases[i].addr);
 	}
@@ -262,7 +268,7 @@ static void geometry_sweep(struct kunit *test)
 						       0, false);
 				for (addr = base - 9; addr != base + len + 9; addr++)
 					KUNIT_ASSERT_EQ_MSG(test,
-							    doorbell_geometry_queue(&geo, addr, 0),
+							    queue_at(&geo, addr),
 							    slow_queue(base, queues, bytes, addr),
 							    "base %llu len %llu stride %u addr %llu",
 							    base, len, stride, addr);

@@ -35,6 +35,8 @@ static void *kvm_test_kmalloc(size_t size, gfp_t gfp)
 #include "../drivers/virt/doorbell/kvm.c"
 #undef kmalloc
 
+#include "ring.h"
+
 #define OTHERS		1100
 #define CALLS		16
 
@@ -92,13 +94,18 @@ struct fixture {
  * struct attached - one region, as the character device would have it
  * @region: what kvm.c sees
  * @vm: its registration
+ * @wakes: how often its consumer was woken
  * @f: the test's state
  */
 struct attached {
 	struct doorbell_region region;
 	struct doorbell_vm vm;
+	int wakes;
 	struct fixture *f;
 };
+
+KUNIT_DEFINE_ACTION_WRAPPER(destroy_queue, doorbell_queue_destroy,
+			    struct doorbell_queue *);
 
 static void log_call(struct fixture *f, const void *dev, u64 addr, u64 value,
 		     int width)
@@ -122,6 +129,13 @@ bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,
 		return false;
 	log_call(a->f, &a->vm.dev, addr, value, width);
 	return true;
+}
+
+void doorbell_region_wake(struct doorbell_region *region)
+{
+	struct attached *a = container_of(region, struct attached, region);
+
+	a->wakes++;
 }
 
 void doorbell_region_hangup(struct doorbell_region *region)
@@ -893,6 +907,80 @@ static void bus_handler(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, read, 0x5a5a);
 }
 
+/*
+ * What the handlers of both modes ring on their own, and what they leave to the
+ * one above: every access at and around a region, with the consumer asleep.
+ */
+static void bus_modes(struct kunit *test)
+{
+	static const u32 flags[] = { 0, DOORBELL_ATTACH_ORDERED };
+	const u64 value = 0x8887868584838281;
+	struct fixture *f = test->priv;
+	struct doorbell_event event;
+	int i, len, rung, ret;
+	bool wake = false;
+	u64 addr;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct attached *a = new_region(test, KVM_MMIO_BUS, 80, 12);
+		struct doorbell_queue *q = &a->region.queue;
+
+		a->region.flags = flags[i];
+		kvm_iodevice_init(&a->vm.dev, region_ops(&a->region));
+		KUNIT_ASSERT_EQ(test, 0,
+				doorbell_geometry_init(&a->region.geo, 80, 12,
+						       4, 0, false));
+		KUNIT_ASSERT_EQ(test, 0,
+				doorbell_queue_init(q, 3, flags[i] ? 2 : 0));
+		KUNIT_ASSERT_EQ(test, 0,
+				kunit_add_action_or_reset(test, destroy_queue,
+							  q));
+
+		for (addr = 70; addr < 100; addr++) {
+			for (len = 1; len <= 8; len++) {
+				bool within = addr >= 80 && addr < 92;
+				bool here = within && (len == 2 || len == 4);
+
+				doorbell_queue_arm(q);
+				f->nr_calls = 0;
+				a->wakes = 0;
+				ret = kvm_iodevice_write(f->vcpu, &a->vm.dev,
+							 addr, len, &value);
+				KUNIT_ASSERT_EQ(test, ret,
+						within ? 0 : -EOPNOTSUPP);
+				KUNIT_ASSERT_EQ(test, f->nr_calls,
+						within && !here);
+				KUNIT_ASSERT_EQ(test, a->wakes, here);
+				KUNIT_ASSERT_EQ(test, here,
+						take(q, &event, 1, &wake));
+				if (!here)
+					continue;
+				KUNIT_ASSERT_EQ(test, event.queue,
+						(addr - 80) / 4);
+				KUNIT_ASSERT_EQ(test, event.type,
+						DOORBELL_EVENT_QUEUE);
+				KUNIT_ASSERT_EQ(test, event.width, len);
+				KUNIT_ASSERT_EQ(test, event.count, 1);
+				KUNIT_ASSERT_EQ(test, event.value, len == 2 ?
+						0x8281 : 0x84838281);
+			}
+		}
+
+		/* coalescing has room for any number, ordered for two */
+		atomic64_set(&a->region.bounced, 0);
+		for (rung = 0; rung < 5; rung++) {
+			ret = kvm_iodevice_write(f->vcpu, &a->vm.dev, 84, 4,
+						 &value);
+			KUNIT_ASSERT_EQ(test, ret, flags[i] && rung >= 2 ?
+					-EOPNOTSUPP : 0);
+		}
+		KUNIT_ASSERT_EQ(test, atomic64_read(&a->region.bounced),
+				flags[i] ? 3 : 0);
+		KUNIT_ASSERT_EQ(test, 1, take(q, &event, 1, &wake));
+		KUNIT_ASSERT_EQ(test, event.count, flags[i] ? 1 : 5);
+	}
+}
+
 /* Through KVM: values, and no access of length 0 at either end. */
 static void bus_values(struct kunit *test)
 {
@@ -1063,6 +1151,7 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(bus_inert_place),
 	KUNIT_CASE(bus_huge),
 	KUNIT_CASE(bus_handler),
+	KUNIT_CASE(bus_modes),
 	KUNIT_CASE(bus_values),
 	KUNIT_CASE(bus_bystanders),
 	KUNIT_CASE(bus_no_value),

@@ -317,9 +317,11 @@ static void threads_hostile(struct kunit *test)
 
 	/* a sane one again: nothing pending, and then rings as ever */
 	for (i = 0; i < SLOTS; i++) {
-		r[0].rung[i] = atomic64_read(&s->q.slots[i].rings) >> 8;
-		control->seen[i] = r[0].rung[i];
-		s->taken[i] = control->seen[i];
+		u64 rings = atomic64_read(&s->q.slots[i].rings);
+
+		control->seen[i] = rings & ~(u64)U16_MAX;
+		r[0].rung[i] = rings >> DOORBELL_RINGS_SHIFT;
+		s->taken[i] = r[0].rung[i];
 	}
 	control->head = atomic64_read(&s->q.tail);
 	for (i = 0; i < SLOTS; i++)

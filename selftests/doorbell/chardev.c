@@ -27,7 +27,8 @@ _Static_assert(sizeof(struct doorbell_ring) == 16, "ring");
 _Static_assert(sizeof(struct doorbell_attach) == 40, "attach");
 _Static_assert(offsetof(struct doorbell_attach, base) == 8, "attach.base");
 _Static_assert(sizeof(struct doorbell_info) == 96, "info");
-_Static_assert(offsetof(struct doorbell_info, rings) == 40, "info.rings");
+_Static_assert(offsetof(struct doorbell_info, places) == 52, "info.places");
+_Static_assert(offsetof(struct doorbell_info, rings) == 56, "info.rings");
 _Static_assert(DOORBELL_ATTACH == 0xd800 && DOORBELL_DETACH == 0xd801 &&
 	       DOORBELL_INFO == 0xd802, "ioctl numbers");
 
@@ -495,7 +496,9 @@ TEST_F(stream, info)
 /* DOORBELL_INFO into a structure of the past, or of the future */
 TEST_F(stream, info_sizes)
 {
-	static const unsigned int sizes[] = { 8, 9, 12, 40, 95, 96, 97, 200, 8000 };
+	static const unsigned int sizes[] = {
+		8, 9, 12, 40, 55, 56, 57, 64, 95, 96, 97, 200, 4095, 4096,
+	};
 	static unsigned char buf[8064];
 	struct doorbell_info info;
 	unsigned int i, k, known;
@@ -913,7 +916,7 @@ TEST_F(refusal, detach)
 	STILL_WORKS();
 }
 
-/* EFAULT: the structure can be read or written only in part; EINVAL: its size */
+/* EFAULT: it can be read or written only in part; EINVAL, E2BIG: its size */
 TEST_F(refusal, info)
 {
 	struct doorbell_info info = { };
@@ -935,8 +938,10 @@ TEST_F(refusal, info)
 	edgy = edge(sizeof(info) + 8, PROT_READ | PROT_WRITE);
 	edgy->size = sizeof(info) + 9;
 	REFUSED(EFAULT, ioctl(self->fd, DOORBELL_INFO, edgy));
+	edgy->size = page + 1;
+	REFUSED(E2BIG, ioctl(self->fd, DOORBELL_INFO, edgy));
 	edgy->size = UINT_MAX;
-	REFUSED(EFAULT, ioctl(self->fd, DOORBELL_INFO, edgy));
+	REFUSED(E2BIG, ioctl(self->fd, DOORBELL_INFO, edgy));
 	/* cannot be written */
 	edgy = edge(page, PROT_READ | PROT_WRITE);
 	edgy->size = sizeof(info);

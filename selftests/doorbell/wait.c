@@ -818,6 +818,21 @@ TEST_F(one, nonblock)
 	EXPECT_TRUE(db_event_is(&event, 3, 1, 3));
 }
 
+/* SIGIO: also for who leaves unread what was there when it set O_ASYNC */
+TEST_F(one, sigio_with_events_left)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	int fd = self->race.fd;
+
+	ASSERT_EQ(0, sigaction(SIGIO, &action, NULL));
+	ASSERT_EQ(0, fcntl(fd, F_SETOWN, getpid()));
+	ASSERT_EQ(0, RING(&self->race, 1));
+	ASSERT_EQ(POLLIN, db_poll(fd, POLLIN, 0));
+	ASSERT_EQ(0, fcntl(fd, F_SETFL, O_ASYNC));
+	ASSERT_EQ(0, RING(&self->race, 2));
+	EXPECT_EQ(1, signals);
+}
+
 /* EPOLLOUT: who waits until a region can be rung is woken by attach */
 static int wait_pollout(struct waiter *waiter)
 {

@@ -22,11 +22,15 @@ static const struct kvm_io_device_ops floor_ops = {
 	.write = floor_write,
 };
 
-/* What kvm.c rings until floor_ops are in place. */
+/* What kvm.c calls until floor_ops are in place. */
 bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,
 			  u8 width)
 {
 	return true;
+}
+
+void doorbell_region_wake(struct doorbell_region *region)
+{
 }
 
 void doorbell_region_hangup(struct doorbell_region *region)
@@ -70,6 +74,8 @@ static long floor_ioctl(struct file *file, unsigned int cmd, unsigned long uarg)
 
 	region->geo.base = arg.base;
 	region->geo.len = arg.len;
+	/* not rung within kvm.c: there is no queue */
+	region->flags = DOORBELL_ATTACH_BY_VALUE;
 	vm = doorbell_vm_attach(region, arg.vm_fd);
 	if (IS_ERR(vm))
 		return PTR_ERR(vm);

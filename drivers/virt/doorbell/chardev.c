@@ -29,7 +29,7 @@
 #include "region.h"
 
 /* Events moved at a time, between queue and reader. */
-#define BATCH		32
+#define BATCH		64
 /* Most events in one read(), so that a busy guest cannot keep it from ending. */
 #define READ_MAX	65536
 /* Rings copied at a time from a writer. */
@@ -37,6 +37,7 @@
 
 #define ATTACH_SIZE_MIN	offsetofend(struct doorbell_attach, queues)
 #define INFO_SIZE_MIN	offsetofend(struct doorbell_info, state)
+#define INFO_SIZE_MAP	offsetofend(struct doorbell_info, places)
 
 #define ATTACH_FLAGS	(DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_ORDERED | \
 			 DOORBELL_ATTACH_BY_VALUE | DOORBELL_ATTACH_NO_VALUE)
@@ -101,6 +102,16 @@ static void wake(struct doorbell *db)
 	kill_fasync(&db->fasync, SIGIO, POLL_IN);
 }
 
+/**
+ * doorbell_region_wake() - wake whoever waits, for a ring
+ * @region: the region that was rung
+ */
+void doorbell_region_wake(struct doorbell_region *region)
+{
+	atomic64_inc(&region->wakeups);
+	wake(region->db);
+}
+
 /* Ring what @addr and @value name; false if there is no room. */
 static bool ring(struct doorbell_region *region, u64 addr, u64 value, u8 width)
 {
@@ -118,10 +129,10 @@ static bool ring(struct doorbell_region *region, u64 addr, u64 value, u8 width)
 	if (queue < 0)
 		queue = doorbell_queue_bad(&region->queue);
 
-	switch (doorbell_queue_ring(&region->queue, queue, type, value, width)) {
+	switch (doorbell_queue_ring(&region->queue, queue,
+				    doorbell_queue_tag(type, width), value)) {
 	case DOORBELL_RUNG_WAKE:
-		atomic64_inc(&region->wakeups);
-		wake(region->db);
+		doorbell_region_wake(region);
 		break;
 	case DOORBELL_FULL:
 		return false;
@@ -173,16 +184,19 @@ static bool region_gone(struct doorbell_region *region)
 /* Reading */
 
 /*
- * The state that decides whether to wait, as poll() flags; arms the wake-up
- * first, so whoever is on the wait queue and then finds nothing may sleep.
+ * The state that decides whether to wait, as poll() flags. If there is nothing to
+ * read it arms the wake-up and looks again, so whoever is on the wait queue and
+ * then finds nothing may sleep.
  */
 static __poll_t doorbell_state(struct doorbell *db)
 {
-	struct doorbell_region *region = region_get(db);
+	struct doorbell_region *region;
 	__poll_t state = 0;
 
+	rcu_read_lock();
+	region = rcu_dereference(db->region);
 	if (!region)
-		return 0;
+		goto out;
 
 	/* before the last look: what was rung before the end is found */
 	if (READ_ONCE(region->attached))
@@ -190,12 +204,23 @@ static __poll_t doorbell_state(struct doorbell *db)
 			doorbell_queue_writable(&region->queue) ?
 			EPOLLOUT | EPOLLWRNORM : 0;
 
-	doorbell_queue_arm(&region->queue);
-	if (doorbell_queue_readable(&region->queue))
-		state |= EPOLLIN | EPOLLRDNORM;
-
-	region_put(region);
+	if (!doorbell_queue_readable(&region->queue)) {
+		doorbell_queue_arm(&region->queue);
+		if (!doorbell_queue_readable(&region->queue))
+			goto out;
+	}
+	state |= EPOLLIN | EPOLLRDNORM;
+out:
+	rcu_read_unlock();
 	return state;
+}
+
+static size_t copy_events(const struct doorbell_event *events, size_t n,
+			  struct iov_iter *to)
+{
+	/* a size that is constant needs no look at the stack from usercopy */
+	return n == 1 ? copy_to_iter(events, sizeof(*events), to) :
+			copy_to_iter(events, n * sizeof(*events), to);
 }
 
 /* Read what there is: 0 if nothing, and *@end if nothing can come any more. */
@@ -205,7 +230,7 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 	bool armed = false, wake_others = false;
 	struct doorbell_event events[BATCH];
 	ssize_t done = 0, ret = 0;
-	unsigned int n, room;
+	size_t n, room;
 
 	*end = false;
 	if (!region)
@@ -213,12 +238,11 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 
 	/* before the last look: what was rung before the end is found */
 	*end = READ_ONCE(region->attached) && region_gone(region);
-	while ((room = iov_iter_count(to) / sizeof(*events))) {
-		n = doorbell_queue_peek(&region->queue, events,
-					min(room, BATCH), &wake_others);
+	while ((room = min(iov_iter_count(to) / sizeof(*events), BATCH))) {
+		n = doorbell_queue_peek(&region->queue, events, room,
+					&wake_others);
 		if (n) {
-			size_t copied = copy_to_iter(events, n * sizeof(*events),
-						     to);
+			size_t copied = copy_events(events, n, to);
 
 			/* whole events, and those that the reader got */
 			if (copied != n * sizeof(*events)) {
@@ -229,13 +253,16 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 			done += n * sizeof(*events);
 			if (n && doorbell_queue_pass(&region->queue, events, n))
 				wake_others = true;
-		} else if (!armed) {
-			/* edge-triggered waiters do not call poll() again */
-			doorbell_queue_arm(&region->queue);
-			armed = true;
-		} else {
+		} else if (armed) {
 			break;
 		}
+		if (n == room)
+			continue;
+		/* edge-triggered waiters do not call poll() again */
+		doorbell_queue_arm(&region->queue);
+		armed = true;
+		if (!doorbell_queue_readable(&region->queue))
+			break;
 	}
 	if (!armed)
 		doorbell_queue_arm(&region->queue);
@@ -372,9 +399,14 @@ static int doorbell_fasync(int fd, struct file *file, int on)
 {
 	struct doorbell *db = file->private_data;
 	int ret = fasync_helper(fd, file, on, &db->fasync);
+	struct doorbell_region *region;
 
 	/* who only waits for SIGIO never calls poll() */
-	doorbell_state(db);
+	rcu_read_lock();
+	region = rcu_dereference(db->region);
+	if (region)
+		doorbell_queue_arm(&region->queue);
+	rcu_read_unlock();
 	return ret;
 }
 
@@ -526,7 +558,9 @@ static int doorbell_detach(struct doorbell *db)
 
 /* Asking */
 
-static void fill_info(struct doorbell *db, struct doorbell_info *info)
+/* Counters only if they are wanted: there may be many to add up. */
+static void fill_info(struct doorbell *db, struct doorbell_info *info,
+		      bool counters_too)
 {
 	struct doorbell_region *region;
 	struct doorbell_counters counters;
@@ -545,16 +579,18 @@ static void fill_info(struct doorbell *db, struct doorbell_info *info)
 		info->flags = region->flags;
 		info->depth = region->queue.depth;
 		info->queues = region->geo.queues;
+		info->control_size = region->queue.control_size;
+		info->shared_size = region->queue.shared_size;
+		info->ring_offset = doorbell_queue_ring_offset(&region->queue);
+		info->places = 1U << region->queue.order;
+	}
+	if (region && counters_too) {
 		doorbell_queue_count(&region->queue, &counters);
 		info->rings = counters.rings;
 		info->bad_rings = counters.bad_rings;
 		info->pending = counters.pending;
 		info->wakeups = atomic64_read(&region->wakeups);
 		info->bounced = atomic64_read(&region->bounced);
-		info->control_size = region->queue.control_size;
-		info->shared_size = region->queue.shared_size;
-		info->ring_offset = doorbell_queue_ring_offset(&region->queue);
-		info->places = 1U << region->queue.order;
 	}
 	mutex_unlock(&db->attach_lock);
 }
@@ -567,10 +603,12 @@ static int doorbell_info(struct doorbell *db,
 
 	if (get_user(size, &uarg->size))
 		return -EFAULT;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
 	if (size < INFO_SIZE_MIN)
 		return -EINVAL;
 
-	fill_info(db, &info);
+	fill_info(db, &info, size > INFO_SIZE_MAP);
 	if (copy_to_user(uarg, &info, min_t(size_t, size, sizeof(info))))
 		return -EFAULT;
 	if (size > sizeof(info) &&
@@ -588,7 +626,7 @@ static void doorbell_show_fdinfo(struct seq_file *m, struct file *file)
 	};
 	struct doorbell_info info;
 
-	fill_info(file->private_data, &info);
+	fill_info(file->private_data, &info, true);
 	seq_printf(m, "doorbell-state:\t%s\n", states[info.state]);
 	if (!info.queues)
 		return;

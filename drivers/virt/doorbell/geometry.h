@@ -42,6 +42,19 @@ static inline bool doorbell_geometry_contains(const struct doorbell_geometry *ge
 }
 
 /**
+ * doorbell_geometry_at() - the queue that an address belongs to
+ * @geo: the region
+ * @addr: address written, which the region contains
+ *
+ * Return: its number, safe to index with even under speculation.
+ */
+static inline int doorbell_geometry_at(const struct doorbell_geometry *geo,
+				       u64 addr)
+{
+	return array_index_nospec(addr - geo->base, geo->len) >> geo->shift;
+}
+
+/**
  * doorbell_geometry_queue() - the queue that is rung
  * @geo: the region
  * @addr: address written, which the region contains
@@ -53,8 +66,10 @@ static inline bool doorbell_geometry_contains(const struct doorbell_geometry *ge
 static inline int doorbell_geometry_queue(const struct doorbell_geometry *geo,
 					  u64 addr, u64 value)
 {
-	u64 queue = geo->by_value ? (u16)value : (addr - geo->base) >> geo->shift;
+	u16 queue = value;
 
+	if (!geo->by_value)
+		return doorbell_geometry_at(geo, addr);
 	if (queue >= geo->queues)
 		return -1;
 	return array_index_nospec(queue, geo->queues);

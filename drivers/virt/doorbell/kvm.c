@@ -37,6 +37,7 @@
 
 #include "kvm.h"
 #include "region.h"
+#include "ring.h"
 
 /**
  * struct doorbell_vm - a region's registration with a VM
@@ -66,45 +67,27 @@ struct doorbell_vm {
 static const struct kvm_io_device_ops inert_ops = {};
 static struct kvm_io_device inert_dev = { .ops = &inert_ops };
 
-/* Called on the vCPU's thread, under kvm->srcu: no lock, no allocation. */
+/*
+ * What KVM calls is called on the vCPU's thread, under kvm->srcu: no lock, no
+ * allocation.
+ */
 static int doorbell_vm_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 			     gpa_t addr, int len, const void *val)
 {
 	struct doorbell_vm *vm = container_of(dev, struct doorbell_vm, dev);
 	struct doorbell_region *region = vm->region;
 	u64 value = 0;
-	int width = len;
+	int width = 0;
 
 	/* KVM_FAST_MMIO_BUS tells neither length nor value */
-	if (region->flags & DOORBELL_ATTACH_NO_VALUE) {
-		width = 0;
-		goto ring;
-	}
-
-	/* zero-extended by its place in memory: KVM's hosts are little-endian */
-	switch (len) {
-	case 4:
-		memcpy(&value, val, 4);
-		break;
-	case 2:
-		memcpy(&value, val, 2);
-		break;
-	case 8:
-		memcpy(&value, val, 8);
-		break;
-	case 1:
-	case 3:
-	case 5:
-	case 6:
-	case 7:
-		/* odd sizes are the parts of a write that crosses a page */
+	if (!(region->flags & DOORBELL_ATTACH_NO_VALUE)) {
+		if (len < 1 || len > sizeof(value))
+			return -EOPNOTSUPP;
+		/* zero-extended by its place: KVM's hosts are little-endian */
 		memcpy(&value, val, len);
-		break;
-	default:
-		return -EOPNOTSUPP;
+		width = len;
 	}
 
-ring:
 	if (doorbell_region_ring(region, addr, value, width))
 		return 0;
 	/* declined on the fast bus, a write comes again on the other one */
@@ -116,6 +99,77 @@ ring:
 static const struct kvm_io_device_ops doorbell_vm_ops = {
 	.write = doorbell_vm_write,
 };
+
+/*
+ * The same for what nearly all drivers do: the address names the queue, and the
+ * value has 4 or 2 bytes. All of it is inlined here.
+ */
+static __always_inline int write_at(struct kvm_vcpu *vcpu,
+				    struct kvm_io_device *dev, gpa_t addr,
+				    int len, const void *val, bool ordered)
+{
+	struct doorbell_vm *vm = container_of(dev, struct doorbell_vm, dev);
+	struct doorbell_region *region = vm->region;
+	enum doorbell_rung rung;
+	u32 queue, value;
+	u16 half, tag;
+
+	if (likely(len == sizeof(value))) {
+		memcpy(&value, val, sizeof(value));
+		tag = doorbell_queue_tag(DOORBELL_EVENT_QUEUE, sizeof(value));
+	} else if (len == sizeof(half)) {
+		memcpy(&half, val, sizeof(half));
+		value = half;
+		tag = doorbell_queue_tag(DOORBELL_EVENT_QUEUE, sizeof(half));
+	} else {
+		return doorbell_vm_write(vcpu, dev, addr, len, val);
+	}
+	if (!doorbell_geometry_contains(&region->geo, addr))
+		return -EOPNOTSUPP;
+
+	queue = doorbell_geometry_at(&region->geo, addr);
+	if (ordered)
+		rung = doorbell_entry_ring(&region->queue, queue, tag, value);
+	else
+		rung = doorbell_slot_ring(&region->queue, queue, tag, value);
+
+	if (rung == DOORBELL_FULL) {
+		atomic64_inc(&region->bounced);
+		return -EOPNOTSUPP;
+	}
+	if (rung == DOORBELL_RUNG_WAKE)
+		doorbell_region_wake(region);
+	return 0;
+}
+
+static int write_coalescing(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
+			    gpa_t addr, int len, const void *val)
+{
+	return write_at(vcpu, dev, addr, len, val, false);
+}
+
+static int write_ordered(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
+			 gpa_t addr, int len, const void *val)
+{
+	return write_at(vcpu, dev, addr, len, val, true);
+}
+
+static const struct kvm_io_device_ops coalescing_ops = {
+	.write = write_coalescing,
+};
+
+static const struct kvm_io_device_ops ordered_ops = {
+	.write = write_ordered,
+};
+
+static const struct kvm_io_device_ops *
+region_ops(const struct doorbell_region *region)
+{
+	if (region->flags & (DOORBELL_ATTACH_BY_VALUE | DOORBELL_ATTACH_NO_VALUE))
+		return &doorbell_vm_ops;
+	return region->flags & DOORBELL_ATTACH_ORDERED ? &ordered_ops :
+							 &coalescing_ops;
+}
 
 /* The bus that a region is on, and the one that it may be on as well. */
 static enum kvm_bus region_bus(const struct doorbell_region *region)
@@ -337,7 +391,7 @@ struct doorbell_vm *doorbell_vm_attach(struct doorbell_region *region,
 	}
 	vm->region = region;
 	vm->notifier.ops = &doorbell_vm_notifier_ops;
-	kvm_iodevice_init(&vm->dev, &doorbell_vm_ops);
+	kvm_iodevice_init(&vm->dev, region_ops(region));
 	INIT_WORK(&vm->gone_work, doorbell_vm_gone_work);
 
 	vm->kvm = file_kvm(file);

@@ -19,7 +19,7 @@
  *   rings++
  *   full barrier              (A)     head = past the entry
  *   read pos, head                    full barrier              (B)
- *   if pos > head: done               read rings
+ *   if pos >= head: done              read rings
  *
  * (A) pairs with (B): either the producer sees that the consumer has passed the
  * queue's place and takes a new one, or the consumer counts the ring.
@@ -41,7 +41,7 @@
  * (E) the store that publishes an entry releases the position stored before it,
  *     to the consumer's acquire (F) of the entry. Were the entry seen first, a
  *     ring could still find the claim in progress after the entry was taken, and
- *     be lost.
+ *     be lost. An xchg() is both (E) and (C).
  * (G) the store of head releases the reads of the entries before it, so that no
  *     producer overwrites an entry that is still to be read. It pairs with the
  *     read of head on which a producer's claim, a full barrier, depends. Who
@@ -74,7 +74,6 @@
  * as an index or as a bound: a consumer that writes garbage there gets garbage,
  * or nothing.
  */
-#include <linux/bits.h>
 #include <linux/build_bug.h>
 #include <linux/errno.h>
 #include <linux/limits.h>
@@ -82,14 +81,12 @@
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
-#include <linux/preempt.h>
 #include <linux/vmalloc.h>
 
 #include <linux/doorbell.h>
 
 #include "queue.h"
-
-#define SLOT_CLAIMED	U64_MAX
+#include "ring.h"
 
 /**
  * doorbell_queue_init() - allocate a queue, charged to the caller
@@ -100,6 +97,8 @@
  *
  * What the consumer writes and what producers write is on different pages. The
  * queue starts armed, for a consumer that waits before there is a region.
+ * Positions start at the first lap, so that no entry, and no position of a slot,
+ * looks like zeroed memory.
  *
  * Return: 0 or -ENOMEM.
  */
@@ -132,9 +131,12 @@ int doorbell_queue_init(struct doorbell_queue *q, u32 queues, u32 depth)
 	}
 	q->control_size = control;
 	q->shared_size = PAGE_ALIGN(slots + fifo);
-	q->nr_slots = queues + 1;
+	q->nr_slots = nr_slots;
 	q->depth = depth;
 	q->order = order;
+	q->mask = BIT(order) - 1;
+	atomic64_set(&q->tail, BIT(order));
+	q->control->head = BIT(order);
 	q->control->armed = 1;
 	return 0;
 }
@@ -150,116 +152,34 @@ void doorbell_queue_destroy(struct doorbell_queue *q)
 	vfree(q->mem);
 }
 
-static u32 place(const struct doorbell_queue *q, u64 at)
-{
-	return at & (BIT_ULL(q->order) - 1);
-}
-
-/* Differs from one lap to the next, and is not 0 in the first. */
-static u32 lap(const struct doorbell_queue *q, u64 at)
-{
-	return (at >> q->order) + 1;
-}
-
-/* After a full barrier: does the producer have to wake the consumer? */
-static enum doorbell_rung rung(struct doorbell_queue *q)
-{
-	if (READ_ONCE(q->control->armed) && xchg(&q->control->armed, 0))
-		return DOORBELL_RUNG_WAKE;
-	return DOORBELL_RUNG;
-}
-
 /* Coalescing */
 
-/* Is there an entry at @at? If so, *@index is its slot. */
-static bool fifo_peek(const struct doorbell_queue *q, u64 at, u32 *index)
+/* The slot that an entry names, or more than U16_MAX if it is of another lap. */
+static u32 entry_slot(const u32 *entry, u32 lap)
 {
-	/* (F): acquire, pairs with (E) in fifo_publish() */
-	u32 entry = smp_load_acquire(&q->fifo[place(q, at)]);
-
-	*index = entry & (BIT(DOORBELL_FIFO_LAP_SHIFT) - 1);
-	return entry >> DOORBELL_FIFO_LAP_SHIFT == (u16)lap(q, at);
+	/* (F): acquire, pairs with (E) in doorbell_slot_enqueue() */
+	return smp_load_acquire(entry) - (lap << DOORBELL_FIFO_LAP_SHIFT);
 }
 
-static bool slot_claim(struct doorbell_queue *q,
-		       struct doorbell_queue_slot *slot)
-{
-	s64 pos = atomic64_read(&slot->pos);
-
-	/*
-	 * Each failure of the cmpxchg is another producer's success, after
-	 * which its place is looked at anew: ours may already be passed.
-	 */
-	do {
-		if ((u64)pos > READ_ONCE(q->control->head))
-			return false;
-	} while (!atomic64_try_cmpxchg(&slot->pos, &pos, SLOT_CLAIMED));
-	return true;
-}
-
-static void fifo_publish(struct doorbell_queue *q,
-			 struct doorbell_queue_slot *slot)
-{
-	u64 at = atomic64_fetch_inc(&q->tail);
-	u32 entry = lap(q, at) << DOORBELL_FIFO_LAP_SHIFT | (slot - q->slots);
-
-	atomic64_set(&slot->pos, at + 1);
-	/* (E): release of pos, pairs with (F) in fifo_peek() */
-	smp_store_release(&q->fifo[place(q, at)], entry);
-}
-
-/* Give the slot a place in the FIFO if it has none. */
-static enum doorbell_rung slot_enqueue(struct doorbell_queue *q,
-				       struct doorbell_queue_slot *slot)
-{
-	bool claimed;
-
-	/* Entries behind one that is not published yet have to wait for it. */
-	preempt_disable();
-	claimed = slot_claim(q, slot);
-	if (claimed)
-		fifo_publish(q, slot);
-	preempt_enable();
-
-	/* a last look may have passed over the place: (A) pairs with (D) */
-	if (claimed)
-		smp_mb(); /* (C): entry before armed, pairs with (D) */
-	return rung(q);
-}
-
-static enum doorbell_rung slot_ring(struct doorbell_queue *q,
-				    struct doorbell_queue_slot *slot,
-				    u64 value, u8 tag)
-{
-	s64 rings = atomic64_read(&slot->rings);
-
-	WRITE_ONCE(slot->value, value);
-	while ((u8)rings != tag &&
-	       !atomic64_try_cmpxchg(&slot->rings, &rings,
-				     (rings & ~0xffLL) | tag))
-		;
-	/* (A): full barrier; value before rings pairs with (H), rest with (B) */
-	atomic64_fetch_add(1 << DOORBELL_RINGS_SHIFT, &slot->rings);
-
-	return slot_enqueue(q, slot);
-}
-
-/* What slot @index has that was not seen, as an event; false if nothing. */
-static bool slot_peek(const struct doorbell_queue *q, u32 index,
+/*
+ * What slot @index has that was not seen, as an event: of count 0 if there is
+ * nothing.
+ */
+static void slot_peek(const struct doorbell_queue *q, u32 index,
 		      struct doorbell_event *event)
 {
 	const struct doorbell_queue_slot *slot = &q->slots[index];
 	/* (H): acquire, pairs with (A): value after rings */
 	u64 rings = atomic64_read_acquire(&slot->rings);
-	u64 count = (rings >> DOORBELL_RINGS_SHIFT) -
-		    READ_ONCE(q->control->seen[index]);
+	u64 unseen = rings - READ_ONCE(q->control->seen[index]);
+	u16 tag = rings;
 
-	event->queue = index;
-	event->type = (u8)rings >> DOORBELL_TAG_TYPE_SHIFT;
-	event->width = rings & (BIT(DOORBELL_TAG_TYPE_SHIFT) - 1);
-	event->count = min_t(u64, count, U32_MAX);
+	event->queue = (u8)tag == DOORBELL_EVENT_QUEUE ? index :
+							 DOORBELL_QUEUE_NONE;
+	event->type = tag;
+	event->width = tag >> DOORBELL_TAG_WIDTH_SHIFT;
+	event->count = min_t(u64, unseen >> DOORBELL_RINGS_SHIFT, U32_MAX);
 	event->value = READ_ONCE(slot->value);
-	return count;
 }
 
 /*
@@ -270,32 +190,32 @@ static bool slot_peek(const struct doorbell_queue *q, u32 index,
 static bool fifo_pass(struct doorbell_queue *q,
 		      const struct doorbell_event *events, unsigned int n)
 {
-	u64 *seen = q->control->seen;
+	struct doorbell_control *control = q->control;
+	struct doorbell_queue_slot *slots = q->slots;
+	u32 bad = doorbell_queue_bad(q);
 	bool wake = false;
 	unsigned int i;
 
-	for (i = 0; i < n; i++) {
-		u32 index = min(events[i].queue, doorbell_queue_bad(q));
-
-		WRITE_ONCE(seen[index], READ_ONCE(seen[index]) + events[i].count);
-	}
-
-	/* (G): release of entries, pairs with head in slot_claim() */
-	smp_store_release(&q->control->head, READ_ONCE(q->control->head) + n);
+	/* (G): release of entries, pairs with head in doorbell_slot_enqueue() */
+	smp_store_release(&control->head, READ_ONCE(control->head) + n);
 	smp_mb(); /* (B): head before rings, pairs with (A) */
 
 	for (i = 0; i < n; i++) {
-		u32 index = min(events[i].queue, doorbell_queue_bad(q));
-		struct doorbell_queue_slot *slot = &q->slots[index];
-		u64 rings = atomic64_read(&slot->rings);
+		u32 index = min_t(u32, events[i].queue, bad);
+		u64 seen = READ_ONCE(control->seen[index]) +
+			   ((u64)events[i].count << DOORBELL_RINGS_SHIFT);
+		u64 rings = atomic64_read(&slots[index].rings);
 
-		if (rings >> DOORBELL_RINGS_SHIFT != READ_ONCE(seen[index]) &&
-		    slot_enqueue(q, slot) == DOORBELL_RUNG_WAKE)
+		WRITE_ONCE(control->seen[index], seen);
+		if (rings - seen > U16_MAX &&
+		    doorbell_slot_enqueue(q, &slots[index], index) ==
+		    DOORBELL_RUNG_WAKE)
 			wake = true;
 	}
 	return wake;
 }
 
+/* All that there are up to the end of the lap. */
 static unsigned int fifo_events(struct doorbell_queue *q,
 				struct doorbell_event *events,
 				unsigned int max, bool *wake)
@@ -304,86 +224,66 @@ static unsigned int fifo_events(struct doorbell_queue *q,
 	unsigned int n;
 	u32 index;
 
-	/* pass what a consumer of mapped memory counted with an earlier place */
-	while (fifo_peek(q, head, &index) && !slot_peek(q, index, events)) {
+	for (;; head++) {
+		u32 first = doorbell_queue_place(q, head);
+		u32 lap = doorbell_queue_lap(q, head);
+		const u32 *fifo = &q->fifo[first];
+		unsigned int end = min(max, q->mask + 1 - first);
+
+		for (n = 0; n < end; n++) {
+			index = entry_slot(&fifo[n], lap);
+			if (index > U16_MAX)
+				break;
+			slot_peek(q, index, &events[n]);
+			if (!events[n].count)
+				break;
+		}
+		if (n || index > U16_MAX)
+			return n;
+		/* a consumer of mapped memory counted it with an earlier place */
 		if (fifo_pass(q, events, 1))
 			*wake = true;
-		head++;
 	}
-	for (n = 0; n < max && fifo_peek(q, head + n, &index); n++)
-		if (!slot_peek(q, index, &events[n]))
-			break;
-	return n;
 }
 
 /* Ordered */
 
-/* Negative for a tail that was read before others moved it, and head. */
-static s64 outstanding(const struct doorbell_queue *q, u64 tail)
+/* Is @entry one of this lap? */
+static bool entry_word(const struct doorbell_entry *entry, u32 lap, u64 *word)
 {
-	return tail - READ_ONCE(q->control->head);
+	/* (F): acquire, pairs with (E) in doorbell_entry_ring() */
+	*word = smp_load_acquire(&entry->word);
+	return *word >> DOORBELL_ENTRY_LAP_SHIFT == lap;
 }
 
-static enum doorbell_rung entry_ring(struct doorbell_queue *q, u32 index,
-				     u64 value, u8 tag)
-{
-	s64 at = atomic64_read(&q->tail);
-	struct doorbell_entry *entry;
-
-	preempt_disable();
-	do {
-		/* (G) pairs with this read: the entry's reader has passed it */
-		if (outstanding(q, at) >= q->depth) {
-			preempt_enable();
-			return DOORBELL_FULL;
-		}
-	} while (!atomic64_try_cmpxchg(&q->tail, &at, at + 1));
-
-	entry = &q->entries[place(q, at)];
-	WRITE_ONCE(entry->value, value);
-	/* (E): release of value, pairs with (F) in entry_peek() */
-	smp_store_release(&entry->word,
-			  (u64)lap(q, at) << DOORBELL_ENTRY_LAP_SHIFT |
-			  (u64)tag << DOORBELL_ENTRY_TAG_SHIFT | index);
-	preempt_enable();
-
-	if (index == doorbell_queue_bad(q))
-		atomic64_inc(&q->bad_rings);
-	smp_mb(); /* (C): entry before armed, pairs with (D) */
-	return rung(q);
-}
-
-static bool entry_peek(const struct doorbell_queue *q, u64 at, u64 *word)
-{
-	/* (F): acquire, pairs with (E) in entry_ring() */
-	*word = smp_load_acquire(&q->entries[place(q, at)].word);
-	return *word >> DOORBELL_ENTRY_LAP_SHIFT == lap(q, at);
-}
-
+/* All that there are up to the end of the lap. */
 static unsigned int entry_events(const struct doorbell_queue *q,
 				 struct doorbell_event *events,
 				 unsigned int max)
 {
 	u64 head = READ_ONCE(q->control->head);
+	u32 first = doorbell_queue_place(q, head);
+	u32 lap = doorbell_queue_lap(q, head);
+	const struct doorbell_entry *entries = &q->entries[first];
 	unsigned int n;
 	u64 word;
-	u8 tag;
 
-	for (n = 0; n < max && entry_peek(q, head + n, &word); n++) {
-		tag = word >> DOORBELL_ENTRY_TAG_SHIFT;
+	max = min(max, q->mask + 1 - first);
+	for (n = 0; n < max && entry_word(&entries[n], lap, &word); n++) {
+		u16 tag = word >> DOORBELL_ENTRY_TAG_SHIFT;
+
 		events[n].queue = word;
-		events[n].type = tag >> DOORBELL_TAG_TYPE_SHIFT;
-		events[n].width = tag & (BIT(DOORBELL_TAG_TYPE_SHIFT) - 1);
+		events[n].type = tag;
+		events[n].width = tag >> DOORBELL_TAG_WIDTH_SHIFT;
 		events[n].count = 1;
-		events[n].value =
-			READ_ONCE(q->entries[place(q, head + n)].value);
+		events[n].value = READ_ONCE(entries[n].value);
 	}
 	return n;
 }
 
 static void entry_pass(struct doorbell_queue *q, unsigned int n)
 {
-	/* (G): release of entries, pairs with head in entry_ring() */
+	/* (G): release of entries, pairs with head in doorbell_entry_ring() */
 	smp_store_release(&q->control->head, READ_ONCE(q->control->head) + n);
 	smp_mb(); /* (B): head before the wait queue, pairs with (I) */
 }
@@ -391,25 +291,28 @@ static void entry_pass(struct doorbell_queue *q, unsigned int n)
 /* Both */
 
 /**
- * doorbell_queue_ring() - count a ring
+ * doorbell_queue_ring() - ring a queue, in whichever mode
  * @q: the queue
  * @index: number of the queue that is rung, or doorbell_queue_bad()
- * @type: &enum doorbell_event_type
+ * @tag: doorbell_queue_tag()
  * @value: value that was written
- * @width: its size in bytes, or 0
  *
  * Takes no lock, allocates nothing. Any context but NMI.
  *
  * Return: what became of it.
  */
 enum doorbell_rung doorbell_queue_ring(struct doorbell_queue *q, u32 index,
-				       u8 type, u64 value, u8 width)
+				       u16 tag, u64 value)
 {
-	u8 tag = type << DOORBELL_TAG_TYPE_SHIFT | width;
+	enum doorbell_rung rung;
 
-	if (q->entries)
-		return entry_ring(q, index, value, tag);
-	return slot_ring(q, &q->slots[index], value, tag);
+	if (!q->entries)
+		return doorbell_slot_ring(q, index, tag, value);
+
+	rung = doorbell_entry_ring(q, index, tag, value);
+	if (rung != DOORBELL_FULL && index == doorbell_queue_bad(q))
+		atomic64_inc(&q->bad_rings);
+	return rung;
 }
 
 /**
@@ -423,20 +326,14 @@ enum doorbell_rung doorbell_queue_ring(struct doorbell_queue *q, u32 index,
  * They stay where they are until doorbell_queue_pass(). The caller makes sure
  * that there is one consumer at a time.
  *
- * Return: number of events, 0 only if there is none.
+ * Return: number of events. There may be more; 0 only if there is none.
  */
 unsigned int doorbell_queue_peek(struct doorbell_queue *q,
 				 struct doorbell_event *events,
 				 unsigned int max, bool *wake)
 {
-	unsigned int n = q->entries ? entry_events(q, events, max) :
-				      fifo_events(q, events, max, wake);
-	unsigned int i;
-
-	for (i = 0; i < n; i++)
-		if (events[i].type != DOORBELL_EVENT_QUEUE)
-			events[i].queue = DOORBELL_QUEUE_NONE;
-	return n;
+	return q->entries ? entry_events(q, events, max) :
+			    fifo_events(q, events, max, wake);
 }
 
 /**
@@ -485,15 +382,18 @@ bool doorbell_queue_readable(const struct doorbell_queue *q)
 	u32 index;
 
 	if (q->entries)
-		return entry_peek(q, head, &word);
+		return entry_word(&q->entries[doorbell_queue_place(q, head)],
+				  doorbell_queue_lap(q, head), &word);
 
-	for (; fifo_peek(q, head, &index); head++) {
+	for (;; head++) {
+		index = entry_slot(&q->fifo[doorbell_queue_place(q, head)],
+				   doorbell_queue_lap(q, head));
+		if (index > U16_MAX)
+			return false;
 		rings = atomic64_read(&q->slots[index].rings);
-		if (rings >> DOORBELL_RINGS_SHIFT !=
-		    READ_ONCE(q->control->seen[index]))
+		if (rings - READ_ONCE(q->control->seen[index]) > U16_MAX)
 			return true;
 	}
-	return false;
 }
 
 /**
@@ -502,8 +402,8 @@ bool doorbell_queue_readable(const struct doorbell_queue *q)
  */
 bool doorbell_queue_writable(const struct doorbell_queue *q)
 {
-	return !q->entries ||
-	       outstanding(q, atomic64_read(&q->tail)) < q->depth;
+	return !q->entries || (s64)(atomic64_read(&q->tail) -
+				    READ_ONCE(q->control->head)) < q->depth;
 }
 
 /**
@@ -514,21 +414,23 @@ bool doorbell_queue_writable(const struct doorbell_queue *q)
 void doorbell_queue_count(const struct doorbell_queue *q,
 			  struct doorbell_counters *counters)
 {
-	u64 rings;
+	u64 rings, seen;
 	u32 i;
 
 	*counters = (struct doorbell_counters) {};
 	if (q->entries) {
-		rings = atomic64_read(&q->tail);
+		rings = atomic64_read(&q->tail) - BIT(q->order);
 		counters->bad_rings = atomic64_read(&q->bad_rings);
 		counters->rings = rings - counters->bad_rings;
-		counters->pending = rings - READ_ONCE(q->control->head);
+		counters->pending = atomic64_read(&q->tail) -
+				    READ_ONCE(q->control->head);
 		return;
 	}
 	for (i = 0; i < q->nr_slots; i++) {
-		rings = (u64)atomic64_read(&q->slots[i].rings) >>
-			DOORBELL_RINGS_SHIFT;
-		counters->pending += rings - READ_ONCE(q->control->seen[i]);
+		rings = atomic64_read(&q->slots[i].rings);
+		seen = READ_ONCE(q->control->seen[i]);
+		counters->pending += (rings - seen) >> DOORBELL_RINGS_SHIFT;
+		rings >>= DOORBELL_RINGS_SHIFT;
 		if (i == doorbell_queue_bad(q))
 			counters->bad_rings = rings;
 		else

@@ -4,7 +4,8 @@
  *
  * Producers ring without a lock, from any CPU; one consumer at a time takes
  * events, coalesced or each ring on its own. It knows neither KVM nor files nor
- * addresses: a ring is an index, a type and a value.
+ * addresses: a ring is an index, a tag and a value. ring.h has what is inlined
+ * into those who ring, queue.c has the rest, and tells how it works.
  */
 #ifndef _DOORBELL_QUEUE_H
 #define _DOORBELL_QUEUE_H
@@ -35,13 +36,14 @@ struct doorbell_queue_slot {
  *	on @slots and @fifo, or @entries, which only producers write
  * @control_size: bytes from @mem to there, whole pages
  * @shared_size: bytes from there on, whole pages
- * @nr_slots: number of slots
+ * @nr_slots: coalescing: number of slots
  * @depth: ordered: most events outstanding
  * @order: log2 of the places in @fifo or @entries
+ * @mask: number of these places, less one
  * @tail: the next position that a producer takes
  * @bad_rings: ordered: bad rings ever
  *
- * All up to @order is constant.
+ * All up to @mask is constant.
  */
 struct doorbell_queue {
 	struct doorbell_control *control;
@@ -54,6 +56,7 @@ struct doorbell_queue {
 	u32 nr_slots;
 	u32 depth;
 	u32 order;
+	u32 mask;
 
 	atomic64_t tail ____cacheline_aligned_in_smp;
 	atomic64_t bad_rings;
@@ -86,7 +89,7 @@ enum doorbell_rung {
 int doorbell_queue_init(struct doorbell_queue *q, u32 queues, u32 depth);
 void doorbell_queue_destroy(struct doorbell_queue *q);
 enum doorbell_rung doorbell_queue_ring(struct doorbell_queue *q, u32 index,
-				       u8 type, u64 value, u8 width);
+				       u16 tag, u64 value);
 unsigned int doorbell_queue_peek(struct doorbell_queue *q,
 				 struct doorbell_event *events,
 				 unsigned int max, bool *wake);
@@ -104,7 +107,17 @@ void doorbell_queue_count(const struct doorbell_queue *q,
  */
 static inline u32 doorbell_queue_bad(const struct doorbell_queue *q)
 {
-	return q->nr_slots - 1;
+	return q->entries ? DOORBELL_QUEUE_NONE : q->nr_slots - 1;
+}
+
+/**
+ * doorbell_queue_tag() - what goes with a ring beside its value
+ * @type: &enum doorbell_event_type
+ * @width: size of the value in bytes, or 0
+ */
+static inline u16 doorbell_queue_tag(u8 type, u8 width)
+{
+	return type | width << DOORBELL_TAG_WIDTH_SHIFT;
 }
 
 /**

@@ -3,7 +3,7 @@
  * Region: what a consumer is attached to; ties geometry, queue and VM together.
  *
  * The character device owns regions; the KVM side rings them and says when
- * their VM is gone, through the two functions at the end, and knows no more.
+ * their VM is gone, through the functions at the end, and knows no more.
  */
 #ifndef _DOORBELL_REGION_H
 #define _DOORBELL_REGION_H
@@ -49,6 +49,7 @@ struct doorbell_region {
 
 bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,
 			  u8 width);
+void doorbell_region_wake(struct doorbell_region *region);
 void doorbell_region_hangup(struct doorbell_region *region);
 
 #endif /* _DOORBELL_REGION_H */

@@ -191,21 +191,22 @@ enum doorbell_state {
  * @flags: as attached
  * @depth: as attached
  * @queues: number of queues
- * @rings: rings of queues since the region was attached
- * @bad_rings: rings of no queue since the region was attached
- * @pending: rings, bad ones included, that no event was taken for yet
- * @wakeups: how often a ring found the consumer armed (it waits, or has looked
- *	since the last ring of this kind), and woke whoever waits
- * @bounced: guests' rings that an ordered region had no room for
  * @control_size: bytes of the control area, which mmap() has at offset 0
  * @shared_size: bytes of the read-only area, which mmap() has at offset
  *	@control_size
  * @ring_offset: where in the read-only area the FIFO or the entries begin
  * @places: number of places in these, a power of two
+ * @rings: rings of queues since the region was attached
+ * @bad_rings: rings of no queue since the region was attached
+ * @pending: rings, bad ones included, that no event was taken for yet
+ * @wakeups: how often a ring found the consumer armed (it waits, or has found
+ *	nothing since the last ring of this kind), and woke whoever waits
+ * @bounced: guests' rings that an ordered region had no room for
  *
  * All of it but @size and @state is that of the last region attached, until
  * another one takes its place; zero if there never was one. Counters are exact
- * once nobody rings and nobody reads.
+ * once nobody rings and nobody reads. Adding them up takes longer the more queues
+ * there are, and is left out for a caller whose size ends before them.
  */
 struct doorbell_info {
 	__u32 size;
@@ -216,15 +217,15 @@ struct doorbell_info {
 	__u32 flags;
 	__u32 depth;
 	__u32 queues;
+	__u32 control_size;
+	__u32 shared_size;
+	__u32 ring_offset;
+	__u32 places;
 	__aligned_u64 rings;
 	__aligned_u64 bad_rings;
 	__aligned_u64 pending;
 	__aligned_u64 wakeups;
 	__aligned_u64 bounced;
-	__u32 control_size;
-	__u32 shared_size;
-	__u32 ring_offset;
-	__u32 places;
 };
 
 /** DOORBELL_IOC - the ioctl type of the calls below */
@@ -287,6 +288,7 @@ struct doorbell_info {
  * Return: 0, or -1 with errno
  *
  * - EFAULT: the structure cannot be read or written
+ * - E2BIG: size is larger than a page
  * - EINVAL: size is smaller than that of size and state
  */
 #define DOORBELL_INFO	_IO(DOORBELL_IOC, 2)
@@ -339,11 +341,12 @@ struct doorbell_info {
 /**
  * struct doorbell_control - the control area, written by the consumer alone
  * @head: position of the first entry that the consumer has not taken. Positions
- *	count from 0 and never wrap; the place of one is its remainder by
- *	doorbell_info.places, its lap is its quotient plus one.
+ *	count from doorbell_info.places and never wrap; the place of one is its
+ *	remainder by doorbell_info.places, its lap is its quotient.
  * @armed: not 0: wake the consumer at the next entry. Cleared when that is done.
  * @reserved: leave it alone
- * @seen: coalescing: for each slot, the rings that events were made of
+ * @seen: coalescing: for each slot, the rings that events were made of, from
+ *	DOORBELL_RINGS_SHIFT on; below it 0
  *
  * What goes wrong here goes wrong for those who share the descriptor, and for
  * nobody else: the kernel does not rely on any of it.
@@ -357,9 +360,11 @@ struct doorbell_info {
  * 2. Store head, past all these, memory_order_release / smp_store_release().
  * 3. atomic_thread_fence(memory_order_seq_cst) / smp_mb(). Without it a ring can
  *    be lost.
- * 4. For each slot copied: read rings, memory_order_acquire, then value. The
- *    event's count is (rings >> DOORBELL_RINGS_SHIFT) - seen; if that is 0 there
- *    is no event, else add it to seen.
+ * 4. For each slot copied: read rings, memory_order_acquire, then value. From
+ *    DOORBELL_RINGS_SHIFT on, rings - seen is the event's count, and below it its
+ *    tag. If the count is 0 there is no event, else add it to seen, without the
+ *    tag. Who cannot do with all of the count at once looks at the slot again:
+ *    it is not told of the rest before the next ring.
  *
  * Ordered:
  *
@@ -386,10 +391,10 @@ struct doorbell_control {
 /**
  * struct doorbell_slot - coalescing: a queue's rings, written by the kernel alone
  * @value: the last value written
- * @rings: rings ever, from DOORBELL_RINGS_SHIFT on; below it the last ring's
- *	tag: its width, and its type from DOORBELL_TAG_TYPE_SHIFT on
- * @pos: one more than the last position that the queue got in the FIFO, or 0;
- *	all ones while it is about to get one
+ * @rings: rings ever, modulo 2^48, from DOORBELL_RINGS_SHIFT on; below it the
+ *	last ring's tag: its type, and its width from DOORBELL_TAG_WIDTH_SHIFT on
+ * @pos: the last position that the queue got in the FIFO, or 0; all ones while
+ *	it is about to get one
  *
  * The read-only area begins with doorbell_info.queues of these, one for each
  * queue, and one more for bad rings; @rings is also good for statistics. The
@@ -401,15 +406,15 @@ struct doorbell_slot {
 	__aligned_u64 pos;
 };
 
-#define DOORBELL_RINGS_SHIFT		8
-#define DOORBELL_TAG_TYPE_SHIFT		4
+#define DOORBELL_RINGS_SHIFT		16
+#define DOORBELL_TAG_WIDTH_SHIFT	8
 #define DOORBELL_FIFO_LAP_SHIFT		16
 
 /**
  * struct doorbell_entry - ordered: one ring, written by the kernel alone
- * @word: the lap from DOORBELL_ENTRY_LAP_SHIFT on; the tag (8 bits) from
+ * @word: the lap from DOORBELL_ENTRY_LAP_SHIFT on; the tag from
  *	DOORBELL_ENTRY_TAG_SHIFT on; below it the number of the queue, or
- *	doorbell_info.queues for a bad ring
+ *	DOORBELL_QUEUE_NONE for a bad ring
  * @value: the value written, or the bad address
  *
  * The read-only area consists of these.

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -33,6 +34,8 @@
  * @entries: ordered: in @shared, else NULL
  * @mask: places in @fifo or @entries, less one
  * @order: log2 of the places
+ * @left: coalescing: one more than the slot of which an event could not tell all
+ *	rings, or 0
  */
 struct doorbell {
 	int fd;
@@ -46,6 +49,7 @@ struct doorbell {
 	const struct doorbell_entry *entries;
 	__u32 mask;
 	__u32 order;
+	__u32 left;
 };
 
 static void unmap(struct doorbell *db)
@@ -60,11 +64,15 @@ static void unmap(struct doorbell *db)
 /* Where this does not work out read() does. */
 static void map(struct doorbell *db)
 {
-	struct doorbell_info info;
+	/* without the counters, which take long to add up */
+	struct doorbell_info info = {
+		.size = offsetof(struct doorbell_info, rings),
+	};
 	void *control, *shared;
 
-	if (db->flags & DOORBELL_OPEN_READ || doorbell_info(db, &info) ||
-	    !info.places)
+	db->left = 0;
+	if (db->flags & DOORBELL_OPEN_READ ||
+	    ioctl(db->fd, DOORBELL_INFO, &info) || !info.places)
 		return;
 
 	control = mmap(NULL, info.control_size, PROT_READ | PROT_WRITE,
@@ -166,100 +174,109 @@ int doorbell_ring(struct doorbell *db, __u64 addr, __u64 value)
 	return write(db->fd, &ring, sizeof(ring)) < 0 ? -errno : 0;
 }
 
-static void set_event(struct doorbell_event *event, __u32 queue, __u8 tag,
-		      __u64 count, __u64 value)
+/*
+ * Step 1: the slots that up to @max places from @head on name, at most to the
+ * end of this lap. Return: how many there are.
+ */
+static unsigned int fifo_peek(const struct doorbell *db, __u64 head,
+			      __u32 *slots, unsigned int max)
 {
-	event->type = tag >> DOORBELL_TAG_TYPE_SHIFT;
-	event->queue = event->type == DOORBELL_EVENT_QUEUE ?
-		       queue : DOORBELL_QUEUE_NONE;
-	event->width = tag & ((1 << DOORBELL_TAG_TYPE_SHIFT) - 1);
-	event->count = count;
-	event->value = value;
+	__u32 first = head & db->mask;
+	__u32 lap = (__u32)(head >> db->order) << DOORBELL_FIFO_LAP_SHIFT;
+	const __u32 *fifo = db->fifo + first;
+	unsigned int n;
+
+	if (max > db->mask - first + 1)
+		max = db->mask - first + 1;
+	for (n = 0; n < max; n++) {
+		__u32 slot = __atomic_load_n(&fifo[n], __ATOMIC_ACQUIRE) - lap;
+
+		/* too large if it is one of another lap */
+		if (slot > UINT16_MAX)
+			break;
+		slots[n] = slot;
+	}
+	return n;
 }
 
-/* Step 1: the slot that position @at of the FIFO names; false if none yet. */
-static bool fifo_peek(const struct doorbell *db, __u64 at, __u32 *index)
+/*
+ * Step 4: make events of what was not seen of @n slots.
+ * Return: how many there are.
+ */
+static unsigned int slots_take(struct doorbell *db, const __u32 *slots,
+			       unsigned int n, struct doorbell_event *events)
 {
-	__u32 entry = __atomic_load_n(&db->fifo[at & db->mask],
-				      __ATOMIC_ACQUIRE);
+	const struct doorbell_slot *all = db->slots;
+	struct doorbell_event *event = events;
+	__u64 *seen = db->control->seen;
+	unsigned int i;
 
-	*index = entry & ((1U << DOORBELL_FIFO_LAP_SHIFT) - 1);
-	return entry >> DOORBELL_FIFO_LAP_SHIFT ==
-	       (__u16)((at >> db->order) + 1);
+	for (i = 0; i < n; i++) {
+		__u32 index = slots[i];
+		const struct doorbell_slot *slot = &all[index];
+		__u64 old = seen[index];
+		__u64 unseen = __atomic_load_n(&slot->rings,
+					       __ATOMIC_ACQUIRE) - old;
+		__u64 count = unseen >> DOORBELL_RINGS_SHIFT;
+		__u16 tag = unseen;
+
+		if (!count)
+			continue;
+		if (count > UINT32_MAX) {
+			count = UINT32_MAX;
+			db->left = index + 1;
+		}
+		/* the kernel looks at it, too */
+		__atomic_store_n(&seen[index],
+				 old + (count << DOORBELL_RINGS_SHIFT),
+				 __ATOMIC_RELAXED);
+
+		event->queue = (__u8)tag == DOORBELL_EVENT_QUEUE ?
+			       index : DOORBELL_QUEUE_NONE;
+		event->type = tag;
+		event->width = tag >> DOORBELL_TAG_WIDTH_SHIFT;
+		event->count = count;
+		event->value = __atomic_load_n(&slot->value, __ATOMIC_RELAXED);
+		event++;
+	}
+	return event - events;
 }
 
-/* Step 4: make an event of what was not seen of a slot; false if nothing. */
-static bool slot_take(struct doorbell *db, __u32 index,
-		      struct doorbell_event *event)
+/* The next event of a slot that has more rings than fit one. */
+static unsigned int take_left(struct doorbell *db, struct doorbell_event *event)
 {
-	const struct doorbell_slot *slot = &db->slots[index];
-	__u64 rings = __atomic_load_n(&slot->rings, __ATOMIC_ACQUIRE);
-	__u64 seen = db->control->seen[index];
-	__u64 count = (rings >> DOORBELL_RINGS_SHIFT) - seen;
+	__u32 slot = db->left - 1;
 
-	if (!count)
-		return false;
-	if (count > UINT32_MAX)
-		count = UINT32_MAX;
-	/* the kernel looks at it, too */
-	__atomic_store_n(&db->control->seen[index], seen + count,
-			 __ATOMIC_RELAXED);
-	set_event(event, index, rings, count,
-		  __atomic_load_n(&slot->value, __ATOMIC_RELAXED));
-	return true;
-}
-
-/* Does a slot have so much that it needs another event before it is passed? */
-static bool slot_overflows(const struct doorbell *db, __u32 index)
-{
-	__u64 rings = __atomic_load_n(&db->slots[index].rings,
-				      __ATOMIC_RELAXED);
-
-	return (rings >> DOORBELL_RINGS_SHIFT) - db->control->seen[index] >
-	       UINT32_MAX / 2;
+	db->left = 0;
+	return slots_take(db, &slot, 1, event);
 }
 
 static unsigned int take_coalesced(struct doorbell *db,
 				   struct doorbell_event *events,
 				   unsigned int max)
 {
-	unsigned int passed, taken, i;
-	__u64 head = db->control->head;
-	__u32 index[BATCH];
+	unsigned int passed, taken;
+	__u32 slots[BATCH];
+	__u64 head;
 
+	if (db->left && take_left(db, events))
+		return 1;
 	if (max > BATCH)
 		max = BATCH;
 	do {
-		for (passed = 0; passed < max; passed++, head++) {
-			if (!fifo_peek(db, head, &index[passed]))
-				break;
-			if (slot_overflows(db, index[passed]))
-				break;
-		}
-		if (!passed) {
-			__u32 first;
+		head = db->control->head;
+		passed = fifo_peek(db, head, slots, max);
+		if (!passed)
+			return 0;
 
-			/* nothing, or one that stays where it is for now */
-			return fifo_peek(db, head, &first) &&
-			       slot_take(db, first, events);
-		}
-
-		__atomic_store_n(&db->control->head, head, __ATOMIC_RELEASE);
+		__atomic_store_n(&db->control->head, head + passed,
+				 __ATOMIC_RELEASE);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 
-		for (i = 0, taken = 0; i < passed; i++)
-			taken += slot_take(db, index[i], &events[taken]);
+		taken = slots_take(db, slots, passed, events);
 	} while (!taken);
 
 	return taken;
-}
-
-static bool entry_peek(const struct doorbell *db, __u64 at, __u64 *word)
-{
-	*word = __atomic_load_n(&db->entries[at & db->mask].word,
-				__ATOMIC_ACQUIRE);
-	return *word >> DOORBELL_ENTRY_LAP_SHIFT ==
-	       (__u32)((at >> db->order) + 1);
 }
 
 static unsigned int take_ordered(struct doorbell *db,
@@ -267,20 +284,31 @@ static unsigned int take_ordered(struct doorbell *db,
 				 unsigned int max)
 {
 	__u64 head = db->control->head;
-	unsigned int taken;
+	__u32 first = head & db->mask;
+	const struct doorbell_entry *entries = db->entries + first;
+	__u64 lap = (__u32)(head >> db->order);
+	unsigned int n;
 	__u64 word;
+	__u16 tag;
 
-	for (taken = 0; taken < max; taken++, head++) {
-		if (!entry_peek(db, head, &word))
+	if (max > db->mask - first + 1)
+		max = db->mask - first + 1;
+	for (n = 0; n < max; n++) {
+		word = __atomic_load_n(&entries[n].word, __ATOMIC_ACQUIRE);
+		if (word >> DOORBELL_ENTRY_LAP_SHIFT != lap)
 			break;
-		set_event(&events[taken], (__u16)word,
-			  word >> DOORBELL_ENTRY_TAG_SHIFT, 1,
-			  __atomic_load_n(&db->entries[head & db->mask].value,
-					  __ATOMIC_RELAXED));
+		tag = word >> DOORBELL_ENTRY_TAG_SHIFT;
+		events[n].queue = word;
+		events[n].type = tag;
+		events[n].width = tag >> DOORBELL_TAG_WIDTH_SHIFT;
+		events[n].count = 1;
+		events[n].value = __atomic_load_n(&entries[n].value,
+						  __ATOMIC_RELAXED);
 	}
-	if (taken)
-		__atomic_store_n(&db->control->head, head, __ATOMIC_RELEASE);
-	return taken;
+	if (n)
+		__atomic_store_n(&db->control->head, head + n,
+				 __ATOMIC_RELEASE);
+	return n;
 }
 
 static int take_by_read(struct doorbell *db, struct doorbell_event *events,
@@ -313,11 +341,13 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 static bool readable(const struct doorbell *db)
 {
 	__u64 head = db->control->head;
-	__u64 word;
-	__u32 index;
+	__u32 slot;
 
-	return db->entries ? entry_peek(db, head, &word) :
-			     fifo_peek(db, head, &index);
+	if (!db->entries)
+		return db->left || fifo_peek(db, head, &slot, 1);
+	return __atomic_load_n(&db->entries[head & db->mask].word,
+			       __ATOMIC_ACQUIRE) >> DOORBELL_ENTRY_LAP_SHIFT ==
+	       (__u32)(head >> db->order);
 }
 
 int doorbell_arm(struct doorbell *db)
