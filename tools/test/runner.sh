@@ -1,11 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Does the micro-VM tell good from bad? TAP about run.sh and splat.sh.
+# Does the micro-VM tell good from bad? TAP about run.sh, splat.sh and tap.py.
 #
 # Every verdict of "make check" rests on these.
 set -uo pipefail
 
-vm=$(cd "$(dirname "$0")/../vm" && pwd)
+test=$(cd "$(dirname "$0")" && pwd)
+vm=$test/../vm
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 count=0 failed=0
@@ -40,7 +41,21 @@ scan() {
 	fi
 }
 
-echo 1..13
+# report NAME EXPECTED TAP: what tap.py has to say
+report() {
+	local got
+	echo "$3" >"$log"
+	got=$("$test/tap.py" "$log" | sed "s/${log##*/}/vm/")
+	count=$((count + 1))
+	if [ "$got" = "$2" ]; then
+		echo "ok $count tap.py: $1"
+	else
+		echo "not ok $count tap.py: $1: ${got//$'\n'/ / }"
+		failed=1
+	fi
+}
+
+echo 1..16
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -56,4 +71,38 @@ scan 1 "kmemleak" "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug
 scan 1 "a hung task" "INFO: task cat:99 blocked for more than 120 seconds."
 scan 1 "sleeping while atomic" "BUG: sleeping function called from invalid context at f.c:1"
 scan 0 "an innocent line" "doorbell: loading out-of-tree module taints kernel."
+
+report "what passed and what was skipped" "skipped vm/a: two # SKIP why
+2 passed, 0 failed, 1 skipped" "# begin a
+1..2
+ok 1 one
+ok 2 two # SKIP why
+# end a 0
+# verdict clean"
+
+report "the failed test's own lines" "FAILED vm/a: two
+--- vm/a printed:
+# two.c:7: why
+not ok 2 two
+---
+3 passed, 1 failed" "# begin a
+1..3
+# one.c:5: nothing
+ok 1 one
+# two.c:7: why
+not ok 2 two
+ok 3 three
+# end a 1
+# verdict clean"
+
+report "the last lines of what ended early" "FAILED vm/a: 1 of 2 results, status 139
+--- vm/a printed:
+# its last words
+---
+2 passed, 1 failed" "# begin a
+1..2
+ok 1 one
+# its last words
+# end a 139
+# verdict clean"
 exit $failed

@@ -5,7 +5,7 @@
 Usage: tap.py FILE.tap...
 
 A program that ends early, with a status other than its results say, or without
-any result counts as a failure of its own.
+any result counts as a failure of its own. Shows what failed tests printed.
 """
 import os
 import re
@@ -13,6 +13,8 @@ import sys
 
 RESULT = re.compile(r'( *)(ok|not ok) \d+ ?-? ?(.*)')
 PLAN = re.compile(r'( *)1\.\.(\d+)')
+# of what a failed test, or a program that ended early, printed
+LINES = 60
 
 
 class Totals:
@@ -34,16 +36,22 @@ class Totals:
 def program(totals, where, lines, status):
     """One program's lines; KUnit's tests are one level inside their suites."""
     indent = ' ' * 4 if where.endswith('/kunit') else ''
-    planned = results = failures = 0
-    for line in lines:
+    planned = results = failures = start = 0
+    told = []
+    for at, line in enumerate(lines):
         plan = PLAN.match(line)
         if plan and plan[1] == indent:
             planned += int(plan[2])
         result = RESULT.match(line)
         if result and result[1] == indent:
             results += 1
-            failures += result[2] != 'ok'
             totals.add(result[2] == 'ok', where, result[3])
+            if result[2] != 'ok':
+                failures += 1
+                told += lines[max(start, at - LINES):at + 1]
+            start = at + 1
+    if status is None or results < planned:
+        told += lines[max(start, len(lines) - LINES):]
     if status is None:
         totals.add(False, where, 'never ended')
     elif results < planned or not results:
@@ -52,7 +60,7 @@ def program(totals, where, lines, status):
         totals.add(False, where, f'status {status} with {failures} failures')
     if status != 0 or failures:
         print(f'--- {where} printed:')
-        print('\n'.join(lines[-60:]))
+        print('\n'.join(told or lines[-LINES:]))
         print('---')
 
 
