@@ -434,7 +434,7 @@ static void *ponger_main(void *arg)
 
 	for (i = 0; i < ROUNDS; i++) {
 		while (__atomic_load_n(&p->allowed, __ATOMIC_ACQUIRE) <= i)
-			sched_yield();
+			db_yield();
 		db_spin(db_random(&p->seed) % 400);
 		if (db_ring(p->fd, BASE, i)) {
 			p->error = errno;
@@ -651,7 +651,7 @@ static void *garbler_main(void *arg)
 					      (m->info.control_size / 8)] = junk;
 			break;
 		}
-		sched_yield();
+		db_yield();
 	}
 	return NULL;
 }

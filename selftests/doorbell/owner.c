@@ -118,7 +118,7 @@ static int module_load(int ko)
 		return -1;
 	/* devtmpfs, or whoever else makes the node, may take a moment */
 	while (access(DB_PATH, R_OK | W_OK) && db_now_ms() < end)
-		sched_yield();
+		db_yield();
 	return 0;
 }
 
@@ -376,7 +376,7 @@ TEST_F_TIMEOUT(owner, close_under_reader, 120)
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, blocked_reader, &reader));
 	while (!reader.tid)
-		sched_yield();
+		db_yield();
 	ASSERT_EQ(0, db_wait_sleeping(getpid(), reader.tid, SYS_read));
 	close(reader.fd);
 	EXPECT_EQ(2, module_users());

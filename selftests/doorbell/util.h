@@ -236,6 +236,19 @@ static inline int db_pin(int cpu)
 }
 
 /*
+ * Let others run, here and elsewhere: an emulator that runs one CPU at a time
+ * goes on to the next one at a PAUSE, and otherwise only after a tenth of a
+ * second.
+ */
+static inline void db_yield(void)
+{
+#if __has_builtin(__builtin_ia32_pause)
+	__builtin_ia32_pause();
+#endif
+	sched_yield();
+}
+
+/*
  * Wait until a task sleeps in a system call: 0, or -1 if it never does. The
  * kernel shows the call's number in the numbering of the caller's own ABI, as
  * long as both programs are built alike.
@@ -261,7 +274,7 @@ static inline int db_wait_sleeping(pid_t pid, pid_t tid, long nr)
 			    strtol(text, NULL, 10) == nr)
 				return 0;
 		}
-		sched_yield();
+		db_yield();
 	}
 	return -1;
 }

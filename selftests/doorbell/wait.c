@@ -391,7 +391,7 @@ static bool start(struct waiter *waiter, struct race *race,
 	if (pthread_create(&waiter->thread, NULL, waiter_thread, waiter))
 		return false;
 	while (!waiter->tid)
-		sched_yield();
+		db_yield();
 	return true;
 }
 
@@ -404,7 +404,7 @@ static bool all_counted(struct race *race, uint64_t rung)
 	while (race->counted < rung && !race->wrong) {
 		/* leave the CPU to them; after a while also where it is not theirs */
 		if (++turns % 32)
-			sched_yield();
+			db_yield();
 		else
 			usleep(1);
 		if (!(turns % 64) && db_now_ms() > end)
@@ -594,7 +594,7 @@ static const char *run_race(struct race *race, uint64_t *rung, int burst,
 			return "write() failed";
 		++*rung;
 		if (!(db_random(&seed) % 16))
-			sched_yield();
+			db_yield();
 	}
 	return all_counted(race, *rung) ? NULL : "lost in the storm";
 }
@@ -705,7 +705,7 @@ TEST_F_TIMEOUT(one, signal_restarts, 120)
 		ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter->tid, SYS_read));
 		ASSERT_EQ(0, pthread_kill(waiter->thread, SIGUSR1));
 		while (signals < i)
-			sched_yield();
+			db_yield();
 		ASSERT_EQ(0, self->race.wrong);
 	}
 	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter->tid, SYS_read));
