@@ -17,7 +17,10 @@
 #include "util.h"
 
 #define ROUNDS_KILL	60
+/* So many, or fewer on a slow machine, but not too few. */
 #define ROUNDS_LOAD	100
+#define ROUNDS_LOAD_MIN	12
+#define ROUNDS_LOAD_MS	5000
 
 /* What this program does when it executes itself: see main(). */
 #define ARG_READ	"--read-one"
@@ -531,10 +534,12 @@ TEST_F_TIMEOUT(module, unload_refused, 120)
 /* load, use, unload, many times */
 TEST_F_TIMEOUT(module, unload_rounds, 240)
 {
+	uint64_t end = db_now_ms() + ROUNDS_LOAD_MS;
 	struct doorbell_event event;
 	int fd, round;
 
-	for (round = 0; round < ROUNDS_LOAD; round++) {
+	for (round = 0; db_round(round, ROUNDS_LOAD_MIN, ROUNDS_LOAD, end);
+	     round++) {
 		ASSERT_EQ(0, module_unload());
 		ASSERT_EQ(0, module_load(self->ko));
 		fd = db_open(0);

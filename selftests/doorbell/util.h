@@ -220,6 +220,13 @@ static inline uint64_t db_now_ms(void)
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
+/* One more round? @max of them, or until @end, but not less than @min. */
+static inline bool db_round(unsigned int done, unsigned int min,
+			    unsigned int max, uint64_t end)
+{
+	return done < min || (done < max && db_now_ms() < end);
+}
+
 static inline pid_t db_gettid(void)
 {
 	return syscall(SYS_gettid);

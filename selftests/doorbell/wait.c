@@ -556,9 +556,7 @@ static const char *run_race(struct race *race, uint64_t *rung, int burst,
 	struct doorbell_ring rings[8];
 	int round, n, i;
 
-	for (round = 0; round < ROUNDS; round++) {
-		if (round >= ROUNDS_MIN && db_now_ms() > end)
-			break;
+	for (round = 0; db_round(round, ROUNDS_MIN, ROUNDS, end); round++) {
 		n = 1 + db_random(&seed) % burst;
 		for (i = 0; i < n; i++)
 			rings[i] = (struct doorbell_ring) {
@@ -758,9 +756,7 @@ TEST_F_TIMEOUT(one, signals_race_rings, 240)
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	self->race.spin = 2048;
 	ASSERT_TRUE(start(waiter, &self->race, wait_interrupted, 1));
-	for (round = 0; round < ROUNDS; round++) {
-		if (round >= ROUNDS_MIN && db_now_ms() > end)
-			break;
+	for (round = 0; db_round(round, ROUNDS_MIN, ROUNDS, end); round++) {
 		db_spin(db_random(&seed) % 2048);
 		if (round % 2)
 			ASSERT_EQ(0, pthread_kill(waiter->thread, SIGUSR1));
