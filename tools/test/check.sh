@@ -54,9 +54,10 @@ run_here() {
 }
 
 run_kernel() {
-	local kernel=$1 ret ko prog args=() programs="demo $programs"
+	local kernel=$1 ret ko prog args=() programs="demo $programs" cpus=2
 
-	[[ $kernel != *-kcsan ]] || programs=
+	# KUnit's threads, each on a CPU of its own
+	[[ $kernel != *-kcsan ]] || programs='' cpus=4
 
 	: >"$out/$kernel.tap"
 	ko=$("$top/tools/vm/module.sh" "$kernel" 2>"$out/$kernel.err")
@@ -73,7 +74,7 @@ run_kernel() {
 			args+=(-f "$top/build/$prog:/tests/${prog#user/}")
 		done
 		# from 7.x on KUnit only runs suites if it is told to
-		"$top/tools/vm/run.sh" -k "$kernel" -t $limit \
+		"$top/tools/vm/run.sh" -k "$kernel" -c $cpus -t $limit \
 			-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
 			-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
 			-f "$top/tools/test/demo:/tests/demo" \

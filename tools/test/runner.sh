@@ -55,7 +55,7 @@ report() {
 	fi
 }
 
-echo 1..16
+echo 1..17
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -65,7 +65,8 @@ expect 126 "a bug report in the log of a command that passes" -- \
 
 scan 1 "a warning" "WARNING: CPU: 1 PID: 77 at virt/kvm/kvm_main.c:1 f+0x1/0x2"
 scan 1 "KASAN" "BUG: KASAN: slab-use-after-free in f+0x1/0x2 [doorbell]"
-scan 1 "KCSAN" "BUG: KCSAN: data-race in f / g"
+scan 1 "KCSAN" "BUG: KCSAN: data-race in f / g [doorbell_kunit]"
+scan 0 "KCSAN elsewhere" "BUG: KCSAN: data-race in f / g"
 scan 1 "lockdep" "WARNING: possible circular locking dependency detected"
 scan 1 "kmemleak" "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"
 scan 1 "a hung task" "INFO: task cat:99 blocked for more than 120 seconds."
