@@ -2,8 +2,10 @@
 /*
  * Queue: threads that ring while another one takes.
  *
- * Each thread counts its own rings; what is taken has to add up to that. The
- * taker is the test's own thread. Links the queue compiled in queue_test.c.
+ * Each thread counts its own rings; what is taken has to add up to that, and if
+ * ordered has to come in order. The taker is the test's own thread, as read()
+ * does it, or as the uapi header tells users of mapped memory. Links the queue
+ * compiled in queue_test.c.
  */
 #include <kunit/test.h>
 
@@ -24,6 +26,7 @@
 #define QUEUES		(SHARED + THREADS * PRIVATE)
 #define SLOTS		(QUEUES + 1)
 #define EVENTS		16
+#define NUMBERED	2	/* queues, ordered */
 /* Longer than a slow machine stops for, shorter than KUnit's patience. */
 #define PATIENCE	(20 * HZ)
 
@@ -31,9 +34,10 @@
  * struct stress - what the threads share
  * @q: what is rung; its last slot, that of bad addresses, is shared too
  * @wait: where the taker sleeps
- * @ack: where threads wait until their ring was taken
+ * @ack: where threads wait until their ring was taken, or there is room
  * @running: threads that still ring
  * @stop: they have to end
+ * @mapped: take as a consumer of mapped memory
  * @taken: rings taken, for each slot; written by the taker
  * @last: last value taken, for each slot; written by the taker
  */
@@ -43,6 +47,7 @@ struct stress {
 	wait_queue_head_t ack;
 	atomic_t running;
 	bool stop;
+	bool mapped;
 	u64 taken[SLOTS];
 	u64 last[SLOTS];
 };
@@ -53,7 +58,8 @@ struct stress {
  * @task: the thread
  * @id: its number
  * @rounds: rings to do
- * @lockstep: wait until each ring was taken
+ * @lockstep: wait until each ring was taken; ordered: for room
+ * @lost: it waited for room in vain
  * @rung: rings done, for each slot
  */
 struct ringer {
@@ -62,6 +68,7 @@ struct ringer {
 	int id;
 	int rounds;
 	bool lockstep;
+	bool lost;
 	u64 rung[SLOTS];
 };
 
@@ -82,9 +89,8 @@ static void ring_and_wake(struct stress *s, int slot, u64 value)
 }
 
 /* The value of a private slot is its number of rings. */
-static int ringer_thread(void *data)
+static void ring_until_told(struct ringer *r)
 {
-	struct ringer *r = data;
 	struct stress *s = r->stress;
 	struct rnd_state rng;
 	int i, slot;
@@ -107,6 +113,44 @@ static int ringer_thread(void *data)
 		else if (random >> 27 == 0)
 			usleep_range(1, 50);
 	}
+}
+
+/* Ordered: each number goes to a queue that it tells. */
+static void number_until_told(struct ringer *r)
+{
+	struct stress *s = r->stress;
+	enum doorbell_rung rung;
+	u64 i;
+
+	for (i = 0; i < r->rounds; i++) {
+		while ((rung = ring_it(&s->q, i % NUMBERED,
+				       (u64)r->id << 32 | i, 8)) == DOORBELL_FULL) {
+			if (READ_ONCE(s->stop))
+				return;
+			if (!r->lockstep) {
+				usleep_range(1, 50);
+			} else if (!wait_event_timeout(s->ack,
+						       READ_ONCE(s->stop) ||
+						       doorbell_queue_writable(&s->q),
+						       PATIENCE)) {
+				r->lost = true;
+				return;
+			}
+		}
+		if (rung == DOORBELL_RUNG_WAKE)
+			wake_up(&s->wait);
+	}
+}
+
+static int ringer_thread(void *data)
+{
+	struct ringer *r = data;
+	struct stress *s = r->stress;
+
+	if (s->q.entries)
+		number_until_told(r);
+	else
+		ring_until_told(r);
 
 	/* the taker checks it before it sleeps */
 	if (atomic_dec_and_test(&s->running))
@@ -151,12 +195,12 @@ static void start_ringers(struct kunit *test, struct ringer *r,
 	}
 }
 
-static struct stress *new_stress(struct kunit *test)
+static struct stress *new_stress(struct kunit *test, u32 queues, u32 depth)
 {
 	struct stress *s = kunit_kzalloc(test, sizeof(*s), GFP_KERNEL);
 
 	KUNIT_ASSERT_NOT_NULL(test, s);
-	KUNIT_ASSERT_EQ(test, doorbell_queue_init(&s->q, QUEUES, 0), 0);
+	KUNIT_ASSERT_EQ(test, doorbell_queue_init(&s->q, queues, depth), 0);
 	init_waitqueue_head(&s->wait);
 	init_waitqueue_head(&s->ack);
 	return s;
@@ -170,6 +214,61 @@ static struct ringer *new_ringers(struct kunit *test)
 	return r;
 }
 
+/* Mapped memory, coalescing: is there an entry at @at, and of which slot? */
+static bool mapped_entry(const struct doorbell_queue *q, u64 at, u32 *slot)
+{
+	/* acquire: pairs with (E) */
+	u32 entry = smp_load_acquire(&q->fifo[at & (BIT(q->order) - 1)]);
+
+	*slot = (u16)entry;
+	return entry >> DOORBELL_FIFO_LAP_SHIFT == (u16)(at >> q->order);
+}
+
+static bool mapped_count(struct doorbell_queue *q, u32 index,
+			 struct doorbell_event *event)
+{
+	const struct doorbell_slot *slot = (const void *)&q->slots[index];
+	/* acquire: value after rings, pairs with (A) */
+	u64 rings = smp_load_acquire(&slot->rings);
+	u64 *seen = &q->control->seen[index];
+	u64 unseen = rings - *seen;
+
+	event->queue = index;
+	event->type = unseen;
+	event->width = (u16)unseen >> DOORBELL_TAG_WIDTH_SHIFT;
+	event->count = unseen >> DOORBELL_RINGS_SHIFT;
+	event->value = READ_ONCE(slot->value);
+	/* the kernel looks at it, too */
+	WRITE_ONCE(*seen, rings & ~(u64)U16_MAX);
+	return event->count;
+}
+
+/* Mapped memory, coalescing: steps 1 to 4 of struct doorbell_control. */
+static unsigned int mapped_take(struct doorbell_queue *q,
+				struct doorbell_event *events, unsigned int max)
+{
+	struct doorbell_control *control = q->control;
+	unsigned int i, taken = 0, passed;
+	u32 slots[EVENTS];
+
+	do {
+		u64 head = control->head;
+
+		for (passed = 0; passed < max; passed++)
+			if (!mapped_entry(q, head + passed, &slots[passed]))
+				break;
+		/* release: after the entries were read, as (G) */
+		smp_store_release(&control->head, head + passed);
+		smp_mb(); /* head before rings, pairs with (A) */
+
+		for (i = 0; i < passed; i++)
+			if (mapped_count(q, slots[i], &events[taken]))
+				taken++;
+	} while (passed && !taken);
+
+	return taken;
+}
+
 /* Returns the number of events, or -1 if one is not what was rung. */
 static int take_events(struct stress *s, struct doorbell_event *events,
 		       unsigned int max)
@@ -177,7 +276,8 @@ static int take_events(struct stress *s, struct doorbell_event *events,
 	unsigned int n, i, slot;
 	bool wake = false;
 
-	n = take(&s->q, events, max, &wake);
+	n = s->mapped ? mapped_take(&s->q, events, max) :
+			take(&s->q, events, max, &wake);
 	for (i = 0; i < n; i++) {
 		slot = events[i].type == DOORBELL_EVENT_BAD_ADDRESS ?
 		       QUEUES : events[i].queue;
@@ -199,8 +299,19 @@ static int take_events(struct stress *s, struct doorbell_event *events,
 
 static bool something_to_do(struct stress *s)
 {
-	doorbell_queue_arm(&s->q);
-	return doorbell_queue_readable(&s->q) || !atomic_read(&s->running);
+	u32 slot;
+
+	if (s->mapped) {
+		WRITE_ONCE(s->q.control->armed, 1);
+		smp_mb(); /* armed before the last look, pairs with (C) */
+		if (mapped_entry(&s->q, s->q.control->head, &slot))
+			return true;
+	} else {
+		doorbell_queue_arm(&s->q);
+		if (doorbell_queue_readable(&s->q))
+			return true;
+	}
+	return !atomic_read(&s->running);
 }
 
 /* All is taken: sums for each slot, and the last value where one thread rang. */
@@ -232,6 +343,7 @@ struct threads_case {
 	unsigned int pause;	/* microseconds between them */
 	bool lockstep;
 	bool sleep;		/* arm, and sleep until woken */
+	bool mapped;		/* as a consumer of mapped memory */
 };
 
 static const struct threads_case threads_cases[] = {
@@ -244,6 +356,10 @@ static const struct threads_case threads_cases[] = {
 	{ "sleeping_slow", 2, 3000, 1, 200, false, true },
 	{ "lockstep_one", 1, 700, 1, 0, true, true },
 	{ "lockstep_many", THREADS, 500, 1, 0, true, true },
+	{ "mapped_fast", THREADS, 6000, EVENTS, 0, false, false, true },
+	{ "mapped_slow", THREADS, 6000, 2, 300, false, false, true },
+	{ "mapped_sleeping", THREADS, 6000, EVENTS, 0, false, true, true },
+	{ "mapped_lockstep", THREADS, 500, 1, 0, true, true, true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(threads, threads_cases, name);
@@ -253,12 +369,13 @@ static void threads_ring(struct kunit *test)
 {
 	const struct threads_case *c = test->param_value;
 	struct doorbell_event events[EVENTS];
-	struct stress *s = new_stress(test);
+	struct stress *s = new_stress(test, QUEUES, 0);
 	struct ringer *r = new_ringers(test);
 	bool ended, lost = false;
 	u64 sleeps = 0;
 	int n;
 
+	s->mapped = c->mapped;
 	start_ringers(test, r, s, c->threads, c->rounds, c->lockstep);
 	do {
 		ended = !atomic_read(&s->running);
@@ -289,11 +406,87 @@ static void threads_ring(struct kunit *test)
 	doorbell_queue_destroy(&s->q);
 }
 
+struct numbers_case {
+	const char *name;
+	u32 depth;
+	int rounds;
+	unsigned int pause;	/* microseconds between events */
+	bool wait;		/* for room, instead of trying again */
+	bool sleep;		/* arm, and sleep until woken */
+};
+
+static const struct numbers_case numbers_cases[] = {
+	{ "1_retry", 1, 500, 0, false, false },
+	{ "1_wait", 1, 500, 0, true, true },
+	{ "2_retry_sleeping", 2, 1000, 0, false, true },
+	{ "2_wait", 2, 1000, 0, true, false },
+	{ "64_retry", 64, 3000, 0, false, false },
+	{ "64_wait_slow", 64, 3000, 100, true, false },
+	{ "64_wait_sleeping", 64, 3000, 0, true, true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(numbers, numbers_cases, name);
+
+/* Ordered: each thread's numbers come once, in order, and with their queue. */
+static void threads_numbers(struct kunit *test)
+{
+	const struct numbers_case *c = test->param_value;
+	struct stress *s = new_stress(test, NUMBERED, c->depth);
+	struct ringer *r = new_ringers(test);
+	struct doorbell_event events[EVENTS];
+	unsigned long end = jiffies + PATIENCE;
+	u64 next[THREADS] = {}, sleeps = 0;
+	bool ended, wrong = false, lost = false, wake;
+	int i, n;
+
+	start_ringers(test, r, s, THREADS, c->rounds, c->wait);
+	do {
+		ended = !atomic_read(&s->running);
+		/* pairs with the decrement, after the last ring */
+		smp_rmb();
+		n = take(&s->q, events, EVENTS, &wake);
+		for (i = 0; i < n; i++) {
+			u64 id = events[i].value >> 32;
+
+			wrong |= id >= THREADS || events[i].count != 1 ||
+				 (u32)events[i].value != next[id]++ ||
+				 events[i].queue != (u32)events[i].value % NUMBERED;
+		}
+		/* (B), in doorbell_queue_pass(), pairs with (I) */
+		if (n && waitqueue_active(&s->ack))
+			wake_up_all(&s->ack);
+		if (c->pause)
+			usleep_range(c->pause, 2 * c->pause);
+		if (c->sleep) {
+			lost = wait_event_timeout(s->wait, something_to_do(s),
+						  PATIENCE) <= 1;
+			sleeps++;
+		} else if (n) {
+			end = jiffies + PATIENCE;
+		} else {
+			lost = time_after(jiffies, end);
+			usleep_range(1, 50);
+		}
+	} while (!wrong && !lost && (n || !ended));
+	join_ringers(r, THREADS);
+
+	KUNIT_EXPECT_FALSE_MSG(test, wrong, "an event out of order");
+	KUNIT_EXPECT_FALSE_MSG(test, lost, "nothing came any more");
+	for (i = 0; i < THREADS; i++) {
+		KUNIT_EXPECT_FALSE_MSG(test, r[i].lost,
+				       "a wake-up of thread %d was lost", i);
+		if (!wrong && !lost)
+			KUNIT_EXPECT_EQ(test, next[i], c->rounds);
+	}
+	kunit_info(test, "%llu sleeps\n", sleeps);
+	doorbell_queue_destroy(&s->q);
+}
+
 /* A consumer that scribbles: threads end, and so does each call. */
 static void threads_hostile(struct kunit *test)
 {
 	struct doorbell_event events[EVENTS];
-	struct stress *s = new_stress(test);
+	struct stress *s = new_stress(test, QUEUES, 0);
 	struct ringer *r = new_ringers(test);
 	struct doorbell_control *control = s->q.control;
 	struct rnd_state rng;
@@ -333,6 +526,7 @@ static void threads_hostile(struct kunit *test)
 
 static struct kunit_case threads_tests[] = {
 	KUNIT_CASE_PARAM(threads_ring, threads_gen_params),
+	KUNIT_CASE_PARAM(threads_numbers, numbers_gen_params),
 	KUNIT_CASE(threads_hostile),
 	{}
 };
