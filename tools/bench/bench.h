@@ -87,7 +87,7 @@ struct bench {
 	__u32 coalesced_max;
 };
 
-#define BENCH_PATHS	10
+#define BENCH_PATHS	11
 extern const struct path paths[BENCH_PATHS];
 
 const struct path *path_find(const char *name);

@@ -175,32 +175,46 @@ static void edge_unlisten(struct bench *b)
  * is never read. Completions are made when the consumer asks for them, in the
  * call that it sleeps in.
  */
-static void uring_listen(struct bench *b)
+static void uring_start(struct bench *b)
 {
 	struct io_uring_params params = {
 		.flags = IORING_SETUP_SINGLE_ISSUER |
 			 IORING_SETUP_DEFER_TASKRUN,
 	};
-	struct io_uring_sqe *sqe;
-	unsigned int q;
 
 	errno = -io_uring_queue_init_params(EVENTS, &b->uring, &params);
 	if (errno)
 		die("io_uring_queue_init");
 	if (io_uring_register_ring_fd(&b->uring) != 1)
 		die("io_uring_register_ring_fd");
-	for (q = 0; q < b->queues; q++) {
-		sqe = io_uring_get_sqe(&b->uring);
-		if (!sqe) {
-			if (io_uring_submit(&b->uring) < 0)
-				die("io_uring_submit");
-			sqe = io_uring_get_sqe(&b->uring);
-		}
-		io_uring_prep_poll_multishot(sqe, b->eventfds[q], POLLIN);
-		io_uring_sqe_set_data64(sqe, q);
-	}
+}
+
+static void uring_submit(struct bench *b)
+{
 	if (io_uring_submit(&b->uring) < 0)
 		die("io_uring_submit");
+}
+
+static void uring_poll(struct bench *b, int fd, __u64 data)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&b->uring);
+
+	if (!sqe) {
+		uring_submit(b);
+		sqe = io_uring_get_sqe(&b->uring);
+	}
+	io_uring_prep_poll_multishot(sqe, fd, POLLIN);
+	io_uring_sqe_set_data64(sqe, data);
+}
+
+static void uring_listen(struct bench *b)
+{
+	unsigned int q;
+
+	uring_start(b);
+	for (q = 0; q < b->queues; q++)
+		uring_poll(b, b->eventfds[q], q);
+	uring_submit(b);
 }
 
 static void uring_unlisten(struct bench *b)
@@ -208,19 +222,29 @@ static void uring_unlisten(struct bench *b)
 	io_uring_queue_exit(&b->uring);
 }
 
+static void sleep_in_uring(struct bench *b, bool wait)
+{
+	int ret = wait ? io_uring_submit_and_wait(&b->uring, 1) :
+			 io_uring_get_events(&b->uring);
+
+	errno = -ret;
+	if (ret < 0)
+		die("io_uring_enter");
+}
+
+static bool uring_goes_on(const struct io_uring_cqe *cqe)
+{
+	return cqe->res >= 0 && cqe->flags & IORING_CQE_F_MORE;
+}
+
 static void uring_take(struct bench *b, bool wait)
 {
 	struct io_uring_cqe *cqe;
 	unsigned int head, n = 0;
-	int ret;
 
-	ret = wait ? io_uring_submit_and_wait(&b->uring, 1) :
-		     io_uring_get_events(&b->uring);
-	errno = -ret;
-	if (ret < 0)
-		die("io_uring_enter");
+	sleep_in_uring(b, wait);
 	io_uring_for_each_cqe(&b->uring, head, cqe) {
-		if (cqe->res < 0 || !(cqe->flags & IORING_CQE_F_MORE))
+		if (!uring_goes_on(cqe))
 			die("poll ended");
 		hear(b, cqe->user_data, 1);
 		n++;
@@ -408,20 +432,54 @@ static void block_take(struct bench *b, bool wait)
 		hear(b, events[i].queue, events[i].count);
 }
 
-static void mmap_take(struct bench *b, bool wait)
+/* epoll arms by itself: once all is taken, it can sleep again. */
+static void mapped_take(struct bench *b)
 {
 	struct doorbell_event events[EVENTS];
-	struct epoll_event event;
 	int i, n;
 
-	if (wait)
-		sleep_in_epoll(b, &event, 1, true);
 	do {
 		n = doorbell_take(b->db, events, EVENTS);
 		if (n < 0)
 			die("doorbell_take");
 		for (i = 0; i < n; i++)
 			hear(b, events[i].queue, events[i].count);
+	} while (n == EVENTS);
+}
+
+static void mmap_take(struct bench *b, bool wait)
+{
+	struct epoll_event event;
+
+	if (wait)
+		sleep_in_epoll(b, &event, 1, true);
+	mapped_take(b);
+}
+
+static void mmap_uring_listen(struct bench *b)
+{
+	uring_start(b);
+	uring_poll(b, doorbell_fd(b->db), 0);
+	uring_submit(b);
+}
+
+/* io_uring does not look for itself where it is told of an event: arm. */
+static void mmap_uring_take(struct bench *b, bool wait)
+{
+	struct io_uring_cqe *cqe;
+	unsigned int head, n = 0;
+
+	if (wait) {
+		sleep_in_uring(b, true);
+		io_uring_for_each_cqe(&b->uring, head, cqe) {
+			if (!uring_goes_on(cqe))
+				die("poll ended");
+			n++;
+		}
+		io_uring_cq_advance(&b->uring, n);
+	}
+	do {
+		mapped_take(b);
 	} while (wait && doorbell_arm(b->db) > 0);
 }
 
@@ -484,7 +542,15 @@ const struct path paths[BENCH_PATHS] = {
 		.name = "doorbell_mmap",
 		.attach = mmap_attach,
 		.listen = doorbell_listen,
+		.unlisten = close_epoll,
 		.take = mmap_take,
+		.max_queues = DOORBELL_QUEUES_MAX,
+	}, {
+		.name = "doorbell_uring",
+		.attach = mmap_attach,
+		.listen = mmap_uring_listen,
+		.unlisten = uring_unlisten,
+		.take = mmap_uring_take,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	}, {
 		.name = "doorbell_ordered",

@@ -48,6 +48,7 @@
  * @region: the region attached, or attached last; replaced under @attach_lock,
  *	read under RCU
  * @read_lock: serializes readers
+ * @events: on their way to the reader; under @read_lock
  * @wait: everyone who waits for events
  * @fasync: everyone who wants SIGIO
  */
@@ -55,6 +56,7 @@ struct doorbell {
 	struct mutex attach_lock;	/* region */
 	struct doorbell_region __rcu *region;
 	struct mutex read_lock;		/* the consumer's end of the queue */
+	struct doorbell_event events[BATCH];
 	wait_queue_head_t wait;
 	struct fasync_struct *fasync;
 };
@@ -184,9 +186,8 @@ static bool region_gone(struct doorbell_region *region)
 /* Reading */
 
 /*
- * The state that decides whether to wait, as poll() flags. If there is nothing to
- * read it arms the wake-up and looks again, so whoever is on the wait queue and
- * then finds nothing may sleep.
+ * The state that decides whether to wait, as poll() flags; arms the wake-up
+ * first, so whoever is on the wait queue and then finds nothing may sleep.
  */
 static __poll_t doorbell_state(struct doorbell *db)
 {
@@ -204,12 +205,9 @@ static __poll_t doorbell_state(struct doorbell *db)
 			doorbell_queue_writable(&region->queue) ?
 			EPOLLOUT | EPOLLWRNORM : 0;
 
-	if (!doorbell_queue_readable(&region->queue)) {
-		doorbell_queue_arm(&region->queue);
-		if (!doorbell_queue_readable(&region->queue))
-			goto out;
-	}
-	state |= EPOLLIN | EPOLLRDNORM;
+	doorbell_queue_arm(&region->queue);
+	if (doorbell_queue_readable(&region->queue))
+		state |= EPOLLIN | EPOLLRDNORM;
 out:
 	rcu_read_unlock();
 	return state;
@@ -218,7 +216,7 @@ out:
 static size_t copy_events(const struct doorbell_event *events, size_t n,
 			  struct iov_iter *to)
 {
-	/* a size that is constant needs no look at the stack from usercopy */
+	/* a size that is constant is nothing that usercopy has to check */
 	return n == 1 ? copy_to_iter(events, sizeof(*events), to) :
 			copy_to_iter(events, n * sizeof(*events), to);
 }
@@ -228,7 +226,7 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 {
 	struct doorbell_region *region = region_get(db);
 	bool armed = false, wake_others = false;
-	struct doorbell_event events[BATCH];
+	struct doorbell_event *events = db->events;
 	ssize_t done = 0, ret = 0;
 	size_t n, room;
 
@@ -300,8 +298,9 @@ static ssize_t doorbell_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		if (iocb->ki_flags & IOCB_NOWAIT ||
 		    iocb->ki_filp->f_flags & O_NONBLOCK)
 			return -EAGAIN;
-		ret = wait_event_interruptible(db->wait, doorbell_state(db) &
-					       (EPOLLIN | EPOLLHUP));
+		/* without looking first: that is what was done just now */
+		ret = __wait_event_interruptible(db->wait, doorbell_state(db) &
+						 (EPOLLIN | EPOLLHUP));
 		if (ret)
 			return ret;
 	}
@@ -399,14 +398,9 @@ static int doorbell_fasync(int fd, struct file *file, int on)
 {
 	struct doorbell *db = file->private_data;
 	int ret = fasync_helper(fd, file, on, &db->fasync);
-	struct doorbell_region *region;
 
 	/* who only waits for SIGIO never calls poll() */
-	rcu_read_lock();
-	region = rcu_dereference(db->region);
-	if (region)
-		doorbell_queue_arm(&region->queue);
-	rcu_read_unlock();
+	doorbell_state(db);
 	return ret;
 }
 

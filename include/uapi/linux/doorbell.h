@@ -199,8 +199,8 @@ enum doorbell_state {
  * @rings: rings of queues since the region was attached
  * @bad_rings: rings of no queue since the region was attached
  * @pending: rings, bad ones included, that no event was taken for yet
- * @wakeups: how often a ring found the consumer armed (it waits, or has found
- *	nothing since the last ring of this kind), and woke whoever waits
+ * @wakeups: how often a ring found the consumer armed (it waits, or has looked
+ *	since the last ring of this kind), and woke whoever waits
  * @bounced: guests' rings that an ordered region had no room for
  *
  * All of it but @size and @state is that of the last region attached, until
@@ -375,7 +375,9 @@ struct doorbell_info {
  *
  * Waiting, in both modes: store 1 to armed, fence as above, look once more as in
  * step 1, and only if there is no entry wait in poll(), epoll_wait() (level or
- * edge) or read(). All of these arm by themselves, too.
+ * edge) or read(). All of these arm by themselves, and have done so when they
+ * tell of an event: then take events until there is none, and wait again. (A
+ * multishot poll of io_uring only looks when it is submitted: arm.)
  *
  * read() and such a consumer may alternate, but not run at the same time. A
  * write() that waits for room notices a head moved by a store at the next tick

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -34,8 +35,8 @@
  * @entries: ordered: in @shared, else NULL
  * @mask: places in @fifo or @entries, less one
  * @order: log2 of the places
- * @left: coalescing: one more than the slot of which an event could not tell all
- *	rings, or 0
+ * @left: coalescing: slots of which an event could not tell all rings
+ * @nr_left: how many there are, usually none
  */
 struct doorbell {
 	int fd;
@@ -49,7 +50,8 @@ struct doorbell {
 	const struct doorbell_entry *entries;
 	__u32 mask;
 	__u32 order;
-	__u32 left;
+	__u32 left[BATCH];
+	unsigned int nr_left;
 };
 
 static void unmap(struct doorbell *db)
@@ -70,7 +72,7 @@ static void map(struct doorbell *db)
 	};
 	void *control, *shared;
 
-	db->left = 0;
+	db->nr_left = 0;
 	if (db->flags & DOORBELL_OPEN_READ ||
 	    ioctl(db->fd, DOORBELL_INFO, &info) || !info.places)
 		return;
@@ -224,7 +226,7 @@ static unsigned int slots_take(struct doorbell *db, const __u32 *slots,
 			continue;
 		if (count > UINT32_MAX) {
 			count = UINT32_MAX;
-			db->left = index + 1;
+			db->left[db->nr_left++] = index;
 		}
 		/* the kernel looks at it, too */
 		__atomic_store_n(&seen[index],
@@ -242,44 +244,49 @@ static unsigned int slots_take(struct doorbell *db, const __u32 *slots,
 	return event - events;
 }
 
-/* The next event of a slot that has more rings than fit one. */
-static unsigned int take_left(struct doorbell *db, struct doorbell_event *event)
+/* The next events of slots that have more rings than fit one. */
+static unsigned int left_take(struct doorbell *db, struct doorbell_event *events,
+			      unsigned int max)
 {
-	__u32 slot = db->left - 1;
+	unsigned int n = db->nr_left < max ? db->nr_left : max;
+	__u32 slots[BATCH];
 
-	db->left = 0;
-	return slots_take(db, &slot, 1, event);
+	db->nr_left -= n;
+	memcpy(slots, db->left + db->nr_left, n * sizeof(*slots));
+	return slots_take(db, slots, n, events);
 }
 
 static unsigned int take_coalesced(struct doorbell *db,
 				   struct doorbell_event *events,
 				   unsigned int max)
 {
-	unsigned int passed, taken;
+	unsigned int n, room, taken = 0;
 	__u32 slots[BATCH];
 	__u64 head;
 
-	if (db->left && take_left(db, events))
-		return 1;
-	if (max > BATCH)
-		max = BATCH;
-	do {
+	if (db->nr_left)
+		taken = left_take(db, events, max);
+	while (taken < max && !db->nr_left) {
+		room = max - taken < BATCH ? max - taken : BATCH;
 		head = db->control->head;
-		passed = fifo_peek(db, head, slots, max);
-		if (!passed)
-			return 0;
+		n = fifo_peek(db, head, slots, room);
+		if (!n)
+			break;
 
-		__atomic_store_n(&db->control->head, head + passed,
+		__atomic_store_n(&db->control->head, head + n,
 				 __ATOMIC_RELEASE);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 
-		taken = slots_take(db, slots, passed, events);
-	} while (!taken);
-
+		taken += slots_take(db, slots, n, events + taken);
+		/* neither the end of the room, nor that of the lap */
+		if (n < room && (head + n) & db->mask)
+			break;
+	}
 	return taken;
 }
 
-static unsigned int take_ordered(struct doorbell *db,
+/* Events of entries, at most to the end of this lap. */
+static unsigned int entries_take(struct doorbell *db,
 				 struct doorbell_event *events,
 				 unsigned int max)
 {
@@ -309,6 +316,19 @@ static unsigned int take_ordered(struct doorbell *db,
 		__atomic_store_n(&db->control->head, head + n,
 				 __ATOMIC_RELEASE);
 	return n;
+}
+
+static unsigned int take_ordered(struct doorbell *db,
+				 struct doorbell_event *events,
+				 unsigned int max)
+{
+	unsigned int n, taken = 0;
+
+	do {
+		n = entries_take(db, events + taken, max - taken);
+		taken += n;
+	} while (n && taken < max && !(db->control->head & db->mask));
+	return taken;
 }
 
 static int take_by_read(struct doorbell *db, struct doorbell_event *events,
@@ -342,12 +362,13 @@ static bool readable(const struct doorbell *db)
 {
 	__u64 head = db->control->head;
 	__u32 slot;
+	__u64 word;
 
 	if (!db->entries)
-		return db->left || fifo_peek(db, head, &slot, 1);
-	return __atomic_load_n(&db->entries[head & db->mask].word,
-			       __ATOMIC_ACQUIRE) >> DOORBELL_ENTRY_LAP_SHIFT ==
-	       (__u32)(head >> db->order);
+		return db->nr_left || fifo_peek(db, head, &slot, 1);
+	word = __atomic_load_n(&db->entries[head & db->mask].word,
+			       __ATOMIC_ACQUIRE);
+	return word >> DOORBELL_ENTRY_LAP_SHIFT == (__u32)(head >> db->order);
 }
 
 int doorbell_arm(struct doorbell *db)

@@ -105,7 +105,8 @@ int doorbell_ring(struct doorbell *db, __u64 addr, __u64 value);
  * @events: filled
  * @max: room in @events
  *
- * Return: number of events, 0 if there is none, or a negative errno.
+ * Return: number of events, less than @max only if there are no more, or a
+ * negative errno.
  */
 int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 		  unsigned int max);
@@ -115,7 +116,8 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
  * @db: the consumer
  *
  * Arms and takes a last look, without a system call where memory is mapped.
- * poll(), epoll_wait() and read() arm by themselves whenever they look.
+ * poll(), epoll_wait() and read() arm by themselves whenever they look: who was
+ * woken by them and has taken all there was can sleep again without this.
  *
  * Return: 1 if there is something to take now, 0 if it is safe to sleep, or a
  * negative errno.
