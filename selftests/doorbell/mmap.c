@@ -215,14 +215,15 @@ TEST_F_TIMEOUT(raw, counts_that_do_not_fit, TEST_SECONDS)
 		db = doorbell_from_fd(dup(self->fd),
 				      by_mmap ? 0 : DOORBELL_OPEN_READ);
 		ASSERT_NE(NULL, db);
-		sum = 0;
-		while ((n = doorbell_take(db, events, 8)) > 0)
-			for (i = 0; i < n; i++) {
-				ASSERT_GE(events[i].count, 1);
-				sum += events[i].count;
-			}
-		ASSERT_EQ(0, n);
+		/* less than fits is all there is: three events for each queue */
+		n = doorbell_take(db, events, 8);
+		ASSERT_EQ(6, n);
+		for (sum = 0, i = 0; i < n; i++) {
+			ASSERT_GE(events[i].count, 1);
+			sum += events[i].count;
+		}
 		ASSERT_EQ(2 * missed, sum);
+		ASSERT_EQ(0, doorbell_take(db, events, 8));
 		doorbell_close(db);
 	}
 	unmap_region(&self->m);

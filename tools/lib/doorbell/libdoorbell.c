@@ -264,10 +264,12 @@ static unsigned int take_coalesced(struct doorbell *db,
 	__u32 slots[BATCH];
 	__u64 head;
 
-	if (db->nr_left)
-		taken = left_take(db, events, max);
-	while (taken < max && !db->nr_left) {
+	while (taken < max) {
 		room = max - taken < BATCH ? max - taken : BATCH;
+		if (db->nr_left) {
+			taken += left_take(db, events + taken, room);
+			continue;
+		}
 		head = db->control->head;
 		n = fifo_peek(db, head, slots, room);
 		if (!n)
@@ -279,7 +281,7 @@ static unsigned int take_coalesced(struct doorbell *db,
 
 		taken += slots_take(db, slots, n, events + taken);
 		/* neither the end of the room, nor that of the lap */
-		if (n < room && (head + n) & db->mask)
+		if (n < room && (head + n) & db->mask && !db->nr_left)
 			break;
 	}
 	return taken;
