@@ -5,8 +5,8 @@
  * triggered it would ask twice.
  *
  * Beside those that are to be compared there are ioeventfd_edge, which saves the
- * read() of the eventfds, and doorbell_block, which sleeps in read() instead of
- * epoll, as ioeventfd_uring sleeps in io_uring_enter().
+ * read() of the eventfds, and doorbell_block and doorbell_uring, which sleep in
+ * read() and in io_uring_enter(), as ioeventfd_uring does, instead of epoll.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -18,7 +18,7 @@ from pathlib import Path
 PATHS = ["ioeventfd_epoll", "ioeventfd_edge", "ioeventfd_uring",
          "kvm_exit_mmio", "coalesced_mmio",
          "doorbell_read", "doorbell_block", "doorbell_mmap",
-         "doorbell_ordered"]
+         "doorbell_uring", "doorbell_ordered"]
 SIDES = {"ioeventfd": "ioeventfd_epoll", "doorbell": "doorbell_mmap"}
 QUEUES = [1, 64, 1024, 16384, 65535]
 SETUPS = [64, 1024, 4096]
@@ -149,7 +149,8 @@ def print_ratios(report):
     row("batch64: doorbell_ordered / doorbell_mmap",
         f"{above('batch64', 'doorbell_ordered') / above('batch64', 'doorbell_mmap'):.2f}",
         "at most 1.25")
-    for path in ("doorbell_read", "doorbell_block", "doorbell_mmap"):
+    for path in ("doorbell_read", "doorbell_block", "doorbell_mmap",
+                 "doorbell_uring"):
         row(f"batch1: {path} / better of epoll, uring",
             f"{above('batch1', path) / best('batch1'):.3f}", "below 1")
     for path in PATHS:
@@ -172,7 +173,7 @@ def print_ratios(report):
 # The plot: one panel per kernel, both axes logarithmic.
 
 COLOURS = ["#c0392b", "#e67e22", "#d4ac0d", "#7f8c8d", "#2c3e50",
-           "#1e8449", "#52be80", "#2471a3", "#7d3c98"]
+           "#1e8449", "#52be80", "#2471a3", "#5dade2", "#7d3c98"]
 WIDTH, HEIGHT, LEFT, TOP, LEGEND = 420, 320, 64, 48, 170
 
 
