@@ -89,7 +89,7 @@ selftests: setup
 		KSELFTEST=$$source/tools/testing/selftests
 
 check: setup
-	@$(MAKE) -s selftests $(DEMO)
+	@$(MAKE) -s -j$(shell nproc) selftests $(DEMO)
 	@tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
 litmus: setup
