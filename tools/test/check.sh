@@ -5,7 +5,7 @@
 # Usage: check.sh PROGRAMS [KERNEL]...
 #
 # PROGRAMS is a list of kselftest programs, built in build/selftests. Builds the
-# modules, boots one micro-VM per kernel, two at a time, and adds up their TAP.
+# modules, boots one micro-VM per kernel, some at a time, and adds up their TAP.
 # Each machine is a test of its own: nothing hung, panicked, or left a bug
 # report in the kernel log. All that was printed stays in build/check/. The last
 # line is "N passed, N failed".
@@ -93,9 +93,9 @@ run_kernel() {
 
 rm -rf "$out"
 mkdir -p "$out"
-# Two at a time, whatever it is.
+# One more at a time than there are CPUs: each of them waits now and then.
 room() {
-	while [ "$(jobs -rp | wc -l)" -ge 2 ]; do
+	while [ "$(jobs -rp | wc -l)" -gt "$(nproc)" ]; do
 		wait -n
 	done
 }

@@ -408,8 +408,11 @@ struct doorbell_slot {
 	__aligned_u64 pos;
 };
 
+/** DOORBELL_RINGS_SHIFT - where the count begins in doorbell_slot.rings */
 #define DOORBELL_RINGS_SHIFT		16
+/** DOORBELL_TAG_WIDTH_SHIFT - where the width begins in a tag */
 #define DOORBELL_TAG_WIDTH_SHIFT	8
+/** DOORBELL_FIFO_LAP_SHIFT - where the lap begins in an entry of the FIFO */
 #define DOORBELL_FIFO_LAP_SHIFT		16
 
 /**
@@ -426,7 +429,9 @@ struct doorbell_entry {
 	__aligned_u64 value;
 };
 
+/** DOORBELL_ENTRY_TAG_SHIFT - where the tag begins in doorbell_entry.word */
 #define DOORBELL_ENTRY_TAG_SHIFT	16
+/** DOORBELL_ENTRY_LAP_SHIFT - where the lap begins in doorbell_entry.word */
 #define DOORBELL_ENTRY_LAP_SHIFT	32
 
 #endif /* _UAPI_LINUX_DOORBELL_H */
