@@ -27,6 +27,7 @@ needs()
 	rsync             kernel headers for user space
 	xz-utils          kernel source and modules
 	zstd              stock kernels
+	pahole            modules for stock kernels
 	perl              kernel scripts
 	python3           kernel scripts
 	sparse            static analysis
