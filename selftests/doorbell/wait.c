@@ -829,6 +829,34 @@ TEST_F(one, sigio_with_events_left)
 	EXPECT_EQ(1, signals);
 }
 
+/* poll() beside attach: the region that it looks at stays until it has looked */
+static int poll_all_the_time(struct waiter *waiter)
+{
+	while (!waiter->race->stop)
+		db_poll(waiter->race->fd, POLLIN | POLLOUT, 0);
+	return 0;
+}
+
+TEST_F_TIMEOUT(one, poll_while_regions_change, 120)
+{
+	uint64_t end = db_now_ms() + ROUNDS_MS;
+	struct waiter waiters[2];
+	int i;
+
+	for (i = 0; i < 2; i++)
+		ASSERT_TRUE(start(&waiters[i], &self->race, poll_all_the_time,
+				  1));
+	for (i = 0; db_round(i, ROUNDS_MIN, ROUNDS, end); i++) {
+		ASSERT_EQ(0, db_detach(self->race.fd));
+		ASSERT_EQ(0, db_attach(self->race.fd, -1, 0, 4 * QUEUES));
+		ASSERT_EQ(0, RING(&self->race, i));
+	}
+	self->race.stop = true;
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_join(waiters[i].thread, NULL));
+	EXPECT_EQ(0, self->race.wrong);
+}
+
 /* EPOLLOUT: who waits until a region can be rung is woken by attach */
 static int wait_pollout(struct waiter *waiter)
 {

@@ -191,13 +191,11 @@ static bool region_gone(struct doorbell_region *region)
  */
 static __poll_t doorbell_state(struct doorbell *db)
 {
-	struct doorbell_region *region;
+	struct doorbell_region *region = region_get(db);
 	__poll_t state = 0;
 
-	rcu_read_lock();
-	region = rcu_dereference(db->region);
 	if (!region)
-		goto out;
+		return 0;
 
 	/* before the last look: what was rung before the end is found */
 	if (READ_ONCE(region->attached))
@@ -208,8 +206,8 @@ static __poll_t doorbell_state(struct doorbell *db)
 	doorbell_queue_arm(&region->queue);
 	if (doorbell_queue_readable(&region->queue))
 		state |= EPOLLIN | EPOLLRDNORM;
-out:
-	rcu_read_unlock();
+
+	region_put(region);
 	return state;
 }
 
