@@ -508,9 +508,8 @@ static void model_run(struct kunit *test, struct model *m,
 		} else if (op < 14) {
 			model_take(test, m, q);
 		} else if (op < 15) {
-			doorbell_queue_arm(q);
 			m->armed = true;
-			KUNIT_ASSERT_EQ(test, doorbell_queue_readable(q),
+			KUNIT_ASSERT_EQ(test, doorbell_queue_arm(q),
 					m->waiting > 0);
 			m->asleep = !m->waiting;
 		} else {

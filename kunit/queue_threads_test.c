@@ -307,8 +307,7 @@ static bool something_to_do(struct stress *s)
 		if (mapped_entry(&s->q, s->q.control->head, &slot))
 			return true;
 	} else {
-		doorbell_queue_arm(&s->q);
-		if (doorbell_queue_readable(&s->q))
+		if (doorbell_queue_arm(&s->q))
 			return true;
 	}
 	return !atomic_read(&s->running);

@@ -13,6 +13,8 @@
 #include <sys/select.h>
 #include <sys/uio.h>
 
+#include <linux/userfaultfd.h>
+
 #include <liburing.h>
 
 #include "util.h"
@@ -829,7 +831,7 @@ TEST_F(one, sigio_with_events_left)
 	EXPECT_EQ(1, signals);
 }
 
-/* poll() beside attach: the region that it looks at stays until it has looked */
+/* A call beside attach: the region that it looks at stays until it has looked. */
 static int poll_all_the_time(struct waiter *waiter)
 {
 	while (!waiter->race->stop)
@@ -837,24 +839,111 @@ static int poll_all_the_time(struct waiter *waiter)
 	return 0;
 }
 
-TEST_F_TIMEOUT(one, poll_while_regions_change, 120)
+static int read_all_the_time(struct waiter *waiter)
+{
+	struct doorbell_event event;
+
+	while (!waiter->race->stop)
+		if (db_read(waiter->race->fd, &event, 1) < 0 && errno != EAGAIN)
+			return errno;
+	return 0;
+}
+
+static void while_regions_change(struct __test_metadata *_metadata,
+				 struct race *race,
+				 int (*call)(struct waiter *waiter))
 {
 	uint64_t end = db_now_ms() + ROUNDS_MS;
 	struct waiter waiters[2];
 	int i;
 
 	for (i = 0; i < 2; i++)
-		ASSERT_TRUE(start(&waiters[i], &self->race, poll_all_the_time,
-				  1));
+		ASSERT_TRUE(start(&waiters[i], race, call, 1));
 	for (i = 0; db_round(i, ROUNDS_MIN, ROUNDS, end); i++) {
-		ASSERT_EQ(0, db_detach(self->race.fd));
-		ASSERT_EQ(0, db_attach(self->race.fd, -1, 0, 4 * QUEUES));
-		ASSERT_EQ(0, RING(&self->race, i));
+		ASSERT_EQ(0, db_detach(race->fd));
+		ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));
+		ASSERT_EQ(0, RING(race, i));
 	}
-	self->race.stop = true;
+	race->stop = true;
 	for (i = 0; i < 2; i++)
 		ASSERT_EQ(0, pthread_join(waiters[i].thread, NULL));
+	EXPECT_EQ(0, race->wrong);
+}
+
+TEST_F_TIMEOUT(one, poll_while_regions_change, 120)
+{
+	while_regions_change(_metadata, &self->race, poll_all_the_time);
+}
+
+TEST_F_TIMEOUT(one, read_while_regions_change, 120)
+{
+	ASSERT_EQ(0, fcntl(self->race.fd, F_SETFL, O_NONBLOCK));
+	while_regions_change(_metadata, &self->race, read_all_the_time);
+}
+
+/*
+ * A reader in a page fault has its region until the fault is over: attach waits,
+ * gives way to a signal, and goes on after it.
+ */
+static struct doorbell_event *faulting;
+
+static int read_faulting(struct waiter *waiter)
+{
+	return db_read(waiter->race->fd, faulting, 1) == 1 ? 0 : errno;
+}
+
+static int attach_another(struct waiter *waiter)
+{
+	if (db_attach(waiter->race->fd, -1, 64, 4 * QUEUES))
+		return errno;
+	waiter->race->counted = 1;
+	return 0;
+}
+
+TEST_F_TIMEOUT(one, attach_waits_for_reader, 120)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_zeropage zero = {};
+	struct waiter *attacher = &self->waiter, reader;
+	long page = sysconf(_SC_PAGESIZE);
+	int fd = self->race.fd, uffd;
+	struct doorbell_info info;
+
+	faulting = mmap(NULL, page, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, faulting);
+	uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	ASSERT_LE(0, uffd);
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_API, &api));
+	reg.range.start = (uintptr_t)faulting;
+	reg.range.len = page;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+
+	ASSERT_EQ(0, RING(&self->race, 1));
+	ASSERT_TRUE(start(&reader, &self->race, read_faulting, 1));
+	ASSERT_EQ(POLLIN, db_poll(uffd, POLLIN, -1));
+	ASSERT_EQ(0, db_detach(fd));
+
+	ASSERT_TRUE(start(attacher, &self->race, attach_another, 2));
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), attacher->tid, SYS_ioctl));
+	ASSERT_EQ(0, pthread_kill(attacher->thread, SIGUSR1));
+	while (!signals)
+		db_yield();
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), attacher->tid, SYS_ioctl));
+	EXPECT_EQ(0, self->race.counted);
+
+	zero.range = reg.range;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+	ASSERT_EQ(0, pthread_join(reader.thread, NULL));
+	EXPECT_TRUE(db_event_is(faulting, 1, 1, 1));
+	ASSERT_EQ(0, pthread_join(attacher->thread, NULL));
 	EXPECT_EQ(0, self->race.wrong);
+	ASSERT_EQ(0, db_info(fd, &info));
+	EXPECT_EQ(64, info.base);
+	EXPECT_EQ(0, info.rings);
 }
 
 /* EPOLLOUT: who waits until a region can be rung is woken by attach */

@@ -45,9 +45,9 @@
 /**
  * struct doorbell - a consumer
  * @attach_lock: serializes attach, detach and info
- * @region: the region attached, or attached last; replaced under @attach_lock,
- *	read under RCU
- * @read_lock: serializes readers
+ * @region: the region attached, or attached last; replaced under both locks, used
+ *	under either, under RCU, or with a reference
+ * @read_lock: serializes readers, also with attach
  * @events: on their way to the reader; under @read_lock
  * @wait: everyone who waits for events
  * @fasync: everyone who wants SIGIO
@@ -68,7 +68,7 @@ static void region_free(struct kref *ref)
 	struct doorbell_region *region = container_of(ref, typeof(*region), ref);
 
 	doorbell_queue_destroy(&region->queue);
-	kfree_rcu(region, rcu);
+	kfree(region);
 }
 
 static void region_put(struct doorbell_region *region)
@@ -82,26 +82,36 @@ static struct doorbell_region *region_get(struct doorbell *db)
 	struct doorbell_region *region;
 
 	rcu_read_lock();
-	do {
-		region = rcu_dereference(db->region);
-	} while (region && !kref_get_unless_zero(&region->ref));
+	region = rcu_dereference(db->region);
+	if (region)
+		kref_get(&region->ref);
 	rcu_read_unlock();
 	return region;
 }
 
-/* The current region for those who hold attach_lock. */
+/* The current region for those who hold one of the locks. */
 static struct doorbell_region *region_locked(struct doorbell *db)
 {
 	return rcu_dereference_protected(db->region,
-					 lockdep_is_held(&db->attach_lock));
+					 lockdep_is_held(&db->attach_lock) ||
+					 lockdep_is_held(&db->read_lock));
 }
 
 /* Ringing, and waking who waits */
 
 static void wake(struct doorbell *db)
 {
-	wake_up_interruptible_poll(&db->wait, EPOLLIN | EPOLLRDNORM);
-	kill_fasync(&db->fasync, SIGIO, POLL_IN);
+	unsigned long flags;
+
+	/*
+	 * What wake_up_poll() and kill_fasync() do, with fewer calls. Who wants
+	 * SIGIO has armed since it is on the list, in doorbell_fasync().
+	 */
+	spin_lock_irqsave(&db->wait.lock, flags);
+	wake_up_locked_poll(&db->wait, EPOLLIN | EPOLLRDNORM);
+	spin_unlock_irqrestore(&db->wait.lock, flags);
+	if (READ_ONCE(db->fasync))
+		kill_fasync(&db->fasync, SIGIO, POLL_IN);
 }
 
 /**
@@ -191,11 +201,13 @@ static bool region_gone(struct doorbell_region *region)
  */
 static __poll_t doorbell_state(struct doorbell *db)
 {
-	struct doorbell_region *region = region_get(db);
+	struct doorbell_region *region;
 	__poll_t state = 0;
 
+	rcu_read_lock();
+	region = rcu_dereference(db->region);
 	if (!region)
-		return 0;
+		goto out;
 
 	/* before the last look: what was rung before the end is found */
 	if (READ_ONCE(region->attached))
@@ -203,11 +215,10 @@ static __poll_t doorbell_state(struct doorbell *db)
 			doorbell_queue_writable(&region->queue) ?
 			EPOLLOUT | EPOLLWRNORM : 0;
 
-	doorbell_queue_arm(&region->queue);
-	if (doorbell_queue_readable(&region->queue))
+	if (doorbell_queue_arm(&region->queue))
 		state |= EPOLLIN | EPOLLRDNORM;
-
-	region_put(region);
+out:
+	rcu_read_unlock();
 	return state;
 }
 
@@ -222,7 +233,7 @@ static size_t copy_events(const struct doorbell_event *events, size_t n,
 /* Read what there is: 0 if nothing, and *@end if nothing can come any more. */
 static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 {
-	struct doorbell_region *region = region_get(db);
+	struct doorbell_region *region = region_locked(db);
 	bool armed = false, wake_others = false;
 	struct doorbell_event *events = db->events;
 	ssize_t done = 0, ret = 0;
@@ -255,9 +266,8 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 		if (n == room)
 			continue;
 		/* edge-triggered waiters do not call poll() again */
-		doorbell_queue_arm(&region->queue);
 		armed = true;
-		if (!doorbell_queue_readable(&region->queue))
+		if (!doorbell_queue_arm(&region->queue))
 			break;
 	}
 	if (!armed)
@@ -267,13 +277,19 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 	if (done && region->flags & DOORBELL_ATTACH_ORDERED)
 		wake_up_interruptible_poll(&db->wait, EPOLLOUT | EPOLLWRNORM);
 
-	region_put(region);
 	return done ?: ret;
 }
 
-static ssize_t doorbell_read_iter(struct kiocb *iocb, struct iov_iter *to)
+static int wait_for_event(struct doorbell *db)
 {
-	struct doorbell *db = iocb->ki_filp->private_data;
+	/* without looking first: that is what was done just now */
+	return __wait_event_interruptible(db->wait, doorbell_state(db) &
+					  (EPOLLIN | EPOLLHUP));
+}
+
+static ssize_t read_or_wait(struct doorbell *db, struct iov_iter *to,
+			    bool nonblock, bool nowait)
+{
 	ssize_t ret;
 	bool end;
 
@@ -282,26 +298,42 @@ static ssize_t doorbell_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	iov_iter_truncate(to, READ_MAX * sizeof(struct doorbell_event));
 
 	for (;;) {
-		if (iocb->ki_flags & IOCB_NOWAIT) {
-			if (!mutex_trylock(&db->read_lock))
+		if (!mutex_trylock(&db->read_lock)) {
+			if (nowait)
 				return -EAGAIN;
-		} else if (mutex_lock_interruptible(&db->read_lock)) {
-			return -ERESTARTSYS;
+			if (mutex_lock_interruptible(&db->read_lock))
+				return -ERESTARTSYS;
 		}
 		ret = read_events(db, to, &end);
 		mutex_unlock(&db->read_lock);
 
 		if (ret || end)
 			return ret;
-		if (iocb->ki_flags & IOCB_NOWAIT ||
-		    iocb->ki_filp->f_flags & O_NONBLOCK)
+		if (nonblock || nowait)
 			return -EAGAIN;
-		/* without looking first: that is what was done just now */
-		ret = __wait_event_interruptible(db->wait, doorbell_state(db) &
-						 (EPOLLIN | EPOLLHUP));
+		ret = wait_for_event(db);
 		if (ret)
 			return ret;
 	}
+}
+
+static ssize_t doorbell_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct file *file = iocb->ki_filp;
+
+	return read_or_wait(file->private_data, to, file->f_flags & O_NONBLOCK,
+			    iocb->ki_flags & IOCB_NOWAIT);
+}
+
+/* read() itself, without the detour of an iocb */
+static ssize_t doorbell_read(struct file *file, char __user *buf, size_t size,
+			     loff_t *pos)
+{
+	struct iov_iter to;
+
+	iov_iter_ubuf(&to, ITER_DEST, buf, size);
+	return read_or_wait(file->private_data, &to,
+			    file->f_flags & O_NONBLOCK, false);
 }
 
 /* Ringing from user space */
@@ -501,27 +533,37 @@ static int doorbell_attach(struct doorbell *db,
 	old = region_locked(db);
 	if (old && old->attached) {
 		ret = -EBUSY;
-		goto err_unlock;
+		goto err_unlock_attach;
+	}
+	/* a reader may take its time, in a page fault */
+	if (mutex_lock_interruptible(&db->read_lock)) {
+		ret = -ERESTARTNOINTR;
+		goto err_unlock_attach;
 	}
 	if (arg.vm_fd >= 0) {
 		region->vm = doorbell_vm_attach(region, arg.vm_fd);
 		if (IS_ERR(region->vm)) {
 			ret = PTR_ERR(region->vm);
-			goto err_unlock;
+			goto err_unlock_read;
 		}
 	}
 
 	rcu_assign_pointer(db->region, region);
+	mutex_unlock(&db->read_lock);
 	/* whoever waited already, to read or to write, has to look at this one */
 	wake_up_interruptible_all(&db->wait);
 	kill_fasync(&db->fasync, SIGIO, POLL_IN);
 	mutex_unlock(&db->attach_lock);
 
-	if (old)
+	if (old) {
+		synchronize_rcu_expedited();
 		region_put(old);
+	}
 	return 0;
 
-err_unlock:
+err_unlock_read:
+	mutex_unlock(&db->read_lock);
+err_unlock_attach:
 	mutex_unlock(&db->attach_lock);
 	doorbell_queue_destroy(&region->queue);
 err_free:
@@ -689,6 +731,7 @@ static const struct file_operations doorbell_fops = {
 	.owner = THIS_MODULE,
 	.open = doorbell_open,
 	.release = doorbell_release,
+	.read = doorbell_read,
 	.read_iter = doorbell_read_iter,
 	.write_iter = doorbell_write_iter,
 	.poll = doorbell_poll,

@@ -356,20 +356,6 @@ bool doorbell_queue_pass(struct doorbell_queue *q,
 }
 
 /**
- * doorbell_queue_arm() - say that the consumer is about to sleep
- * @q: the queue
- *
- * To be followed by a last look, with doorbell_queue_readable() or
- * doorbell_queue_peek(), before sleeping. Whoever sleeps must already be on the
- * wait queue that producers wake.
- */
-void doorbell_queue_arm(struct doorbell_queue *q)
-{
-	WRITE_ONCE(q->control->armed, 1);
-	smp_mb(); /* (D): armed before the last look, pairs with (C) */
-}
-
-/**
  * doorbell_queue_readable() - would doorbell_queue_peek() find an event?
  * @q: the queue
  *
@@ -397,13 +383,20 @@ bool doorbell_queue_readable(const struct doorbell_queue *q)
 }
 
 /**
- * doorbell_queue_writable() - would doorbell_queue_ring() find room?
+ * doorbell_queue_arm() - say that the consumer is about to sleep
  * @q: the queue
+ *
+ * Takes a last look as well. Whoever sleeps must already be on the wait queue that
+ * producers wake.
+ *
+ * Return: what doorbell_queue_readable() does, after arming: true if there is
+ * no reason to sleep.
  */
-bool doorbell_queue_writable(const struct doorbell_queue *q)
+bool doorbell_queue_arm(struct doorbell_queue *q)
 {
-	return !q->entries || (s64)(atomic64_read(&q->tail) -
-				    READ_ONCE(q->control->head)) < q->depth;
+	WRITE_ONCE(q->control->armed, 1);
+	smp_mb(); /* (D): armed before the last look, pairs with (C) */
+	return doorbell_queue_readable(q);
 }
 
 /**

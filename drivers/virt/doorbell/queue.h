@@ -12,6 +12,7 @@
 
 #include <linux/atomic.h>
 #include <linux/cache.h>
+#include <linux/compiler.h>
 #include <linux/types.h>
 
 #include <linux/doorbell.h>
@@ -95,9 +96,8 @@ unsigned int doorbell_queue_peek(struct doorbell_queue *q,
 				 unsigned int max, bool *wake);
 bool doorbell_queue_pass(struct doorbell_queue *q,
 			 const struct doorbell_event *events, unsigned int n);
-void doorbell_queue_arm(struct doorbell_queue *q);
+bool doorbell_queue_arm(struct doorbell_queue *q);
 bool doorbell_queue_readable(const struct doorbell_queue *q);
-bool doorbell_queue_writable(const struct doorbell_queue *q);
 void doorbell_queue_count(const struct doorbell_queue *q,
 			  struct doorbell_counters *counters);
 
@@ -118,6 +118,16 @@ static inline u32 doorbell_queue_bad(const struct doorbell_queue *q)
 static inline u16 doorbell_queue_tag(u8 type, u8 width)
 {
 	return type | width << DOORBELL_TAG_WIDTH_SHIFT;
+}
+
+/**
+ * doorbell_queue_writable() - would doorbell_queue_ring() find room?
+ * @q: the queue
+ */
+static inline bool doorbell_queue_writable(const struct doorbell_queue *q)
+{
+	return !q->entries || (s64)(atomic64_read(&q->tail) -
+				    READ_ONCE(q->control->head)) < q->depth;
 }
 
 /**

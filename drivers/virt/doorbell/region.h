@@ -9,7 +9,6 @@
 #define _DOORBELL_REGION_H
 
 #include <linux/kref.h>
-#include <linux/rcupdate.h>
 
 #include "geometry.h"
 #include "queue.h"
@@ -30,8 +29,8 @@ struct doorbell_vm;
  *	release, after the last ring
  * @wakeups: rings that woke the consumer
  * @bounced: rings by guests that found no room
- * @ref: held by @db, and by whoever uses the region without attach_lock
- * @rcu: delays the freeing past those who look at @db's pointer to it
+ * @ref: held by @db until a grace period after its pointer to the region is
+ *	gone, and by whoever sleeps without a lock of @db
  */
 struct doorbell_region {
 	struct doorbell_geometry geo;
@@ -44,7 +43,6 @@ struct doorbell_region {
 	atomic64_t wakeups;
 	atomic64_t bounced;
 	struct kref ref;
-	struct rcu_head rcu;
 };
 
 bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,

@@ -234,12 +234,13 @@ struct doorbell_info {
 /**
  * DOORBELL_ATTACH - give the consumer a region
  *
- * Takes a &struct doorbell_attach; may sleep. When the call returns every
- * ring, from whatever vCPU, reaches this consumer. Events of a region that was
- * attached before and that were not read until now are dropped. VM and
- * consumer may be different processes; whoever has the descriptors may attach.
- * An attached region keeps the VM in memory until it is detached, the consumer
- * closed, or the VM's process gone.
+ * Takes a &struct doorbell_attach; may sleep, also until a read() of this
+ * consumer is out of a page fault. When the call returns every ring, from
+ * whatever vCPU, reaches this consumer. Events of a region that was attached
+ * before and that were not read until now are dropped. VM and consumer may be
+ * different processes; whoever has the descriptors may attach. An attached
+ * region keeps the VM in memory until it is detached, the consumer closed, or
+ * the VM's process gone.
  *
  * A region has to be apart from every other device on its KVM bus: other
  * doorbell regions, ioeventfds, coalesced MMIO zones, in-kernel interrupt

@@ -176,12 +176,22 @@ int doorbell_ring(struct doorbell *db, __u64 addr, __u64 value)
 	return write(db->fd, &ring, sizeof(ring)) < 0 ? -errno : 0;
 }
 
+/* The slot that the place at @head names, or more than UINT16_MAX if none yet. */
+static inline __u32 fifo_slot(const struct doorbell *db, __u64 head)
+{
+	__u32 lap = head >> db->order;
+
+	return __atomic_load_n(&db->fifo[head & db->mask], __ATOMIC_ACQUIRE) -
+	       (lap << DOORBELL_FIFO_LAP_SHIFT);
+}
+
 /*
  * Step 1: the slots that up to @max places from @head on name, at most to the
- * end of this lap. Return: how many there are.
+ * end of this lap, as the queues of @events. Return: how many there are.
  */
-static unsigned int fifo_peek(const struct doorbell *db, __u64 head,
-			      __u32 *slots, unsigned int max)
+static inline unsigned int fifo_peek(const struct doorbell *db, __u64 head,
+				     struct doorbell_event *events,
+				     unsigned int max)
 {
 	__u32 first = head & db->mask;
 	__u32 lap = (__u32)(head >> db->order) << DOORBELL_FIFO_LAP_SHIFT;
@@ -196,26 +206,27 @@ static unsigned int fifo_peek(const struct doorbell *db, __u64 head,
 		/* too large if it is one of another lap */
 		if (slot > UINT16_MAX)
 			break;
-		slots[n] = slot;
+		events[n].queue = slot;
 	}
 	return n;
 }
 
 /*
- * Step 4: make events of what was not seen of @n slots.
- * Return: how many there are.
+ * Step 4: make whole events of what was not seen of the slots that @n @events
+ * name. Return: how many there are.
  */
-static unsigned int slots_take(struct doorbell *db, const __u32 *slots,
-			       unsigned int n, struct doorbell_event *events)
+static inline unsigned int slots_take(struct doorbell *db,
+				      struct doorbell_event *events,
+				      unsigned int n)
 {
-	const struct doorbell_slot *all = db->slots;
+	const struct doorbell_event *from = events, *end = events + n;
+	const struct doorbell_slot *slots = db->slots;
 	struct doorbell_event *event = events;
 	__u64 *seen = db->control->seen;
-	unsigned int i;
 
-	for (i = 0; i < n; i++) {
-		__u32 index = slots[i];
-		const struct doorbell_slot *slot = &all[index];
+	for (; from < end; from++) {
+		__u32 index = from->queue;
+		const struct doorbell_slot *slot = &slots[index];
 		__u64 old = seen[index];
 		__u64 unseen = __atomic_load_n(&slot->rings,
 					       __ATOMIC_ACQUIRE) - old;
@@ -244,16 +255,17 @@ static unsigned int slots_take(struct doorbell *db, const __u32 *slots,
 	return event - events;
 }
 
-/* The next events of slots that have more rings than fit one. */
-static unsigned int left_take(struct doorbell *db, struct doorbell_event *events,
-			      unsigned int max)
+/* The next events of slots that have more rings than fit one: a rare thing. */
+static __attribute__((noinline))
+unsigned int left_take(struct doorbell *db, struct doorbell_event *events,
+		       unsigned int max)
 {
 	unsigned int n = db->nr_left < max ? db->nr_left : max;
-	__u32 slots[BATCH];
+	unsigned int i;
 
-	db->nr_left -= n;
-	memcpy(slots, db->left + db->nr_left, n * sizeof(*slots));
-	return slots_take(db, slots, n, events);
+	for (i = 0; i < n; i++)
+		events[i].queue = db->left[--db->nr_left];
+	return slots_take(db, events, n);
 }
 
 static unsigned int take_coalesced(struct doorbell *db,
@@ -261,7 +273,6 @@ static unsigned int take_coalesced(struct doorbell *db,
 				   unsigned int max)
 {
 	unsigned int n, room, taken = 0;
-	__u32 slots[BATCH];
 	__u64 head;
 
 	while (taken < max) {
@@ -271,7 +282,7 @@ static unsigned int take_coalesced(struct doorbell *db,
 			continue;
 		}
 		head = db->control->head;
-		n = fifo_peek(db, head, slots, room);
+		n = fifo_peek(db, head, events + taken, room);
 		if (!n)
 			break;
 
@@ -279,7 +290,7 @@ static unsigned int take_coalesced(struct doorbell *db,
 				 __ATOMIC_RELEASE);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 
-		taken += slots_take(db, slots, n, events + taken);
+		taken += slots_take(db, events + taken, n);
 		/* neither the end of the room, nor that of the lap */
 		if (n < room && (head + n) & db->mask && !db->nr_left)
 			break;
@@ -363,22 +374,26 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 static bool readable(const struct doorbell *db)
 {
 	__u64 head = db->control->head;
-	__u32 slot;
 	__u64 word;
 
 	if (!db->entries)
-		return db->nr_left || fifo_peek(db, head, &slot, 1);
+		return fifo_slot(db, head) <= UINT16_MAX || db->nr_left;
 	word = __atomic_load_n(&db->entries[head & db->mask].word,
 			       __ATOMIC_ACQUIRE);
 	return word >> DOORBELL_ENTRY_LAP_SHIFT == (__u32)(head >> db->order);
 }
 
-int doorbell_arm(struct doorbell *db)
+static int arm_by_poll(const struct doorbell *db)
 {
 	struct pollfd pfd = { .fd = db->fd, .events = POLLIN };
 
+	return poll(&pfd, 1, 0) < 0 ? -errno : !!pfd.revents;
+}
+
+int doorbell_arm(struct doorbell *db)
+{
 	if (!db->control)
-		return poll(&pfd, 1, 0) < 0 ? -errno : !!pfd.revents;
+		return arm_by_poll(db);
 
 	__atomic_store_n(&db->control->armed, 1, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
