@@ -53,41 +53,49 @@ run_here() {
 	echo "check: $name done after $SECONDS s"
 }
 
+# Have the modules for a kernel, which may have to be built first; sets ko.
+prepare() {
+	local kernel=$1 ret
+
+	echo "check: preparing $kernel"
+	ko=$("$top/tools/vm/module.sh" "$kernel" 2>"$out/$kernel.err")
+	ret=$?
+	case $ret in
+	0) return 0 ;;
+	77) echo "# verdict $(verdict "$kernel" 77)" ;;
+	*)
+		cat "$out/$kernel.err" >&2
+		echo "# verdict the modules do not build"
+		;;
+	esac >"$out/$kernel.tap"
+	return 1
+}
+
 run_kernel() {
-	local kernel=$1 ret ko prog args=() programs="demo $programs" cpus=2
+	local kernel=$1 ko=$2 prog args=() programs="demo $programs" cpus=2
 
 	# KUnit's threads, each on a CPU of its own
 	[[ $kernel != *-kcsan ]] || programs='' cpus=4
 
-	: >"$out/$kernel.tap"
-	ko=$("$top/tools/vm/module.sh" "$kernel" 2>"$out/$kernel.err")
-	ret=$?
-	if [ $ret -eq 0 ]; then
-		args=(-f "$ko/doorbell.ko:/tests/doorbell.ko")
-		[ ! -e "$ko/doorbell_kunit.ko" ] ||
-			args+=(-f "$ko/doorbell_kunit.ko:/tests/doorbell_kunit.ko")
-		for prog in $programs; do
-			[ "$prog" = demo ] ||
-				args+=(-f "$top/build/selftests/$prog:/tests/$prog")
-		done
-		for prog in user/demo-vmm user/demo-consumer; do
-			args+=(-f "$top/build/$prog:/tests/${prog#user/}")
-		done
-		# from 7.x on KUnit only runs suites if it is told to
-		"$top/tools/vm/run.sh" -k "$kernel" -c $cpus -t $limit \
-			-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
-			-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
-			-f "$top/tools/test/demo:/tests/demo" \
-			-f "$top/tools/test/guest.sh:/guest.sh" \
-			-- /guest.sh $programs \
-			>"$out/$kernel.tap" 2>"$out/$kernel.err"
-		ret=$?
-	elif [ $ret -ne 77 ]; then
-		cat "$out/$kernel.err" >&2
-		echo "# verdict the modules do not build" >>"$out/$kernel.tap"
-		return
-	fi
-	echo "# verdict $(verdict "$kernel" $ret)" >>"$out/$kernel.tap"
+	args=(-f "$ko/doorbell.ko:/tests/doorbell.ko")
+	[ ! -e "$ko/doorbell_kunit.ko" ] ||
+		args+=(-f "$ko/doorbell_kunit.ko:/tests/doorbell_kunit.ko")
+	for prog in $programs; do
+		[ "$prog" = demo ] ||
+			args+=(-f "$top/build/selftests/$prog:/tests/$prog")
+	done
+	for prog in user/demo-vmm user/demo-consumer; do
+		args+=(-f "$top/build/$prog:/tests/${prog#user/}")
+	done
+	# from 7.x on KUnit only runs suites if it is told to
+	"$top/tools/vm/run.sh" -k "$kernel" -c $cpus -t $limit \
+		-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
+		-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
+		-f "$top/tools/test/demo:/tests/demo" \
+		-f "$top/tools/test/guest.sh:/guest.sh" \
+		-- /guest.sh $programs \
+		>"$out/$kernel.tap" 2>"$out/$kernel.err"
+	echo "# verdict $(verdict "$kernel" $?)" >>"$out/$kernel.tap"
 	echo "check: $kernel done after $SECONDS s"
 }
 
@@ -100,10 +108,12 @@ room() {
 	done
 }
 
-# The kernels that take longest are named first.
+# The kernels that take longest are named first. What has to be built is built one
+# after the other, while the machines that have theirs run.
 for kernel; do
+	prepare "$kernel" || continue
 	room
-	run_kernel "$kernel" &
+	run_kernel "$kernel" "$ko" &
 done
 room
 run_here litmus "$top/tools/test/litmus.sh" &

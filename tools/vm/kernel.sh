@@ -5,7 +5,7 @@
 # Usage: kernel.sh NAME
 #
 #   6.1, 6.12       Debian's stock amd64 kernel with its headers, unpacked, not installed
-#   6.12-debug      linux-source-6.12 with base.config and debug.config
+#   6.12-debug      linux-source-6.12 with base.config, user.config and debug.config
 #   7.2-debug       the newest linux-source-7.x in Debian sid, with 7.config as well
 #   6.12-kcsan      linux-source-6.12 with base.config and kcsan.config
 #   source-6.12     only the unpacked source tree of linux-source-6.12
@@ -288,9 +288,9 @@ case $name in
 6.1)		stock linux-image-amd64 ;;
 6.12)		stock linux-image-6.12-amd64 ;;
 source-6.12)	source_6_12; dir=$src ;;
-6.12-debug)	source_6_12; built base.config debug.config ;;
+6.12-debug)	source_6_12; built base.config user.config debug.config ;;
 6.12-kcsan)	source_6_12; built base.config kcsan.config ;;
-7.2-debug)	source_7; built base.config debug.config 7.config ;;
+7.2-debug)	source_7; built base.config user.config debug.config 7.config ;;
 *)		sed -n '/^# Usage/,/^$/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 [ -z "$known" ] || ln -sfn "$dir" "$known"
