@@ -325,7 +325,7 @@ static ssize_t doorbell_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			    iocb->ki_flags & IOCB_NOWAIT);
 }
 
-/* read() itself, without the detour of an iocb */
+/* read() itself, without the detour of an iocb, as /dev/zero has it */
 static ssize_t doorbell_read(struct file *file, char __user *buf, size_t size,
 			     loff_t *pos)
 {
