@@ -104,8 +104,8 @@ static void wake(struct doorbell *db)
 	unsigned long flags;
 
 	/*
-	 * What wake_up_poll() and kill_fasync() do, with fewer calls. Who wants
-	 * SIGIO has armed since it is on the list, in doorbell_fasync().
+	 * What wake_up_poll() and kill_fasync() do, with fewer calls. fasync is
+	 * read after the xchg() of armed, which pairs with doorbell_fasync().
 	 */
 	spin_lock_irqsave(&db->wait.lock, flags);
 	wake_up_locked_poll(&db->wait, EPOLLIN | EPOLLRDNORM);
@@ -429,6 +429,7 @@ static int doorbell_fasync(int fd, struct file *file, int on)
 	struct doorbell *db = file->private_data;
 	int ret = fasync_helper(fd, file, on, &db->fasync);
 
+	smp_wmb(); /* fasync before armed, pairs with doorbell_rung(), wake() */
 	/* who only waits for SIGIO never calls poll() */
 	doorbell_state(db);
 	return ret;
