@@ -557,6 +557,7 @@ static int doorbell_attach(struct doorbell *db,
 	mutex_unlock(&db->attach_lock);
 
 	if (old) {
+		/* for poll() and region_get(); expedited as KVM's buses are */
 		synchronize_rcu_expedited();
 		region_put(old);
 	}
