@@ -45,7 +45,7 @@ clean:
 	[ ! -d $(KDIR) ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
 
 setup:
-	@tools/vm/setup.sh
+	@tools/testbed/setup.sh
 
 VMM_DIR := tools/vmm
 VMM_OUT := $(USER)
@@ -71,8 +71,8 @@ demo: $(DEMO)
 else
 demo: setup
 	@$(MAKE) -s $(DEMO)
-	@ko=$$(tools/vm/module.sh $(KERNEL)) && \
-	tools/vm/run.sh -k $(KERNEL) -t 120 -f $$ko/doorbell.ko:/demo/doorbell.ko \
+	@ko=$$(tools/testbed/module.sh $(KERNEL)) && \
+	tools/testbed/run.sh -k $(KERNEL) -t 120 -f $$ko/doorbell.ko:/demo/doorbell.ko \
 		-f $(USER)/demo-vmm:/demo/demo-vmm \
 		-f $(USER)/demo-consumer:/demo/demo-consumer \
 		-f tools/demo/demo.sh -- /demo.sh /demo $(DEMO_LIVE)
@@ -84,7 +84,7 @@ KERNELS := 6.12-debug 7.2-debug 6.12-kcsan 6.12 6.1
 
 selftests: setup
 	@mkdir -p $(TESTS)
-	@source=$$(tools/vm/kernel.sh source-6.12) && \
+	@source=$$(tools/testbed/kernel.sh source-6.12) && \
 	$(MAKE) -s -C selftests/doorbell OUTPUT=$(CURDIR)/$(TESTS) \
 		KSELFTEST=$$source/tools/testing/selftests
 

@@ -27,7 +27,7 @@ _Static_assert(sizeof(struct doorbell_ring) == 16, "ring");
 _Static_assert(sizeof(struct doorbell_attach) == 40, "attach");
 _Static_assert(offsetof(struct doorbell_attach, base) == 8, "attach.base");
 _Static_assert(sizeof(struct doorbell_info) == 96, "info");
-_Static_assert(offsetof(struct doorbell_info, places) == 52, "info.places");
+_Static_assert(offsetof(struct doorbell_info, nr_entries) == 52, "info.nr_entries");
 _Static_assert(offsetof(struct doorbell_info, rings) == 56, "info.rings");
 _Static_assert(DOORBELL_ATTACH == 0xd800 && DOORBELL_DETACH == 0xd801 &&
 	       DOORBELL_INFO == 0xd802, "ioctl numbers");

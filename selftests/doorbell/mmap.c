@@ -35,7 +35,7 @@ static bool map_region(int fd, struct mapped *m)
 		return false;
 	m->control = mmap(NULL, m->info.control_size, PROT_READ | PROT_WRITE,
 			  MAP_SHARED, fd, 0);
-	m->shared = mmap(NULL, m->info.shared_size, PROT_READ, MAP_SHARED, fd,
+	m->shared = mmap(NULL, m->info.readonly_size, PROT_READ, MAP_SHARED, fd,
 			 m->info.control_size);
 	return m->control != MAP_FAILED && m->shared != MAP_FAILED;
 }
@@ -43,7 +43,7 @@ static bool map_region(int fd, struct mapped *m)
 static void unmap_region(struct mapped *m)
 {
 	munmap(m->control, m->info.control_size);
-	munmap(m->shared, m->info.shared_size);
+	munmap(m->shared, m->info.readonly_size);
 }
 
 static int attach_mode(int fd, __u32 flags, __u32 depth)
@@ -99,9 +99,9 @@ TEST_F_TIMEOUT(raw, errors, TEST_SECONDS)
 	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
 	ASSERT_EQ(0, db_info(self->fd, info));
 	control = info->control_size;
-	shared = info->shared_size;
-	ASSERT_EQ(QUEUES + 1, info->ring_offset / sizeof(struct doorbell_slot));
-	ASSERT_GE(info->places, QUEUES + 1);
+	shared = info->readonly_size;
+	ASSERT_EQ(QUEUES + 1, info->entries_offset / sizeof(struct doorbell_slot));
+	ASSERT_GE(info->nr_entries, QUEUES + 1);
 
 	ASSERT_EQ(0, mmap_errno(self->fd, control, rw, MAP_SHARED, 0));
 	ASSERT_EQ(0, mmap_errno(self->fd, shared, PROT_READ, MAP_SHARED,
@@ -136,9 +136,9 @@ TEST_F_TIMEOUT(raw, coalescing_by_the_header, TEST_SECONDS)
 	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
 	ASSERT_TRUE(map_region(self->fd, &self->m));
 	slots = self->m.shared;
-	fifo = self->m.shared + self->m.info.ring_offset;
+	fifo = self->m.shared + self->m.info.entries_offset;
 	/* the first position is in place 0 of lap 1 */
-	first = self->m.info.places;
+	first = self->m.info.nr_entries;
 	ASSERT_EQ(first, self->m.control->head);
 	ASSERT_EQ(1, self->m.control->armed);
 	ASSERT_EQ(0, fifo[0] >> DOORBELL_FIFO_LAP_SHIFT);

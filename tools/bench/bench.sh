@@ -18,8 +18,8 @@ run_kernel()
 {
 	local kernel=$1 ko floor dir
 
-	ko=$("$top/tools/vm/module.sh" "$kernel")
-	dir=$("$top/tools/vm/kernel.sh" "$kernel")
+	ko=$("$top/tools/testbed/module.sh" "$kernel")
+	dir=$("$top/tools/testbed/kernel.sh" "$kernel")
 
 	# kernel builds write beside the sources: give each kernel its own links
 	floor=$out/$kernel.floor
@@ -31,7 +31,7 @@ run_kernel()
 		>"$floor/build.log" 2>&1 || { cat "$floor/build.log"; return 1; } >&2
 
 	echo "kernel $(cat "$dir/release")" >"$out/$kernel.txt"
-	"$top/tools/vm/run.sh" -k "$kernel" -o -t 1200 -l "$out/$kernel.log" \
+	"$top/tools/testbed/run.sh" -k "$kernel" -o -t 1200 -l "$out/$kernel.log" \
 		-f "$here/guest.sh:/bench/guest.sh" -f "$out/bench:/bench/bench" \
 		-f "$ko/doorbell.ko:/bench/doorbell.ko" \
 		-f "$floor/tools/bench/floor.ko:/bench/floor.ko" \

@@ -26,7 +26,7 @@ verdict() {
 	124) echo "hung, stopped after $limit s" ;;
 	125) echo "panicked, or ended without a verdict" ;;
 	*)
-		if "$top/tools/vm/splat.sh" "$out/$kernel.log" >&2; then
+		if "$top/tools/testbed/splat.sh" "$out/$kernel.log" >&2; then
 			echo clean
 		else
 			echo "a bug report in the kernel log"
@@ -58,7 +58,7 @@ prepare() {
 	local kernel=$1 ret
 
 	echo "check: preparing $kernel"
-	ko=$("$top/tools/vm/module.sh" "$kernel" 2>"$out/$kernel.err")
+	ko=$("$top/tools/testbed/module.sh" "$kernel" 2>"$out/$kernel.err")
 	ret=$?
 	case $ret in
 	0) return 0 ;;
@@ -88,7 +88,7 @@ run_kernel() {
 		args+=(-f "$top/build/$prog:/tests/${prog#user/}")
 	done
 	# from 7.x on KUnit only runs suites if it is told to
-	"$top/tools/vm/run.sh" -k "$kernel" -c $cpus -t $limit \
+	"$top/tools/testbed/run.sh" -k "$kernel" -c $cpus -t $limit \
 		-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
 		-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
 		-f "$top/tools/test/demo:/tests/demo" \

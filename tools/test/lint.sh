@@ -12,8 +12,8 @@ cd "$top" || exit 1
 failed=0
 fail() { echo "lint: $*" >&2; failed=1; }
 
-source=$(tools/vm/kernel.sh source-6.12) || exit 1
-kernel=$(tools/vm/kernel.sh 6.12) || exit 1
+source=$(tools/testbed/kernel.sh source-6.12) || exit 1
+kernel=$(tools/testbed/kernel.sh 6.12) || exit 1
 mapfile -t kernel_code < <(git ls-files -co --exclude-standard 'drivers/*' \
 	'include/*' 'kunit/*' '*Kbuild')
 mapfile -t user_code < <(git ls-files -co --exclude-standard 'selftests/*.[ch]' \

@@ -20,12 +20,12 @@ limit=60
 
 skip() { echo "1..0 # SKIP $1"; exit 77; }
 
-# get NAME SCRIPT [ARGUMENT]: set path to what the script of tools/vm prints.
+# get NAME SCRIPT [ARGUMENT]: set path to what the script of tools/testbed prints.
 get() {
 	local name=$1 ret
 	shift
 
-	path=$("$top/tools/vm/$1" "${@:2}")
+	path=$("$top/tools/testbed/$1" "${@:2}")
 	ret=$?
 	[ $ret -ne 77 ] || skip "$name cannot be had"
 	[ $ret -eq 0 ] || { echo "Bail out! $1 failed"; exit 1; }

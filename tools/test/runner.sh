@@ -6,7 +6,7 @@
 set -uo pipefail
 
 test=$(cd "$(dirname "$0")" && pwd)
-vm=$test/../vm
+testbed=$test/../testbed
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 count=0 failed=0
@@ -15,7 +15,7 @@ count=0 failed=0
 expect() {
 	local want=$1 name=$2 got
 	shift 2
-	"$vm/run.sh" -l "$log" "$@" >/dev/null 2>&1
+	"$testbed/run.sh" -l "$log" "$@" >/dev/null 2>&1
 	got=$?
 	count=$((count + 1))
 	if [ $got -eq "$want" ]; then
@@ -30,7 +30,7 @@ expect() {
 scan() {
 	local got
 	echo "[    1.234567] $3" >"$log"
-	"$vm/splat.sh" "$log" >/dev/null 2>&1
+	"$testbed/splat.sh" "$log" >/dev/null 2>&1
 	got=$?
 	count=$((count + 1))
 	if [ $got -eq "$1" ]; then

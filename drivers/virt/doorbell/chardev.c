@@ -37,7 +37,7 @@
 
 #define ATTACH_SIZE_MIN	offsetofend(struct doorbell_attach, queues)
 #define INFO_SIZE_MIN	offsetofend(struct doorbell_info, state)
-#define INFO_SIZE_MAP	offsetofend(struct doorbell_info, places)
+#define INFO_SIZE_MAP	offsetofend(struct doorbell_info, nr_entries)
 
 #define ATTACH_FLAGS	(DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_ORDERED | \
 			 DOORBELL_ATTACH_BY_VALUE | DOORBELL_ATTACH_NO_VALUE)
@@ -67,7 +67,7 @@ static void region_free(struct kref *ref)
 {
 	struct doorbell_region *region = container_of(ref, typeof(*region), ref);
 
-	doorbell_queue_destroy(&region->queue);
+	doorbell_buffer_destroy(&region->buffer);
 	kfree(region);
 }
 
@@ -139,16 +139,16 @@ static bool ring(struct doorbell_region *region, u64 addr, u64 value, u8 width)
 			type = DOORBELL_EVENT_BAD_QUEUE;
 	}
 	if (queue < 0)
-		queue = doorbell_queue_bad(&region->queue);
+		queue = doorbell_buffer_bad(&region->buffer);
 
-	switch (doorbell_queue_ring(&region->queue, queue,
-				    doorbell_queue_tag(type, width), value)) {
-	case DOORBELL_RUNG_WAKE:
+	switch (doorbell_buffer_ring(&region->buffer, queue,
+				    doorbell_kind(type, width), value)) {
+	case DOORBELL_RING_WAKE:
 		doorbell_region_wake(region);
 		break;
-	case DOORBELL_FULL:
+	case DOORBELL_RING_FULL:
 		return false;
-	case DOORBELL_RUNG:
+	case DOORBELL_RING_OK:
 		break;
 	}
 	return true;
@@ -181,16 +181,16 @@ void doorbell_region_hangup(struct doorbell_region *region)
 {
 	struct doorbell *db = region->db;
 
-	/* pairs with the acquire in region_gone(): after the last ring */
-	smp_store_release(&region->gone, true);
+	/* pairs with the acquire in region_hung_up(): after the last ring */
+	smp_store_release(&region->hung_up, true);
 	wake_up_interruptible_all(&db->wait);
 	kill_fasync(&db->fasync, SIGIO, POLL_HUP);
 }
 
-static bool region_gone(struct doorbell_region *region)
+static bool region_hung_up(struct doorbell_region *region)
 {
 	/* pairs with the release in doorbell_region_hangup() */
-	return smp_load_acquire(&region->gone);
+	return smp_load_acquire(&region->hung_up);
 }
 
 /* Reading */
@@ -199,7 +199,7 @@ static bool region_gone(struct doorbell_region *region)
  * The state that decides whether to wait, as poll() flags; arms the wake-up
  * first, so whoever is on the wait queue and then finds nothing may sleep.
  */
-static __poll_t doorbell_state(struct doorbell *db)
+static __poll_t arm_and_poll(struct doorbell *db)
 {
 	struct doorbell_region *region;
 	__poll_t state = 0;
@@ -211,11 +211,11 @@ static __poll_t doorbell_state(struct doorbell *db)
 
 	/* before the last look: what was rung before the end is found */
 	if (READ_ONCE(region->attached))
-		state = region_gone(region) ? EPOLLHUP :
-			doorbell_queue_writable(&region->queue) ?
+		state = region_hung_up(region) ? EPOLLHUP :
+			doorbell_buffer_writable(&region->buffer) ?
 			EPOLLOUT | EPOLLWRNORM : 0;
 
-	if (doorbell_queue_arm(&region->queue))
+	if (doorbell_buffer_arm(&region->buffer))
 		state |= EPOLLIN | EPOLLRDNORM;
 out:
 	rcu_read_unlock();
@@ -244,9 +244,9 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 		return 0;
 
 	/* before the last look: what was rung before the end is found */
-	*end = READ_ONCE(region->attached) && region_gone(region);
+	*end = READ_ONCE(region->attached) && region_hung_up(region);
 	while ((room = min(iov_iter_count(to) / sizeof(*events), BATCH))) {
-		n = doorbell_queue_peek(&region->queue, events, room,
+		n = doorbell_buffer_peek(&region->buffer, events, room,
 					&wake_others);
 		if (n) {
 			size_t copied = copy_events(events, n, to);
@@ -258,7 +258,7 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 				ret = -EFAULT;
 			}
 			done += n * sizeof(*events);
-			if (n && doorbell_queue_pass(&region->queue, events, n))
+			if (n && doorbell_buffer_consume(&region->buffer, events, n))
 				wake_others = true;
 		} else if (armed) {
 			break;
@@ -267,11 +267,11 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 			continue;
 		/* edge-triggered waiters do not call poll() again */
 		armed = true;
-		if (!doorbell_queue_arm(&region->queue))
+		if (!doorbell_buffer_arm(&region->buffer))
 			break;
 	}
 	if (!armed)
-		doorbell_queue_arm(&region->queue);
+		doorbell_buffer_arm(&region->buffer);
 	if (wake_others)
 		wake(db);
 	if (done && region->flags & DOORBELL_ATTACH_ORDERED)
@@ -283,7 +283,7 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 static int wait_for_event(struct doorbell *db)
 {
 	/* without looking first: that is what was done just now */
-	return __wait_event_interruptible(db->wait, doorbell_state(db) &
+	return __wait_event_interruptible(db->wait, arm_and_poll(db) &
 					  (EPOLLIN | EPOLLHUP));
 }
 
@@ -343,12 +343,12 @@ static int region_error(struct doorbell_region *region)
 {
 	if (!READ_ONCE(region->attached))
 		return -ENOTCONN;
-	return region_gone(region) ? -EPIPE : 0;
+	return region_hung_up(region) ? -EPIPE : 0;
 }
 
 static bool ring_may_succeed(struct doorbell_region *region)
 {
-	return doorbell_queue_writable(&region->queue) || region_error(region);
+	return doorbell_buffer_writable(&region->buffer) || region_error(region);
 }
 
 static int wait_for_room(struct doorbell_region *region)
@@ -421,7 +421,7 @@ static __poll_t doorbell_poll(struct file *file, poll_table *wait)
 	struct doorbell *db = file->private_data;
 
 	poll_wait(file, &db->wait, wait);
-	return doorbell_state(db);
+	return arm_and_poll(db);
 }
 
 static int doorbell_fasync(int fd, struct file *file, int on)
@@ -429,9 +429,9 @@ static int doorbell_fasync(int fd, struct file *file, int on)
 	struct doorbell *db = file->private_data;
 	int ret = fasync_helper(fd, file, on, &db->fasync);
 
-	smp_wmb(); /* fasync before armed, pairs with doorbell_rung(), wake() */
+	smp_wmb(); /* fasync before armed, pairs with doorbell_claim_wakeup(), wake() */
 	/* who only waits for SIGIO never calls poll() */
-	doorbell_state(db);
+	arm_and_poll(db);
 	return ret;
 }
 
@@ -443,7 +443,7 @@ static int doorbell_mmap(struct file *file, struct vm_area_struct *vma)
 	unsigned long size = vma->vm_end - vma->vm_start;
 	u64 first = (u64)vma->vm_pgoff << PAGE_SHIFT;
 	struct doorbell_region *region;
-	struct doorbell_queue *q;
+	struct doorbell_buffer *buf;
 	unsigned long offset;
 	u64 end;
 	int ret = 0;
@@ -451,23 +451,23 @@ static int doorbell_mmap(struct file *file, struct vm_area_struct *vma)
 	region = region_get(db);
 	if (!region)
 		return -ENOTCONN;
-	q = &region->queue;
-	end = first < q->control_size ? q->control_size :
-					q->control_size + q->shared_size;
+	buf = &region->buffer;
+	end = first < buf->control_size ? buf->control_size :
+					buf->control_size + buf->readonly_size;
 
 	if (!(vma->vm_flags & VM_SHARED) || first >= end || size > end - first)
 		ret = -EINVAL;
-	else if (first >= q->control_size && vma->vm_flags & VM_WRITE)
+	else if (first >= buf->control_size && vma->vm_flags & VM_WRITE)
 		ret = -EACCES;
 	if (ret)
 		goto out;
 
 	vm_flags_mod(vma, VM_DONTEXPAND | VM_DONTDUMP,
-		     first < q->control_size ? 0 : VM_MAYWRITE);
+		     first < buf->control_size ? 0 : VM_MAYWRITE);
 	/* each page mapped is referenced: it outlives the region */
 	for (offset = 0; offset < size && !ret; offset += PAGE_SIZE)
 		ret = vm_insert_page(vma, vma->vm_start + offset,
-				     vmalloc_to_page(q->mem + first + offset));
+				     vmalloc_to_page(buf->mem + first + offset));
 out:
 	region_put(region);
 	return ret;
@@ -525,7 +525,7 @@ static int doorbell_attach(struct doorbell *db,
 				     arg.flags & DOORBELL_ATTACH_PIO);
 	if (ret)
 		goto err_free;
-	ret = doorbell_queue_init(&region->queue, region->geo.queues,
+	ret = doorbell_buffer_init(&region->buffer, region->geo.queues,
 				  arg.depth);
 	if (ret)
 		goto err_free;
@@ -567,7 +567,7 @@ err_unlock_read:
 	mutex_unlock(&db->read_lock);
 err_unlock_attach:
 	mutex_unlock(&db->attach_lock);
-	doorbell_queue_destroy(&region->queue);
+	doorbell_buffer_destroy(&region->buffer);
 err_free:
 	kfree(region);
 	return ret;
@@ -607,21 +607,21 @@ static void fill_info(struct doorbell *db, struct doorbell_info *info,
 	region = region_locked(db);
 	if (region) {
 		if (region->attached)
-			info->state = region_gone(region) ? DOORBELL_HANGUP :
+			info->state = region_hung_up(region) ? DOORBELL_HANGUP :
 							    DOORBELL_ATTACHED;
 		info->base = region->geo.base;
 		info->len = region->geo.len;
 		info->stride = 1U << region->geo.shift;
 		info->flags = region->flags;
-		info->depth = region->queue.depth;
+		info->depth = region->buffer.depth;
 		info->queues = region->geo.queues;
-		info->control_size = region->queue.control_size;
-		info->shared_size = region->queue.shared_size;
-		info->ring_offset = doorbell_queue_ring_offset(&region->queue);
-		info->places = 1U << region->queue.order;
+		info->control_size = region->buffer.control_size;
+		info->readonly_size = region->buffer.readonly_size;
+		info->entries_offset = doorbell_buffer_entries_offset(&region->buffer);
+		info->nr_entries = 1U << region->buffer.order;
 	}
 	if (region && counters_too) {
-		doorbell_queue_count(&region->queue, &counters);
+		doorbell_buffer_count(&region->buffer, &counters);
 		info->rings = counters.rings;
 		info->bad_rings = counters.bad_rings;
 		info->pending = counters.pending;

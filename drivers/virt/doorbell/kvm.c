@@ -37,7 +37,7 @@
 
 #include "kvm.h"
 #include "region.h"
-#include "ring.h"
+#include "produce.h"
 
 /**
  * struct doorbell_vm - a region's registration with a VM
@@ -104,23 +104,23 @@ static const struct kvm_io_device_ops doorbell_vm_ops = {
  * The same for what nearly all drivers do: the address names the queue, and the
  * value has 4 or 2 bytes. All of it is inlined here.
  */
-static __always_inline int write_at(struct kvm_vcpu *vcpu,
+static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 				    struct kvm_io_device *dev, gpa_t addr,
 				    int len, const void *val, bool ordered)
 {
 	struct doorbell_vm *vm = container_of(dev, struct doorbell_vm, dev);
 	struct doorbell_region *region = vm->region;
-	enum doorbell_rung rung;
+	enum doorbell_ring_result result;
 	u32 queue, value;
-	u16 half, tag;
+	u16 half, kind;
 
 	if (likely(len == sizeof(value))) {
 		memcpy(&value, val, sizeof(value));
-		tag = doorbell_queue_tag(DOORBELL_EVENT_QUEUE, sizeof(value));
+		kind = doorbell_kind(DOORBELL_EVENT_QUEUE, sizeof(value));
 	} else if (len == sizeof(half)) {
 		memcpy(&half, val, sizeof(half));
 		value = half;
-		tag = doorbell_queue_tag(DOORBELL_EVENT_QUEUE, sizeof(half));
+		kind = doorbell_kind(DOORBELL_EVENT_QUEUE, sizeof(half));
 	} else {
 		return doorbell_vm_write(vcpu, dev, addr, len, val);
 	}
@@ -129,15 +129,15 @@ static __always_inline int write_at(struct kvm_vcpu *vcpu,
 
 	queue = doorbell_geometry_at(&region->geo, addr);
 	if (ordered)
-		rung = doorbell_entry_ring(&region->queue, queue, tag, value);
+		result = doorbell_ordered_ring(&region->buffer, queue, kind, value);
 	else
-		rung = doorbell_slot_ring(&region->queue, queue, tag, value);
+		result = doorbell_coalesced_ring(&region->buffer, queue, kind, value);
 
-	if (rung == DOORBELL_FULL) {
+	if (result == DOORBELL_RING_FULL) {
 		atomic64_inc(&region->bounced);
 		return -EOPNOTSUPP;
 	}
-	if (rung == DOORBELL_RUNG_WAKE)
+	if (result == DOORBELL_RING_WAKE)
 		doorbell_region_wake(region);
 	return 0;
 }
@@ -145,13 +145,13 @@ static __always_inline int write_at(struct kvm_vcpu *vcpu,
 static int write_coalescing(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 			    gpa_t addr, int len, const void *val)
 {
-	return write_at(vcpu, dev, addr, len, val, false);
+	return write_fast(vcpu, dev, addr, len, val, false);
 }
 
 static int write_ordered(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 			 gpa_t addr, int len, const void *val)
 {
-	return write_at(vcpu, dev, addr, len, val, true);
+	return write_fast(vcpu, dev, addr, len, val, true);
 }
 
 static const struct kvm_io_device_ops coalescing_ops = {

@@ -11,7 +11,7 @@
 #include <linux/kref.h>
 
 #include "geometry.h"
-#include "queue.h"
+#include "buffer.h"
 
 struct doorbell;
 struct doorbell_vm;
@@ -21,11 +21,11 @@ struct doorbell_vm;
  * @geo: its addresses; constant
  * @flags: DOORBELL_ATTACH_*; constant
  * @db: the consumer, which outlives the region; constant
- * @queue: its rings
+ * @buffer: its rings
  * @vm: the registration with KVM, NULL without one; under the consumer's
  *	attach_lock
  * @attached: can be rung; written under the consumer's attach_lock
- * @gone: the VM's process is gone, no ring comes any more; set once, with
+ * @hung_up: the VM's process is gone, no ring comes any more; set once, with
  *	release, after the last ring
  * @wakeups: rings that woke the consumer
  * @bounced: rings by guests that found no room
@@ -36,10 +36,10 @@ struct doorbell_region {
 	struct doorbell_geometry geo;
 	u32 flags;
 	struct doorbell *db;
-	struct doorbell_queue queue;
+	struct doorbell_buffer buffer;
 	struct doorbell_vm *vm;
 	bool attached;
-	bool gone;
+	bool hung_up;
 	atomic64_t wakeups;
 	atomic64_t bounced;
 	struct kref ref;

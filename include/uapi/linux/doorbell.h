@@ -192,10 +192,10 @@ enum doorbell_state {
  * @depth: as attached
  * @queues: number of queues
  * @control_size: bytes of the control area, which mmap() has at offset 0
- * @shared_size: bytes of the read-only area, which mmap() has at offset
+ * @readonly_size: bytes of the read-only area, which mmap() has at offset
  *	@control_size
- * @ring_offset: where in the read-only area the FIFO or the entries begin
- * @places: number of places in these, a power of two
+ * @entries_offset: where in the read-only area the FIFO or the entries begin
+ * @nr_entries: number of entries in either, a power of two
  * @rings: rings of queues since the region was attached
  * @bad_rings: rings of no queue since the region was attached
  * @pending: rings, bad ones included, that no event was taken for yet
@@ -218,9 +218,9 @@ struct doorbell_info {
 	__u32 depth;
 	__u32 queues;
 	__u32 control_size;
-	__u32 shared_size;
-	__u32 ring_offset;
-	__u32 places;
+	__u32 readonly_size;
+	__u32 entries_offset;
+	__u32 nr_entries;
 	__aligned_u64 rings;
 	__aligned_u64 bad_rings;
 	__aligned_u64 pending;
@@ -342,8 +342,8 @@ struct doorbell_info {
 /**
  * struct doorbell_control - the control area, written by the consumer alone
  * @head: position of the first entry that the consumer has not taken. Positions
- *	count from doorbell_info.places and never wrap; the place of one is its
- *	remainder by doorbell_info.places, its lap is its quotient.
+ *	count from doorbell_info.nr_entries and never wrap; the place of one is its
+ *	remainder by doorbell_info.nr_entries, its lap is its quotient.
  * @armed: not 0: wake the consumer at the next entry. Cleared when that is done.
  * @reserved: leave it alone
  * @seen: coalescing: for each slot, the rings that events were made of, from
@@ -363,8 +363,8 @@ struct doorbell_info {
  *    be lost.
  * 4. For each slot copied: read rings, memory_order_acquire, then value. From
  *    DOORBELL_RINGS_SHIFT on, rings - seen is the event's count, and below it its
- *    tag. If the count is 0 there is no event, else add it to seen, without the
- *    tag. Who cannot do with all of the count at once looks at the slot again:
+ *    kind. If the count is 0 there is no event, else add it to seen, without the
+ *    kind. Who cannot do with all of the count at once looks at the slot again:
  *    it is not told of the rest before the next ring.
  *
  * Ordered:
@@ -395,7 +395,7 @@ struct doorbell_control {
  * struct doorbell_slot - coalescing: a queue's rings, written by the kernel alone
  * @value: the last value written
  * @rings: rings ever, modulo 2^48, from DOORBELL_RINGS_SHIFT on; below it the
- *	last ring's tag: its type, and its width from DOORBELL_TAG_WIDTH_SHIFT on
+ *	last ring's kind: its type, and its width from DOORBELL_KIND_WIDTH_SHIFT on
  * @pos: the last position that the queue got in the FIFO, or 0; all ones while
  *	it is about to get one
  *
@@ -411,15 +411,15 @@ struct doorbell_slot {
 
 /** DOORBELL_RINGS_SHIFT - where the count begins in doorbell_slot.rings */
 #define DOORBELL_RINGS_SHIFT		16
-/** DOORBELL_TAG_WIDTH_SHIFT - where the width begins in a tag */
-#define DOORBELL_TAG_WIDTH_SHIFT	8
+/** DOORBELL_KIND_WIDTH_SHIFT - where the width begins in a kind */
+#define DOORBELL_KIND_WIDTH_SHIFT	8
 /** DOORBELL_FIFO_LAP_SHIFT - where the lap begins in an entry of the FIFO */
 #define DOORBELL_FIFO_LAP_SHIFT		16
 
 /**
  * struct doorbell_entry - ordered: one ring, written by the kernel alone
- * @word: the lap from DOORBELL_ENTRY_LAP_SHIFT on; the tag from
- *	DOORBELL_ENTRY_TAG_SHIFT on; below it the number of the queue, or
+ * @word: the lap from DOORBELL_ENTRY_LAP_SHIFT on; the kind from
+ *	DOORBELL_ENTRY_KIND_SHIFT on; below it the number of the queue, or
  *	DOORBELL_QUEUE_NONE for a bad ring
  * @value: the value written, or the bad address
  *
@@ -430,8 +430,8 @@ struct doorbell_entry {
 	__aligned_u64 value;
 };
 
-/** DOORBELL_ENTRY_TAG_SHIFT - where the tag begins in doorbell_entry.word */
-#define DOORBELL_ENTRY_TAG_SHIFT	16
+/** DOORBELL_ENTRY_KIND_SHIFT - where the kind begins in doorbell_entry.word */
+#define DOORBELL_ENTRY_KIND_SHIFT	16
 /** DOORBELL_ENTRY_LAP_SHIFT - where the lap begins in doorbell_entry.word */
 #define DOORBELL_ENTRY_LAP_SHIFT	32
 

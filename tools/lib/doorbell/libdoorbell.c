@@ -29,14 +29,14 @@
  * @control: mapped, or NULL to use read()
  * @control_size: bytes of it
  * @shared: mapped read-only
- * @shared_size: bytes of it
+ * @readonly_size: bytes of it
  * @slots: coalescing: in @shared
  * @fifo: coalescing: in @shared
  * @entries: ordered: in @shared, else NULL
  * @mask: places in @fifo or @entries, less one
  * @order: log2 of the places
- * @left: coalescing: slots of which an event could not tell all rings
- * @nr_left: how many there are, usually none
+ * @partial: coalescing: slots of which an event could not tell all rings
+ * @nr_partial: how many there are, usually none
  */
 struct doorbell {
 	int fd;
@@ -44,14 +44,14 @@ struct doorbell {
 	struct doorbell_control *control;
 	size_t control_size;
 	void *shared;
-	size_t shared_size;
+	size_t readonly_size;
 	const struct doorbell_slot *slots;
 	const __u32 *fifo;
 	const struct doorbell_entry *entries;
 	__u32 mask;
 	__u32 order;
-	__u32 left[BATCH];
-	unsigned int nr_left;
+	__u32 partial[BATCH];
+	unsigned int nr_partial;
 };
 
 static void unmap(struct doorbell *db)
@@ -59,7 +59,7 @@ static void unmap(struct doorbell *db)
 	if (!db->control)
 		return;
 	munmap(db->control, db->control_size);
-	munmap(db->shared, db->shared_size);
+	munmap(db->shared, db->readonly_size);
 	db->control = NULL;
 }
 
@@ -72,16 +72,16 @@ static void map(struct doorbell *db)
 	};
 	void *control, *shared;
 
-	db->nr_left = 0;
+	db->nr_partial = 0;
 	if (db->flags & DOORBELL_OPEN_READ ||
-	    ioctl(db->fd, DOORBELL_INFO, &info) || !info.places)
+	    ioctl(db->fd, DOORBELL_INFO, &info) || !info.nr_entries)
 		return;
 
 	control = mmap(NULL, info.control_size, PROT_READ | PROT_WRITE,
 		       MAP_SHARED, db->fd, 0);
 	if (control == MAP_FAILED)
 		return;
-	shared = mmap(NULL, info.shared_size, PROT_READ, MAP_SHARED, db->fd,
+	shared = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED, db->fd,
 		      info.control_size);
 	if (shared == MAP_FAILED) {
 		munmap(control, info.control_size);
@@ -91,15 +91,15 @@ static void map(struct doorbell *db)
 	db->control = control;
 	db->control_size = info.control_size;
 	db->shared = shared;
-	db->shared_size = info.shared_size;
+	db->readonly_size = info.readonly_size;
 	db->slots = shared;
 	db->entries = NULL;
 	if (info.flags & DOORBELL_ATTACH_ORDERED)
 		db->entries = shared;
 	else
-		db->fifo = (void *)((char *)shared + info.ring_offset);
-	db->mask = info.places - 1;
-	db->order = __builtin_ctz(info.places);
+		db->fifo = (void *)((char *)shared + info.entries_offset);
+	db->mask = info.nr_entries - 1;
+	db->order = __builtin_ctz(info.nr_entries);
 }
 
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
@@ -177,7 +177,7 @@ int doorbell_ring(struct doorbell *db, __u64 addr, __u64 value)
 }
 
 /* The slot that the place at @head names, or more than UINT16_MAX if none yet. */
-static inline __u32 fifo_slot(const struct doorbell *db, __u64 head)
+static inline __u32 coalesced_slot(const struct doorbell *db, __u64 head)
 {
 	__u32 lap = head >> db->order;
 
@@ -189,7 +189,7 @@ static inline __u32 fifo_slot(const struct doorbell *db, __u64 head)
  * Step 1: the slots that up to @max places from @head on name, at most to the
  * end of this lap, as the queues of @events. Return: how many there are.
  */
-static inline unsigned int fifo_peek(const struct doorbell *db, __u64 head,
+static inline unsigned int coalesced_peek(const struct doorbell *db, __u64 head,
 				     struct doorbell_event *events,
 				     unsigned int max)
 {
@@ -215,7 +215,7 @@ static inline unsigned int fifo_peek(const struct doorbell *db, __u64 head,
  * Step 4: make whole events of what was not seen of the slots that @n @events
  * name. Return: how many there are.
  */
-static inline unsigned int slots_take(struct doorbell *db,
+static inline unsigned int coalesced_events(struct doorbell *db,
 				      struct doorbell_event *events,
 				      unsigned int n)
 {
@@ -231,23 +231,23 @@ static inline unsigned int slots_take(struct doorbell *db,
 		__u64 unseen = __atomic_load_n(&slot->rings,
 					       __ATOMIC_ACQUIRE) - old;
 		__u64 count = unseen >> DOORBELL_RINGS_SHIFT;
-		__u16 tag = unseen;
+		__u16 kind = unseen;
 
 		if (!count)
 			continue;
 		if (count > UINT32_MAX) {
 			count = UINT32_MAX;
-			db->left[db->nr_left++] = index;
+			db->partial[db->nr_partial++] = index;
 		}
 		/* the kernel looks at it, too */
 		__atomic_store_n(&seen[index],
 				 old + (count << DOORBELL_RINGS_SHIFT),
 				 __ATOMIC_RELAXED);
 
-		event->queue = (__u8)tag == DOORBELL_EVENT_QUEUE ?
+		event->queue = (__u8)kind == DOORBELL_EVENT_QUEUE ?
 			       index : DOORBELL_QUEUE_NONE;
-		event->type = tag;
-		event->width = tag >> DOORBELL_TAG_WIDTH_SHIFT;
+		event->type = kind;
+		event->width = kind >> DOORBELL_KIND_WIDTH_SHIFT;
 		event->count = count;
 		event->value = __atomic_load_n(&slot->value, __ATOMIC_RELAXED);
 		event++;
@@ -257,15 +257,15 @@ static inline unsigned int slots_take(struct doorbell *db,
 
 /* The next events of slots that have more rings than fit one: a rare thing. */
 static __attribute__((noinline))
-unsigned int left_take(struct doorbell *db, struct doorbell_event *events,
+unsigned int take_partial(struct doorbell *db, struct doorbell_event *events,
 		       unsigned int max)
 {
-	unsigned int n = db->nr_left < max ? db->nr_left : max;
+	unsigned int n = db->nr_partial < max ? db->nr_partial : max;
 	unsigned int i;
 
 	for (i = 0; i < n; i++)
-		events[i].queue = db->left[--db->nr_left];
-	return slots_take(db, events, n);
+		events[i].queue = db->partial[--db->nr_partial];
+	return coalesced_events(db, events, n);
 }
 
 static unsigned int take_coalesced(struct doorbell *db,
@@ -277,12 +277,12 @@ static unsigned int take_coalesced(struct doorbell *db,
 
 	while (taken < max) {
 		room = max - taken < BATCH ? max - taken : BATCH;
-		if (db->nr_left) {
-			taken += left_take(db, events + taken, room);
+		if (db->nr_partial) {
+			taken += take_partial(db, events + taken, room);
 			continue;
 		}
 		head = db->control->head;
-		n = fifo_peek(db, head, events + taken, room);
+		n = coalesced_peek(db, head, events + taken, room);
 		if (!n)
 			break;
 
@@ -290,16 +290,16 @@ static unsigned int take_coalesced(struct doorbell *db,
 				 __ATOMIC_RELEASE);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 
-		taken += slots_take(db, events + taken, n);
+		taken += coalesced_events(db, events + taken, n);
 		/* neither the end of the room, nor that of the lap */
-		if (n < room && (head + n) & db->mask && !db->nr_left)
+		if (n < room && (head + n) & db->mask && !db->nr_partial)
 			break;
 	}
 	return taken;
 }
 
 /* Events of entries, at most to the end of this lap. */
-static unsigned int entries_take(struct doorbell *db,
+static unsigned int ordered_events(struct doorbell *db,
 				 struct doorbell_event *events,
 				 unsigned int max)
 {
@@ -309,7 +309,7 @@ static unsigned int entries_take(struct doorbell *db,
 	__u64 lap = (__u32)(head >> db->order);
 	unsigned int n;
 	__u64 word;
-	__u16 tag;
+	__u16 kind;
 
 	if (max > db->mask - first + 1)
 		max = db->mask - first + 1;
@@ -317,10 +317,10 @@ static unsigned int entries_take(struct doorbell *db,
 		word = __atomic_load_n(&entries[n].word, __ATOMIC_ACQUIRE);
 		if (word >> DOORBELL_ENTRY_LAP_SHIFT != lap)
 			break;
-		tag = word >> DOORBELL_ENTRY_TAG_SHIFT;
+		kind = word >> DOORBELL_ENTRY_KIND_SHIFT;
 		events[n].queue = word;
-		events[n].type = tag;
-		events[n].width = tag >> DOORBELL_TAG_WIDTH_SHIFT;
+		events[n].type = kind;
+		events[n].width = kind >> DOORBELL_KIND_WIDTH_SHIFT;
 		events[n].count = 1;
 		events[n].value = __atomic_load_n(&entries[n].value,
 						  __ATOMIC_RELAXED);
@@ -338,7 +338,7 @@ static unsigned int take_ordered(struct doorbell *db,
 	unsigned int n, taken = 0;
 
 	do {
-		n = entries_take(db, events + taken, max - taken);
+		n = ordered_events(db, events + taken, max - taken);
 		taken += n;
 	} while (n && taken < max && !(db->control->head & db->mask));
 	return taken;
@@ -377,7 +377,7 @@ static bool readable(const struct doorbell *db)
 	__u64 word;
 
 	if (!db->entries)
-		return fifo_slot(db, head) <= UINT16_MAX || db->nr_left;
+		return coalesced_slot(db, head) <= UINT16_MAX || db->nr_partial;
 	word = __atomic_load_n(&db->entries[head & db->mask].word,
 			       __ATOMIC_ACQUIRE);
 	return word >> DOORBELL_ENTRY_LAP_SHIFT == (__u32)(head >> db->order);

@@ -85,12 +85,12 @@
 
 #include <linux/doorbell.h>
 
-#include "queue.h"
-#include "ring.h"
+#include "buffer.h"
+#include "produce.h"
 
 /**
- * doorbell_queue_init() - allocate a queue, charged to the caller
- * @q: zeroed; set on success
+ * doorbell_buffer_init() - allocate a queue, charged to the caller
+ * @buf: zeroed; set on success
  * @queues: number of queues, 1 to DOORBELL_QUEUES_MAX
  * @depth: 0 for coalescing, or how many events are outstanding at the most, up
  *	to DOORBELL_DEPTH_MAX
@@ -102,16 +102,16 @@
  *
  * Return: 0 or -ENOMEM.
  */
-int doorbell_queue_init(struct doorbell_queue *q, u32 queues, u32 depth)
+int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 {
 	u32 nr_slots = depth ? 0 : queues + 1;
 	u32 order = order_base_2(depth ?: nr_slots);
-	size_t control = PAGE_ALIGN(struct_size(q->control, seen, nr_slots));
-	size_t slots = nr_slots * sizeof(*q->slots);
-	size_t fifo = (depth ? sizeof(*q->entries) : sizeof(*q->fifo)) << order;
+	size_t control = PAGE_ALIGN(struct_size(buf->control, seen, nr_slots));
+	size_t slots = nr_slots * sizeof(*buf->slots);
+	size_t fifo = (depth ? sizeof(*buf->entries) : sizeof(*buf->fifo)) << order;
 	void *mem;
 
-	BUILD_BUG_ON(sizeof(*q->slots) != sizeof(struct doorbell_slot));
+	BUILD_BUG_ON(sizeof(*buf->slots) != sizeof(struct doorbell_slot));
 	BUILD_BUG_ON(DOORBELL_QUEUES_MAX >> DOORBELL_FIFO_LAP_SHIFT);
 
 	/* a cgroup without room gets an error, not a victim */
@@ -121,43 +121,43 @@ int doorbell_queue_init(struct doorbell_queue *q, u32 queues, u32 depth)
 	if (!mem)
 		return -ENOMEM;
 
-	q->mem = mem;
-	q->control = mem;
+	buf->mem = mem;
+	buf->control = mem;
 	if (depth) {
-		q->entries = mem + control;
+		buf->entries = mem + control;
 	} else {
-		q->slots = mem + control;
-		q->fifo = mem + control + slots;
+		buf->slots = mem + control;
+		buf->fifo = mem + control + slots;
 	}
-	q->control_size = control;
-	q->shared_size = PAGE_ALIGN(slots + fifo);
-	q->nr_slots = nr_slots;
-	q->depth = depth;
-	q->order = order;
-	q->mask = BIT(order) - 1;
-	atomic64_set(&q->tail, BIT(order));
-	q->control->head = BIT(order);
-	q->control->armed = 1;
+	buf->control_size = control;
+	buf->readonly_size = PAGE_ALIGN(slots + fifo);
+	buf->nr_slots = nr_slots;
+	buf->depth = depth;
+	buf->order = order;
+	buf->mask = BIT(order) - 1;
+	atomic64_set(&buf->tail, BIT(order));
+	buf->control->head = BIT(order);
+	buf->control->armed = 1;
 	return 0;
 }
 
 /**
- * doorbell_queue_destroy() - free what doorbell_queue_init() allocated
- * @q: the queue; nobody rings or takes any more
+ * doorbell_buffer_destroy() - free what doorbell_buffer_init() allocated
+ * @buf: the queue; nobody rings or takes any more
  *
  * Pages that user space has mapped live on until it unmaps them.
  */
-void doorbell_queue_destroy(struct doorbell_queue *q)
+void doorbell_buffer_destroy(struct doorbell_buffer *buf)
 {
-	vfree(q->mem);
+	vfree(buf->mem);
 }
 
 /* Coalescing */
 
 /* The slot that an entry names, or more than U16_MAX if it is of another lap. */
-static u32 entry_slot(const u32 *entry, u32 lap)
+static u32 coalesced_slot(const u32 *entry, u32 lap)
 {
-	/* (F): acquire, pairs with (E) in doorbell_slot_enqueue() */
+	/* (F): acquire, pairs with (E) in doorbell_coalesced_enqueue() */
 	return smp_load_acquire(entry) - (lap << DOORBELL_FIFO_LAP_SHIFT);
 }
 
@@ -165,19 +165,19 @@ static u32 entry_slot(const u32 *entry, u32 lap)
  * What slot @index has that was not seen, as an event: of count 0 if there is
  * nothing.
  */
-static void slot_peek(const struct doorbell_queue *q, u32 index,
+static void coalesced_event(const struct doorbell_buffer *buf, u32 index,
 		      struct doorbell_event *event)
 {
-	const struct doorbell_queue_slot *slot = &q->slots[index];
+	const struct doorbell_buffer_slot *slot = &buf->slots[index];
 	/* (H): acquire, pairs with (A): value after rings */
 	u64 rings = atomic64_read_acquire(&slot->rings);
-	u64 unseen = rings - READ_ONCE(q->control->seen[index]);
-	u16 tag = rings;
+	u64 unseen = rings - READ_ONCE(buf->control->seen[index]);
+	u16 kind = rings;
 
-	event->queue = (u8)tag == DOORBELL_EVENT_QUEUE ? index :
+	event->queue = (u8)kind == DOORBELL_EVENT_QUEUE ? index :
 							 DOORBELL_QUEUE_NONE;
-	event->type = tag;
-	event->width = tag >> DOORBELL_TAG_WIDTH_SHIFT;
+	event->type = kind;
+	event->width = kind >> DOORBELL_KIND_WIDTH_SHIFT;
 	event->count = min_t(u64, unseen >> DOORBELL_RINGS_SHIFT, U32_MAX);
 	event->value = READ_ONCE(slot->value);
 }
@@ -187,16 +187,16 @@ static void slot_peek(const struct doorbell_queue *q, u32 index,
  * since then, or does not fit a count, gets a place of its own, by the producer
  * or here.
  */
-static bool fifo_pass(struct doorbell_queue *q,
+static bool coalesced_consume(struct doorbell_buffer *buf,
 		      const struct doorbell_event *events, unsigned int n)
 {
-	struct doorbell_control *control = q->control;
-	struct doorbell_queue_slot *slots = q->slots;
-	u32 bad = doorbell_queue_bad(q);
+	struct doorbell_control *control = buf->control;
+	struct doorbell_buffer_slot *slots = buf->slots;
+	u32 bad = doorbell_buffer_bad(buf);
 	bool wake = false;
 	unsigned int i;
 
-	/* (G): release of entries, pairs with head in doorbell_slot_enqueue() */
+	/* (G): release of entries, pairs with head in doorbell_coalesced_enqueue() */
 	smp_store_release(&control->head, READ_ONCE(control->head) + n);
 	smp_mb(); /* (B): head before rings, pairs with (A) */
 
@@ -208,40 +208,40 @@ static bool fifo_pass(struct doorbell_queue *q,
 
 		WRITE_ONCE(control->seen[index], seen);
 		if (rings - seen > U16_MAX &&
-		    doorbell_slot_enqueue(q, &slots[index], index) ==
-		    DOORBELL_RUNG_WAKE)
+		    doorbell_coalesced_enqueue(buf, &slots[index], index) ==
+		    DOORBELL_RING_WAKE)
 			wake = true;
 	}
 	return wake;
 }
 
 /* All that there are up to the end of the lap. */
-static unsigned int fifo_events(struct doorbell_queue *q,
+static unsigned int coalesced_peek(struct doorbell_buffer *buf,
 				struct doorbell_event *events,
 				unsigned int max, bool *wake)
 {
-	u64 head = READ_ONCE(q->control->head);
+	u64 head = READ_ONCE(buf->control->head);
 	unsigned int n;
 	u32 index;
 
 	for (;; head++) {
-		u32 first = doorbell_queue_place(q, head);
-		u32 lap = doorbell_queue_lap(q, head);
-		const u32 *fifo = &q->fifo[first];
-		unsigned int end = min(max, q->mask + 1 - first);
+		u32 first = doorbell_buffer_index(buf, head);
+		u32 lap = doorbell_buffer_lap(buf, head);
+		const u32 *fifo = &buf->fifo[first];
+		unsigned int end = min(max, buf->mask + 1 - first);
 
 		for (n = 0; n < end; n++) {
-			index = entry_slot(&fifo[n], lap);
+			index = coalesced_slot(&fifo[n], lap);
 			if (index > U16_MAX)
 				break;
-			slot_peek(q, index, &events[n]);
+			coalesced_event(buf, index, &events[n]);
 			if (!events[n].count)
 				break;
 		}
 		if (n || index > U16_MAX)
 			return n;
 		/* a consumer of mapped memory counted it with an earlier place */
-		if (fifo_pass(q, events, 1))
+		if (coalesced_consume(buf, events, 1))
 			*wake = true;
 	}
 }
@@ -249,182 +249,182 @@ static unsigned int fifo_events(struct doorbell_queue *q,
 /* Ordered */
 
 /* Is @entry one of this lap? */
-static bool entry_word(const struct doorbell_entry *entry, u32 lap, u64 *word)
+static bool ordered_word(const struct doorbell_entry *entry, u32 lap, u64 *word)
 {
-	/* (F): acquire, pairs with (E) in doorbell_entry_ring() */
+	/* (F): acquire, pairs with (E) in doorbell_ordered_ring() */
 	*word = smp_load_acquire(&entry->word);
 	return *word >> DOORBELL_ENTRY_LAP_SHIFT == lap;
 }
 
 /* All that there are up to the end of the lap. */
-static unsigned int entry_events(const struct doorbell_queue *q,
+static unsigned int ordered_peek(const struct doorbell_buffer *buf,
 				 struct doorbell_event *events,
 				 unsigned int max)
 {
-	u64 head = READ_ONCE(q->control->head);
-	u32 first = doorbell_queue_place(q, head);
-	u32 lap = doorbell_queue_lap(q, head);
-	const struct doorbell_entry *entries = &q->entries[first];
+	u64 head = READ_ONCE(buf->control->head);
+	u32 first = doorbell_buffer_index(buf, head);
+	u32 lap = doorbell_buffer_lap(buf, head);
+	const struct doorbell_entry *entries = &buf->entries[first];
 	unsigned int n;
 	u64 word;
 
-	max = min(max, q->mask + 1 - first);
-	for (n = 0; n < max && entry_word(&entries[n], lap, &word); n++) {
-		u16 tag = word >> DOORBELL_ENTRY_TAG_SHIFT;
+	max = min(max, buf->mask + 1 - first);
+	for (n = 0; n < max && ordered_word(&entries[n], lap, &word); n++) {
+		u16 kind = word >> DOORBELL_ENTRY_KIND_SHIFT;
 
 		events[n].queue = word;
-		events[n].type = tag;
-		events[n].width = tag >> DOORBELL_TAG_WIDTH_SHIFT;
+		events[n].type = kind;
+		events[n].width = kind >> DOORBELL_KIND_WIDTH_SHIFT;
 		events[n].count = 1;
 		events[n].value = READ_ONCE(entries[n].value);
 	}
 	return n;
 }
 
-static void entry_pass(struct doorbell_queue *q, unsigned int n)
+static void ordered_consume(struct doorbell_buffer *buf, unsigned int n)
 {
-	/* (G): release of entries, pairs with head in doorbell_entry_ring() */
-	smp_store_release(&q->control->head, READ_ONCE(q->control->head) + n);
+	/* (G): release of entries, pairs with head in doorbell_ordered_ring() */
+	smp_store_release(&buf->control->head, READ_ONCE(buf->control->head) + n);
 	smp_mb(); /* (B): head before the wait queue, pairs with (I) */
 }
 
 /* Both */
 
 /**
- * doorbell_queue_ring() - ring a queue, in whichever mode
- * @q: the queue
- * @index: number of the queue that is rung, or doorbell_queue_bad()
- * @tag: doorbell_queue_tag()
+ * doorbell_buffer_ring() - ring a queue, in whichever mode
+ * @buf: the queue
+ * @index: number of the queue that is rung, or doorbell_buffer_bad()
+ * @kind: doorbell_kind()
  * @value: value that was written
  *
  * Takes no lock, allocates nothing. Any context but NMI.
  *
  * Return: what became of it.
  */
-enum doorbell_rung doorbell_queue_ring(struct doorbell_queue *q, u32 index,
-				       u16 tag, u64 value)
+enum doorbell_ring_result doorbell_buffer_ring(struct doorbell_buffer *buf, u32 index,
+				       u16 kind, u64 value)
 {
-	enum doorbell_rung rung;
+	enum doorbell_ring_result result;
 
-	if (!q->entries)
-		return doorbell_slot_ring(q, index, tag, value);
+	if (!buf->entries)
+		return doorbell_coalesced_ring(buf, index, kind, value);
 
-	rung = doorbell_entry_ring(q, index, tag, value);
-	if (rung != DOORBELL_FULL && index == doorbell_queue_bad(q))
-		atomic64_inc(&q->bad_rings);
-	return rung;
+	result = doorbell_ordered_ring(buf, index, kind, value);
+	if (result != DOORBELL_RING_FULL && index == doorbell_buffer_bad(buf))
+		atomic64_inc(&buf->bad_rings);
+	return result;
 }
 
 /**
- * doorbell_queue_peek() - the next events
- * @q: the queue
+ * doorbell_buffer_peek() - the next events
+ * @buf: the queue
  * @events: filled
  * @max: room in @events, at least 1
  * @wake: set to true if the caller has to wake others that wait to read; else
  *	untouched
  *
- * They stay where they are until doorbell_queue_pass(). The caller makes sure
+ * They stay where they are until doorbell_buffer_consume(). The caller makes sure
  * that there is one consumer at a time.
  *
  * Return: number of events. There may be more; 0 only if there is none.
  */
-unsigned int doorbell_queue_peek(struct doorbell_queue *q,
+unsigned int doorbell_buffer_peek(struct doorbell_buffer *buf,
 				 struct doorbell_event *events,
 				 unsigned int max, bool *wake)
 {
-	return q->entries ? entry_events(q, events, max) :
-			    fifo_events(q, events, max, wake);
+	return buf->entries ? ordered_peek(buf, events, max) :
+			    coalesced_peek(buf, events, max, wake);
 }
 
 /**
- * doorbell_queue_pass() - the consumer has the first of the events
- * @q: the queue
- * @events: of doorbell_queue_peek()
+ * doorbell_buffer_consume() - the consumer has the first of the events
+ * @buf: the queue
+ * @events: of doorbell_buffer_peek()
  * @n: how many of them
  *
  * If the queue is ordered, the caller wakes those who wait to write.
  *
  * Return: true if the caller has to wake others that wait to read.
  */
-bool doorbell_queue_pass(struct doorbell_queue *q,
+bool doorbell_buffer_consume(struct doorbell_buffer *buf,
 			 const struct doorbell_event *events, unsigned int n)
 {
-	if (!q->entries)
-		return fifo_pass(q, events, n);
-	entry_pass(q, n);
+	if (!buf->entries)
+		return coalesced_consume(buf, events, n);
+	ordered_consume(buf, n);
 	return false;
 }
 
 /**
- * doorbell_queue_readable() - would doorbell_queue_peek() find an event?
- * @q: the queue
+ * doorbell_buffer_readable() - would doorbell_buffer_peek() find an event?
+ * @buf: the queue
  *
  * Entries whose rings were counted already are looked past, but not removed.
  */
-bool doorbell_queue_readable(const struct doorbell_queue *q)
+bool doorbell_buffer_readable(const struct doorbell_buffer *buf)
 {
-	u64 head = READ_ONCE(q->control->head);
+	u64 head = READ_ONCE(buf->control->head);
 	u64 rings, word;
 	u32 index;
 
-	if (q->entries)
-		return entry_word(&q->entries[doorbell_queue_place(q, head)],
-				  doorbell_queue_lap(q, head), &word);
+	if (buf->entries)
+		return ordered_word(&buf->entries[doorbell_buffer_index(buf, head)],
+				  doorbell_buffer_lap(buf, head), &word);
 
 	for (;; head++) {
-		index = entry_slot(&q->fifo[doorbell_queue_place(q, head)],
-				   doorbell_queue_lap(q, head));
+		index = coalesced_slot(&buf->fifo[doorbell_buffer_index(buf, head)],
+				   doorbell_buffer_lap(buf, head));
 		if (index > U16_MAX)
 			return false;
-		rings = atomic64_read(&q->slots[index].rings);
-		if (rings - READ_ONCE(q->control->seen[index]) > U16_MAX)
+		rings = atomic64_read(&buf->slots[index].rings);
+		if (rings - READ_ONCE(buf->control->seen[index]) > U16_MAX)
 			return true;
 	}
 }
 
 /**
- * doorbell_queue_arm() - say that the consumer is about to sleep
- * @q: the queue
+ * doorbell_buffer_arm() - say that the consumer is about to sleep
+ * @buf: the queue
  *
  * Takes a last look as well. Whoever sleeps must already be on the wait queue that
  * producers wake.
  *
- * Return: what doorbell_queue_readable() does, after arming: true if there is
+ * Return: what doorbell_buffer_readable() does, after arming: true if there is
  * no reason to sleep.
  */
-bool doorbell_queue_arm(struct doorbell_queue *q)
+bool doorbell_buffer_arm(struct doorbell_buffer *buf)
 {
-	WRITE_ONCE(q->control->armed, 1);
+	WRITE_ONCE(buf->control->armed, 1);
 	smp_mb(); /* (D): armed before the last look, pairs with (C) */
-	return doorbell_queue_readable(q);
+	return doorbell_buffer_readable(buf);
 }
 
 /**
- * doorbell_queue_count() - add up the counters
- * @q: the queue
+ * doorbell_buffer_count() - add up the counters
+ * @buf: the queue
  * @counters: set
  */
-void doorbell_queue_count(const struct doorbell_queue *q,
+void doorbell_buffer_count(const struct doorbell_buffer *buf,
 			  struct doorbell_counters *counters)
 {
 	u64 rings, seen;
 	u32 i;
 
 	*counters = (struct doorbell_counters) {};
-	if (q->entries) {
-		rings = atomic64_read(&q->tail) - BIT(q->order);
-		counters->bad_rings = atomic64_read(&q->bad_rings);
+	if (buf->entries) {
+		rings = atomic64_read(&buf->tail) - BIT(buf->order);
+		counters->bad_rings = atomic64_read(&buf->bad_rings);
 		counters->rings = rings - counters->bad_rings;
-		counters->pending = atomic64_read(&q->tail) -
-				    READ_ONCE(q->control->head);
+		counters->pending = atomic64_read(&buf->tail) -
+				    READ_ONCE(buf->control->head);
 		return;
 	}
-	for (i = 0; i < q->nr_slots; i++) {
-		rings = atomic64_read(&q->slots[i].rings);
-		seen = READ_ONCE(q->control->seen[i]);
+	for (i = 0; i < buf->nr_slots; i++) {
+		rings = atomic64_read(&buf->slots[i].rings);
+		seen = READ_ONCE(buf->control->seen[i]);
 		counters->pending += (rings - seen) >> DOORBELL_RINGS_SHIFT;
 		rings >>= DOORBELL_RINGS_SHIFT;
-		if (i == doorbell_queue_bad(q))
+		if (i == doorbell_buffer_bad(buf))
 			counters->bad_rings = rings;
 		else
 			counters->rings += rings;

@@ -5,7 +5,7 @@
  * Each thread counts its own rings; what is taken has to add up to that, and if
  * ordered has to come in order. The taker is the test's own thread, as read()
  * does it, or as the uapi header tells users of mapped memory. Links the queue
- * compiled in queue_test.c.
+ * compiled in buffer_kunit.c.
  */
 #include <kunit/test.h>
 
@@ -18,7 +18,7 @@
 
 #include <linux/doorbell.h>
 
-#include "ring.h"
+#include "buffer_util.h"
 
 #define THREADS		4
 #define SHARED		3	/* slots that all threads ring */
@@ -32,7 +32,7 @@
 
 /**
  * struct stress - what the threads share
- * @q: what is rung; its last slot, that of bad addresses, is shared too
+ * @buf: what is rung; its last slot, that of bad addresses, is shared too
  * @wait: where the taker sleeps
  * @ack: where threads wait until their ring was taken, or there is room
  * @running: threads that still ring
@@ -42,7 +42,7 @@
  * @last: last value taken, for each slot; written by the taker
  */
 struct stress {
-	struct doorbell_queue q;
+	struct doorbell_buffer buf;
 	wait_queue_head_t wait;
 	wait_queue_head_t ack;
 	atomic_t running;
@@ -84,7 +84,7 @@ static bool is_shared(int slot)
 
 static void ring_and_wake(struct stress *s, int slot, u64 value)
 {
-	if (ring(&s->q, slot, value, 8))
+	if (ring(&s->buf, slot, value, 8))
 		wake_up(&s->wait);
 }
 
@@ -119,25 +119,25 @@ static void ring_until_told(struct ringer *r)
 static void number_until_told(struct ringer *r)
 {
 	struct stress *s = r->stress;
-	enum doorbell_rung rung;
+	enum doorbell_ring_result rung;
 	u64 i;
 
 	for (i = 0; i < r->rounds; i++) {
-		while ((rung = ring_it(&s->q, i % NUMBERED,
-				       (u64)r->id << 32 | i, 8)) == DOORBELL_FULL) {
+		while ((rung = ring_it(&s->buf, i % NUMBERED,
+				       (u64)r->id << 32 | i, 8)) == DOORBELL_RING_FULL) {
 			if (READ_ONCE(s->stop))
 				return;
 			if (!r->lockstep) {
 				usleep_range(1, 50);
 			} else if (!wait_event_timeout(s->ack,
 						       READ_ONCE(s->stop) ||
-						       doorbell_queue_writable(&s->q),
+						       doorbell_buffer_writable(&s->buf),
 						       PATIENCE)) {
 				r->lost = true;
 				return;
 			}
 		}
-		if (rung == DOORBELL_RUNG_WAKE)
+		if (rung == DOORBELL_RING_WAKE)
 			wake_up(&s->wait);
 	}
 }
@@ -147,7 +147,7 @@ static int ringer_thread(void *data)
 	struct ringer *r = data;
 	struct stress *s = r->stress;
 
-	if (s->q.entries)
+	if (s->buf.entries)
 		number_until_told(r);
 	else
 		ring_until_told(r);
@@ -200,7 +200,7 @@ static struct stress *new_stress(struct kunit *test, u32 queues, u32 depth)
 	struct stress *s = kunit_kzalloc(test, sizeof(*s), GFP_KERNEL);
 
 	KUNIT_ASSERT_NOT_NULL(test, s);
-	KUNIT_ASSERT_EQ(test, doorbell_queue_init(&s->q, queues, depth), 0);
+	KUNIT_ASSERT_EQ(test, doorbell_buffer_init(&s->buf, queues, depth), 0);
 	init_waitqueue_head(&s->wait);
 	init_waitqueue_head(&s->ack);
 	return s;
@@ -215,27 +215,27 @@ static struct ringer *new_ringers(struct kunit *test)
 }
 
 /* Mapped memory, coalescing: is there an entry at @at, and of which slot? */
-static bool mapped_entry(const struct doorbell_queue *q, u64 at, u32 *slot)
+static bool mapped_entry(const struct doorbell_buffer *buf, u64 at, u32 *slot)
 {
 	/* acquire: pairs with (E) */
-	u32 entry = smp_load_acquire(&q->fifo[at & (BIT(q->order) - 1)]);
+	u32 entry = smp_load_acquire(&buf->fifo[at & (BIT(buf->order) - 1)]);
 
 	*slot = (u16)entry;
-	return entry >> DOORBELL_FIFO_LAP_SHIFT == (u16)(at >> q->order);
+	return entry >> DOORBELL_FIFO_LAP_SHIFT == (u16)(at >> buf->order);
 }
 
-static bool mapped_count(struct doorbell_queue *q, u32 index,
+static bool mapped_count(struct doorbell_buffer *buf, u32 index,
 			 struct doorbell_event *event)
 {
-	const struct doorbell_slot *slot = (const void *)&q->slots[index];
+	const struct doorbell_slot *slot = (const void *)&buf->slots[index];
 	/* acquire: value after rings, pairs with (A) */
 	u64 rings = smp_load_acquire(&slot->rings);
-	u64 *seen = &q->control->seen[index];
+	u64 *seen = &buf->control->seen[index];
 	u64 unseen = rings - *seen;
 
 	event->queue = index;
 	event->type = unseen;
-	event->width = (u16)unseen >> DOORBELL_TAG_WIDTH_SHIFT;
+	event->width = (u16)unseen >> DOORBELL_KIND_WIDTH_SHIFT;
 	event->count = unseen >> DOORBELL_RINGS_SHIFT;
 	event->value = READ_ONCE(slot->value);
 	/* the kernel looks at it, too */
@@ -244,10 +244,10 @@ static bool mapped_count(struct doorbell_queue *q, u32 index,
 }
 
 /* Mapped memory, coalescing: steps 1 to 4 of struct doorbell_control. */
-static unsigned int mapped_take(struct doorbell_queue *q,
+static unsigned int mapped_take(struct doorbell_buffer *buf,
 				struct doorbell_event *events, unsigned int max)
 {
-	struct doorbell_control *control = q->control;
+	struct doorbell_control *control = buf->control;
 	unsigned int i, taken = 0, passed;
 	u32 slots[EVENTS];
 
@@ -255,14 +255,14 @@ static unsigned int mapped_take(struct doorbell_queue *q,
 		u64 head = control->head;
 
 		for (passed = 0; passed < max; passed++)
-			if (!mapped_entry(q, head + passed, &slots[passed]))
+			if (!mapped_entry(buf, head + passed, &slots[passed]))
 				break;
 		/* release: after the entries were read, as (G) */
 		smp_store_release(&control->head, head + passed);
 		smp_mb(); /* head before rings, pairs with (A) */
 
 		for (i = 0; i < passed; i++)
-			if (mapped_count(q, slots[i], &events[taken]))
+			if (mapped_count(buf, slots[i], &events[taken]))
 				taken++;
 	} while (passed && !taken);
 
@@ -276,8 +276,8 @@ static int take_events(struct stress *s, struct doorbell_event *events,
 	unsigned int n, i, slot;
 	bool wake = false;
 
-	n = s->mapped ? mapped_take(&s->q, events, max) :
-			take(&s->q, events, max, &wake);
+	n = s->mapped ? mapped_take(&s->buf, events, max) :
+			take(&s->buf, events, max, &wake);
 	for (i = 0; i < n; i++) {
 		slot = events[i].type == DOORBELL_EVENT_BAD_ADDRESS ?
 		       QUEUES : events[i].queue;
@@ -302,12 +302,12 @@ static bool something_to_do(struct stress *s)
 	u32 slot;
 
 	if (s->mapped) {
-		WRITE_ONCE(s->q.control->armed, 1);
+		WRITE_ONCE(s->buf.control->armed, 1);
 		smp_mb(); /* armed before the last look, pairs with (C) */
-		if (mapped_entry(&s->q, s->q.control->head, &slot))
+		if (mapped_entry(&s->buf, s->buf.control->head, &slot))
 			return true;
 	} else {
-		if (doorbell_queue_arm(&s->q))
+		if (doorbell_buffer_arm(&s->buf))
 			return true;
 	}
 	return !atomic_read(&s->running);
@@ -329,9 +329,9 @@ static void check_sums(struct kunit *test, const struct stress *s,
 			KUNIT_EXPECT_EQ_MSG(test, s->last[slot], rung,
 					    "slot %d", slot);
 	}
-	doorbell_queue_count(&s->q, &counters);
+	doorbell_buffer_count(&s->buf, &counters);
 	KUNIT_EXPECT_EQ(test, counters.pending, 0);
-	KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(&s->q));
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(&s->buf));
 }
 
 struct threads_case {
@@ -401,8 +401,8 @@ static void threads_ring(struct kunit *test)
 	if (n >= 0 && !lost)
 		check_sums(test, s, r, c->threads);
 	kunit_info(test, "%llu entries, %llu sleeps\n",
-		   (u64)atomic64_read(&s->q.tail), sleeps);
-	doorbell_queue_destroy(&s->q);
+		   (u64)atomic64_read(&s->buf.tail), sleeps);
+	doorbell_buffer_destroy(&s->buf);
 }
 
 struct numbers_case {
@@ -443,7 +443,7 @@ static void threads_numbers(struct kunit *test)
 		ended = !atomic_read(&s->running);
 		/* pairs with the decrement, after the last ring */
 		smp_rmb();
-		n = take(&s->q, events, EVENTS, &wake);
+		n = take(&s->buf, events, EVENTS, &wake);
 		for (i = 0; i < n; i++) {
 			u64 id = events[i].value >> 32;
 
@@ -451,7 +451,7 @@ static void threads_numbers(struct kunit *test)
 				 (u32)events[i].value != next[id]++ ||
 				 events[i].queue != (u32)events[i].value % NUMBERED;
 		}
-		/* (B), in doorbell_queue_pass(), pairs with (I) */
+		/* (B), in doorbell_buffer_consume(), pairs with (I) */
 		if (n && waitqueue_active(&s->ack))
 			wake_up_all(&s->ack);
 		if (c->pause)
@@ -478,7 +478,7 @@ static void threads_numbers(struct kunit *test)
 			KUNIT_EXPECT_EQ(test, next[i], c->rounds);
 	}
 	kunit_info(test, "%llu sleeps\n", sleeps);
-	doorbell_queue_destroy(&s->q);
+	doorbell_buffer_destroy(&s->buf);
 }
 
 /* A consumer that scribbles: threads end, and so does each call. */
@@ -487,7 +487,7 @@ static void threads_hostile(struct kunit *test)
 	struct doorbell_event events[EVENTS];
 	struct stress *s = new_stress(test, QUEUES, 0);
 	struct ringer *r = new_ringers(test);
-	struct doorbell_control *control = s->q.control;
+	struct doorbell_control *control = s->buf.control;
 	struct rnd_state rng;
 	bool wake;
 	u64 random;
@@ -498,29 +498,29 @@ static void threads_hostile(struct kunit *test)
 	while (atomic_read(&s->running)) {
 		random = prandom_u32_state(&rng);
 		WRITE_ONCE(control->head, random & 1 ? random << 32 :
-			   atomic64_read(&s->q.tail) + (s8)random);
+			   atomic64_read(&s->buf.tail) + (s8)random);
 		WRITE_ONCE(control->seen[random % SLOTS], random);
 		WRITE_ONCE(control->armed, random & 2);
-		doorbell_queue_readable(&s->q);
-		take(&s->q, events, EVENTS, &wake);
+		doorbell_buffer_readable(&s->buf);
+		take(&s->buf, events, EVENTS, &wake);
 		cond_resched();
 	}
 	join_ringers(r, THREADS);
 
 	/* a sane one again: nothing pending, and then rings as ever */
 	for (i = 0; i < SLOTS; i++) {
-		u64 rings = atomic64_read(&s->q.slots[i].rings);
+		u64 rings = atomic64_read(&s->buf.slots[i].rings);
 
 		control->seen[i] = rings & ~(u64)U16_MAX;
 		r[0].rung[i] = rings >> DOORBELL_RINGS_SHIFT;
 		s->taken[i] = r[0].rung[i];
 	}
-	control->head = atomic64_read(&s->q.tail);
+	control->head = atomic64_read(&s->buf.tail);
 	for (i = 0; i < SLOTS; i++)
-		ring(&s->q, i, ++r[0].rung[i], 8);
+		ring(&s->buf, i, ++r[0].rung[i], 8);
 	KUNIT_EXPECT_EQ(test, take_events(s, events, EVENTS), SLOTS);
 	check_sums(test, s, r, 1);
-	doorbell_queue_destroy(&s->q);
+	doorbell_buffer_destroy(&s->buf);
 }
 
 static struct kunit_case threads_tests[] = {
@@ -531,7 +531,7 @@ static struct kunit_case threads_tests[] = {
 };
 
 static struct kunit_suite threads_suite = {
-	.name = "doorbell_queue_threads",
+	.name = "doorbell_buffer_threads",
 	.test_cases = threads_tests,
 };
 

@@ -35,7 +35,7 @@ static void *kvm_test_kmalloc(size_t size, gfp_t gfp)
 #include "../drivers/virt/doorbell/kvm.c"
 #undef kmalloc
 
-#include "ring.h"
+#include "buffer_util.h"
 
 #define OTHERS		1100
 #define CALLS		16
@@ -104,8 +104,8 @@ struct attached {
 	struct fixture *f;
 };
 
-KUNIT_DEFINE_ACTION_WRAPPER(destroy_queue, doorbell_queue_destroy,
-			    struct doorbell_queue *);
+KUNIT_DEFINE_ACTION_WRAPPER(destroy_queue, doorbell_buffer_destroy,
+			    struct doorbell_buffer *);
 
 static void log_call(struct fixture *f, const void *dev, u64 addr, u64 value,
 		     int width)
@@ -923,7 +923,7 @@ static void bus_modes(struct kunit *test)
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		struct attached *a = new_region(test, KVM_MMIO_BUS, 80, 12);
-		struct doorbell_queue *q = &a->region.queue;
+		struct doorbell_buffer *buf = &a->region.buffer;
 
 		a->region.flags = flags[i];
 		kvm_iodevice_init(&a->vm.dev, region_ops(&a->region));
@@ -931,17 +931,17 @@ static void bus_modes(struct kunit *test)
 				doorbell_geometry_init(&a->region.geo, 80, 12,
 						       4, 0, false));
 		KUNIT_ASSERT_EQ(test, 0,
-				doorbell_queue_init(q, 3, flags[i] ? 2 : 0));
+				doorbell_buffer_init(buf, 3, flags[i] ? 2 : 0));
 		KUNIT_ASSERT_EQ(test, 0,
 				kunit_add_action_or_reset(test, destroy_queue,
-							  q));
+							  buf));
 
 		for (addr = 70; addr < 100; addr++) {
 			for (len = 1; len <= 8; len++) {
 				bool within = addr >= 80 && addr < 92;
 				bool here = within && (len == 2 || len == 4);
 
-				doorbell_queue_arm(q);
+				doorbell_buffer_arm(buf);
 				f->nr_calls = 0;
 				a->wakes = 0;
 				ret = kvm_iodevice_write(f->vcpu, &a->vm.dev,
@@ -952,7 +952,7 @@ static void bus_modes(struct kunit *test)
 						within && !here);
 				KUNIT_ASSERT_EQ(test, a->wakes, here);
 				KUNIT_ASSERT_EQ(test, here,
-						take(q, &event, 1, &wake));
+						take(buf, &event, 1, &wake));
 				if (!here)
 					continue;
 				KUNIT_ASSERT_EQ(test, event.queue,
@@ -976,7 +976,7 @@ static void bus_modes(struct kunit *test)
 		}
 		KUNIT_ASSERT_EQ(test, atomic64_read(&a->region.bounced),
 				flags[i] ? 3 : 0);
-		KUNIT_ASSERT_EQ(test, 1, take(q, &event, 1, &wake));
+		KUNIT_ASSERT_EQ(test, 1, take(buf, &event, 1, &wake));
 		KUNIT_ASSERT_EQ(test, event.count, flags[i] ? 1 : 5);
 	}
 }
@@ -1159,7 +1159,7 @@ static struct kunit_case kvm_tests[] = {
 };
 
 static struct kunit_suite kvm_suite = {
-	.name = "doorbell_bus",
+	.name = "doorbell_kvm",
 	.init = kvm_test_init,
 	.exit = kvm_test_exit,
 	.test_cases = kvm_tests,

@@ -9,7 +9,7 @@
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
-kernel=$("$top/tools/vm/kernel.sh" "$1")
+kernel=$("$top/tools/testbed/kernel.sh" "$1")
 out=$top/build/$1
 
 mkdir -p "$out"

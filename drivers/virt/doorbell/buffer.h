@@ -4,11 +4,11 @@
  *
  * Producers ring without a lock, from any CPU; one consumer at a time takes
  * events, coalesced or each ring on its own. It knows neither KVM nor files nor
- * addresses: a ring is an index, a tag and a value. ring.h has what is inlined
- * into those who ring, queue.c has the rest, and tells how it works.
+ * addresses: a ring is an index, a kind and a value. produce.h has what is inlined
+ * into those who ring, buffer.c has the rest, and tells how it works.
  */
-#ifndef _DOORBELL_QUEUE_H
-#define _DOORBELL_QUEUE_H
+#ifndef _DOORBELL_BUFFER_H
+#define _DOORBELL_BUFFER_H
 
 #include <linux/atomic.h>
 #include <linux/cache.h>
@@ -21,14 +21,14 @@
  * The producers' view of struct doorbell_slot and struct doorbell_entry, which
  * user space can map. The uapi header tells what the fields mean.
  */
-struct doorbell_queue_slot {
+struct doorbell_buffer_slot {
 	u64 value;
 	atomic64_t rings;
 	atomic64_t pos;
 };
 
 /**
- * struct doorbell_queue - the rings of a region
+ * struct doorbell_buffer - the rings of a region
  * @control: the consumer's; not to be trusted, it may be shared with user space
  * @slots: coalescing: one for each queue, and one more for bad rings
  * @fifo: coalescing: slot numbers, by position modulo places
@@ -36,7 +36,7 @@ struct doorbell_queue_slot {
  * @mem: the memory that all of these are in: @control, and from the next page
  *	on @slots and @fifo, or @entries, which only producers write
  * @control_size: bytes from @mem to there, whole pages
- * @shared_size: bytes from there on, whole pages
+ * @readonly_size: bytes from there on, whole pages
  * @nr_slots: coalescing: number of slots
  * @depth: ordered: most events outstanding
  * @order: log2 of the places in @fifo or @entries
@@ -46,14 +46,14 @@ struct doorbell_queue_slot {
  *
  * All up to @mask is constant.
  */
-struct doorbell_queue {
+struct doorbell_buffer {
 	struct doorbell_control *control;
-	struct doorbell_queue_slot *slots;
+	struct doorbell_buffer_slot *slots;
 	u32 *fifo;
 	struct doorbell_entry *entries;
 	void *mem;
 	u32 control_size;
-	u32 shared_size;
+	u32 readonly_size;
 	u32 nr_slots;
 	u32 depth;
 	u32 order;
@@ -76,69 +76,69 @@ struct doorbell_counters {
 };
 
 /**
- * enum doorbell_rung - what became of a ring
- * @DOORBELL_RUNG: it is counted
- * @DOORBELL_RUNG_WAKE: it is counted, and the caller has to wake the consumer
- * @DOORBELL_FULL: ordered: there is no room, nothing has changed
+ * enum doorbell_ring_result - what became of a ring
+ * @DOORBELL_RING_OK: it is counted
+ * @DOORBELL_RING_WAKE: it is counted, and the caller has to wake the consumer
+ * @DOORBELL_RING_FULL: ordered: there is no room, nothing has changed
  */
-enum doorbell_rung {
-	DOORBELL_RUNG,
-	DOORBELL_RUNG_WAKE,
-	DOORBELL_FULL,
+enum doorbell_ring_result {
+	DOORBELL_RING_OK,
+	DOORBELL_RING_WAKE,
+	DOORBELL_RING_FULL,
 };
 
-int doorbell_queue_init(struct doorbell_queue *q, u32 queues, u32 depth);
-void doorbell_queue_destroy(struct doorbell_queue *q);
-enum doorbell_rung doorbell_queue_ring(struct doorbell_queue *q, u32 index,
-				       u16 tag, u64 value);
-unsigned int doorbell_queue_peek(struct doorbell_queue *q,
+int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth);
+void doorbell_buffer_destroy(struct doorbell_buffer *buf);
+enum doorbell_ring_result doorbell_buffer_ring(struct doorbell_buffer *buf, u32 index,
+				       u16 kind, u64 value);
+unsigned int doorbell_buffer_peek(struct doorbell_buffer *buf,
 				 struct doorbell_event *events,
 				 unsigned int max, bool *wake);
-bool doorbell_queue_pass(struct doorbell_queue *q,
+bool doorbell_buffer_consume(struct doorbell_buffer *buf,
 			 const struct doorbell_event *events, unsigned int n);
-bool doorbell_queue_arm(struct doorbell_queue *q);
-bool doorbell_queue_readable(const struct doorbell_queue *q);
-void doorbell_queue_count(const struct doorbell_queue *q,
+bool doorbell_buffer_arm(struct doorbell_buffer *buf);
+bool doorbell_buffer_readable(const struct doorbell_buffer *buf);
+void doorbell_buffer_count(const struct doorbell_buffer *buf,
 			  struct doorbell_counters *counters);
 
 /**
- * doorbell_queue_bad() - the index that stands for rings of no queue
- * @q: the queue
+ * doorbell_buffer_bad() - the index that stands for rings of no queue
+ * @buf: the queue
  */
-static inline u32 doorbell_queue_bad(const struct doorbell_queue *q)
+static inline u32 doorbell_buffer_bad(const struct doorbell_buffer *buf)
 {
-	return q->entries ? DOORBELL_QUEUE_NONE : q->nr_slots - 1;
+	return buf->entries ? DOORBELL_QUEUE_NONE : buf->nr_slots - 1;
 }
 
 /**
- * doorbell_queue_tag() - what goes with a ring beside its value
+ * doorbell_kind() - what goes with a ring beside its value
  * @type: &enum doorbell_event_type
  * @width: size of the value in bytes, or 0
  */
-static inline u16 doorbell_queue_tag(u8 type, u8 width)
+static inline u16 doorbell_kind(u8 type, u8 width)
 {
-	return type | width << DOORBELL_TAG_WIDTH_SHIFT;
+	return type | width << DOORBELL_KIND_WIDTH_SHIFT;
 }
 
 /**
- * doorbell_queue_writable() - would doorbell_queue_ring() find room?
- * @q: the queue
+ * doorbell_buffer_writable() - would doorbell_buffer_ring() find room?
+ * @buf: the queue
  */
-static inline bool doorbell_queue_writable(const struct doorbell_queue *q)
+static inline bool doorbell_buffer_writable(const struct doorbell_buffer *buf)
 {
-	return !q->entries || (s64)(atomic64_read(&q->tail) -
-				    READ_ONCE(q->control->head)) < q->depth;
+	return !buf->entries || (s64)(atomic64_read(&buf->tail) -
+				    READ_ONCE(buf->control->head)) < buf->depth;
 }
 
 /**
- * doorbell_queue_ring_offset() - where the FIFO or the entries begin
- * @q: the queue
+ * doorbell_buffer_entries_offset() - where the FIFO or the entries begin
+ * @buf: the queue
  *
  * Return: bytes from the beginning of the read-only area.
  */
-static inline u32 doorbell_queue_ring_offset(const struct doorbell_queue *q)
+static inline u32 doorbell_buffer_entries_offset(const struct doorbell_buffer *buf)
 {
-	return q->entries ? 0 : q->nr_slots * sizeof(*q->slots);
+	return buf->entries ? 0 : buf->nr_slots * sizeof(*buf->slots);
 }
 
-#endif /* _DOORBELL_QUEUE_H */
+#endif /* _DOORBELL_BUFFER_H */

@@ -10,31 +10,31 @@
 #include <linux/module.h>
 #include <linux/prandom.h>
 
-#include "../drivers/virt/doorbell/queue.c"
-#include "ring.h"
+#include "../drivers/virt/doorbell/buffer.c"
+#include "buffer_util.h"
 
 /* What an event says, in the order of the members of struct doorbell_event. */
-#define QUEUE_EVENT(q, w, n, v)	{ q, DOORBELL_EVENT_QUEUE, w, n, v }
+#define QUEUE_EVENT(buf, w, n, v)	{ buf, DOORBELL_EVENT_QUEUE, w, n, v }
 #define BAD_EVENT(n, addr)	{ DOORBELL_QUEUE_NONE, \
 				  DOORBELL_EVENT_BAD_ADDRESS, 0, n, addr }
 
-KUNIT_DEFINE_ACTION_WRAPPER(queue_destroy_action, doorbell_queue_destroy,
-			    struct doorbell_queue *);
+KUNIT_DEFINE_ACTION_WRAPPER(queue_destroy_action, doorbell_buffer_destroy,
+			    struct doorbell_buffer *);
 
-static struct doorbell_queue *new_ordered(struct kunit *test, u32 queues,
+static struct doorbell_buffer *new_ordered(struct kunit *test, u32 queues,
 					  u32 depth)
 {
-	struct doorbell_queue *q = kunit_kzalloc(test, sizeof(*q), GFP_KERNEL);
+	struct doorbell_buffer *buf = kunit_kzalloc(test, sizeof(*buf), GFP_KERNEL);
 
-	KUNIT_ASSERT_NOT_NULL(test, q);
-	KUNIT_ASSERT_EQ(test, doorbell_queue_init(q, queues, depth), 0);
+	KUNIT_ASSERT_NOT_NULL(test, buf);
+	KUNIT_ASSERT_EQ(test, doorbell_buffer_init(buf, queues, depth), 0);
 	KUNIT_ASSERT_EQ(test, 0,
 			kunit_add_action_or_reset(test, queue_destroy_action,
-						  q));
-	return q;
+						  buf));
+	return buf;
 }
 
-static struct doorbell_queue *new_queue(struct kunit *test, u32 queues)
+static struct doorbell_buffer *new_queue(struct kunit *test, u32 queues)
 {
 	return new_ordered(test, queues, 0);
 }
@@ -50,7 +50,7 @@ static void expect_event(struct kunit *test, const struct doorbell_event *got,
 }
 
 /* Exactly @n events, @max at a time, and nothing after them. */
-static void expect_events(struct kunit *test, struct doorbell_queue *q,
+static void expect_events(struct kunit *test, struct doorbell_buffer *buf,
 			  unsigned int max, const struct doorbell_event *want,
 			  unsigned int n)
 {
@@ -63,15 +63,15 @@ static void expect_events(struct kunit *test, struct doorbell_queue *q,
 	KUNIT_ASSERT_NOT_NULL(test, events);
 
 	while (n) {
-		KUNIT_ASSERT_TRUE(test, doorbell_queue_readable(q));
-		taken = take(q, events, max, &wake);
+		KUNIT_ASSERT_TRUE(test, doorbell_buffer_readable(buf));
+		taken = take(buf, events, max, &wake);
 		KUNIT_ASSERT_EQ(test, taken, min(n, max));
 		for (i = 0; i < taken; i++)
 			expect_event(test, &events[i], want++);
 		n -= taken;
 	}
-	KUNIT_ASSERT_FALSE(test, doorbell_queue_readable(q));
-	KUNIT_ASSERT_EQ(test, take(q, events, max, &wake), 0);
+	KUNIT_ASSERT_FALSE(test, doorbell_buffer_readable(buf));
+	KUNIT_ASSERT_EQ(test, take(buf, events, max, &wake), 0);
 	KUNIT_ASSERT_FALSE(test, wake);
 	kunit_kfree(test, events);
 }
@@ -84,13 +84,13 @@ static void queue_stream(struct kunit *test)
 		QUEUE_EVENT(1, 2, 1, 0x22),
 		BAD_EVENT(1, 0x1234),
 	};
-	struct doorbell_queue *q = new_queue(test, 2);
+	struct doorbell_buffer *buf = new_queue(test, 2);
 
-	expect_events(test, q, 8, NULL, 0);
-	ring(q, 0, 0x11, 4);
-	ring(q, 1, 0x22, 2);
-	ring(q, doorbell_queue_bad(q), 0x1234, 0);
-	expect_events(test, q, 8, want, ARRAY_SIZE(want));
+	expect_events(test, buf, 8, NULL, 0);
+	ring(buf, 0, 0x11, 4);
+	ring(buf, 1, 0x22, 2);
+	ring(buf, doorbell_buffer_bad(buf), 0x1234, 0);
+	expect_events(test, buf, 8, want, ARRAY_SIZE(want));
 }
 
 /* Count, last value, last width, order of first ring. */
@@ -116,15 +116,15 @@ static void queue_coalescing(struct kunit *test)
 		QUEUE_EVENT(7, 1, 1, 0),
 		QUEUE_EVENT(0, 2, 1, 5),
 	};
-	struct doorbell_queue *q = new_queue(test, 8);
+	struct doorbell_buffer *buf = new_queue(test, 8);
 	unsigned int max;
 	int i;
 
 	for (max = 1; max <= 5; max++) {
 		for (i = 0; i < ARRAY_SIZE(rings); i++)
-			ring(q, rings[i].index, rings[i].value,
+			ring(buf, rings[i].index, rings[i].value,
 			     rings[i].width);
-		expect_events(test, q, max, want, ARRAY_SIZE(want));
+		expect_events(test, buf, max, want, ARRAY_SIZE(want));
 	}
 }
 
@@ -139,24 +139,24 @@ static void queue_new_place(struct kunit *test)
 		QUEUE_EVENT(2, 4, 2, 14),
 		QUEUE_EVENT(0, 4, 1, 13),
 	};
-	struct doorbell_queue *q = new_queue(test, 3);
+	struct doorbell_buffer *buf = new_queue(test, 3);
 	struct doorbell_event event;
 	bool wake = false;
 
-	ring(q, 0, 10, 4);
-	ring(q, 1, 11, 4);
-	ring(q, 2, 12, 4);
-	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	ring(buf, 0, 10, 4);
+	ring(buf, 1, 11, 4);
+	ring(buf, 2, 12, 4);
+	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
 	expect_event(test, &event, first);
-	ring(q, 0, 13, 4);
-	ring(q, 2, 14, 4);
-	expect_events(test, q, 2, rest, ARRAY_SIZE(rest));
+	ring(buf, 0, 13, 4);
+	ring(buf, 2, 14, 4);
+	expect_events(test, buf, 2, rest, ARRAY_SIZE(rest));
 }
 
 /* All 65,535 queues and the bad address, backwards; twice, in new places. */
 static void queue_every(struct kunit *test)
 {
-	struct doorbell_queue *q = new_queue(test, DOORBELL_QUEUES_MAX);
+	struct doorbell_buffer *buf = new_queue(test, DOORBELL_QUEUES_MAX);
 	unsigned int max = 257, taken, i, round;
 	struct doorbell_event *events;
 	bool wake = false;
@@ -164,13 +164,13 @@ static void queue_every(struct kunit *test)
 
 	events = kunit_kcalloc(test, max, sizeof(*events), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, events);
-	KUNIT_ASSERT_EQ(test, q->nr_slots, 65536);
+	KUNIT_ASSERT_EQ(test, buf->nr_slots, 65536);
 
 	for (round = 1; round <= 2; round++) {
 		for (i = 65536; i--; )
-			ring(q, i, i * 3 + round, 0);
+			ring(buf, i, i * 3 + round, 0);
 		for (next = 65536; next; ) {
-			taken = take(q, events, max, &wake);
+			taken = take(buf, events, max, &wake);
 			KUNIT_ASSERT_EQ(test, taken, min(next, max));
 			for (i = 0; i < taken; i++) {
 				next--;
@@ -182,7 +182,7 @@ static void queue_every(struct kunit *test)
 						next * 3 + round);
 			}
 		}
-		expect_events(test, q, max, NULL, 0);
+		expect_events(test, buf, max, NULL, 0);
 	}
 }
 
@@ -194,26 +194,26 @@ static void queue_bad_flood(struct kunit *test)
 		BAD_EVENT(50000, 49999),
 		QUEUE_EVENT(0, 4, 2, 9),
 	};
-	struct doorbell_queue *q = new_queue(test, 2);
+	struct doorbell_buffer *buf = new_queue(test, 2);
 	struct doorbell_counters counters;
 	int i;
 
-	ring(q, 1, 7, 4);
+	ring(buf, 1, 7, 4);
 	for (i = 0; i < 50000; i++) {
-		ring(q, doorbell_queue_bad(q), i, 0);
+		ring(buf, doorbell_buffer_bad(buf), i, 0);
 		if (i == 100 || i == 200)
-			ring(q, 0, 9, 4);
+			ring(buf, 0, 9, 4);
 	}
-	KUNIT_EXPECT_EQ(test, atomic64_read(&q->tail) - q->control->head, 3);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&buf->tail) - buf->control->head, 3);
 
-	doorbell_queue_count(q, &counters);
+	doorbell_buffer_count(buf, &counters);
 	KUNIT_EXPECT_EQ(test, counters.rings, 3);
 	KUNIT_EXPECT_EQ(test, counters.bad_rings, 50000);
 	KUNIT_EXPECT_EQ(test, counters.pending, 50003);
 
-	expect_events(test, q, 2, want, ARRAY_SIZE(want));
+	expect_events(test, buf, 2, want, ARRAY_SIZE(want));
 
-	doorbell_queue_count(q, &counters);
+	doorbell_buffer_count(buf, &counters);
 	KUNIT_EXPECT_EQ(test, counters.rings, 3);
 	KUNIT_EXPECT_EQ(test, counters.bad_rings, 50000);
 	KUNIT_EXPECT_EQ(test, counters.pending, 0);
@@ -236,20 +236,20 @@ static void queue_count_overflow(struct kunit *test)
 	};
 	struct doorbell_event event;
 	unsigned int i, events, others;
-	struct doorbell_queue *q;
+	struct doorbell_buffer *buf;
 	bool wake;
 	u64 sum;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		q = new_queue(test, 3);
-		ring(q, 1, 5, 8);
-		atomic64_add(cases[i].extra << DOORBELL_RINGS_SHIFT, &q->slots[1].rings);
-		ring(q, 2, 6, 4);
+		buf = new_queue(test, 3);
+		ring(buf, 1, 5, 8);
+		atomic64_add(cases[i].extra << DOORBELL_RINGS_SHIFT, &buf->slots[1].rings);
+		ring(buf, 2, 6, 4);
 		others = 0;
 		events = 0;
 		sum = 0;
 		wake = false;
-		while (take(q, &event, 1, &wake)) {
+		while (take(buf, &event, 1, &wake)) {
 			if (event.queue == 2) {
 				others += event.count;
 				continue;
@@ -265,31 +265,31 @@ static void queue_count_overflow(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, sum, cases[i].extra + 1);
 		KUNIT_EXPECT_EQ(test, events, cases[i].events);
 		KUNIT_EXPECT_EQ(test, others, 1);
-		KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(q));
+		KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
 	}
 }
 
 /* An event that is followed by another one wakes those who sleep, once. */
 static void queue_count_overflow_wakes(struct kunit *test)
 {
-	struct doorbell_queue *q = new_queue(test, 1);
+	struct doorbell_buffer *buf = new_queue(test, 1);
 	struct doorbell_event event;
 	bool wake = false;
 
-	ring(q, 0, 1, 4);
-	atomic64_add(3ULL * U32_MAX << DOORBELL_RINGS_SHIFT, &q->slots[0].rings);
+	ring(buf, 0, 1, 4);
+	atomic64_add(3ULL * U32_MAX << DOORBELL_RINGS_SHIFT, &buf->slots[0].rings);
 
-	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
 	KUNIT_EXPECT_FALSE(test, wake);
-	doorbell_queue_arm(q);
-	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	doorbell_buffer_arm(buf);
+	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
 	KUNIT_EXPECT_TRUE(test, wake);
 	wake = false;
-	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
 	KUNIT_EXPECT_FALSE(test, wake);
-	KUNIT_ASSERT_EQ(test, take(q, &event, 1, &wake), 1);
+	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
 	KUNIT_EXPECT_EQ(test, event.count, 1);
-	KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(q));
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
 }
 
 /* The consumer is woken if it has armed, once, and at its first ring. */
@@ -299,42 +299,42 @@ static void queue_wake(struct kunit *test)
 		QUEUE_EVENT(0, 4, 3, 3),
 		QUEUE_EVENT(1, 4, 1, 4),
 	};
-	struct doorbell_queue *q = new_queue(test, 2);
+	struct doorbell_buffer *buf = new_queue(test, 2);
 
-	/* as after doorbell_queue_init(): somebody may wait already */
-	KUNIT_EXPECT_TRUE(test, ring(q, 0, 1, 4));
-	KUNIT_EXPECT_FALSE(test, ring(q, 0, 2, 4));
-	KUNIT_EXPECT_FALSE(test, ring(q, 0, 3, 4));
-	KUNIT_EXPECT_FALSE(test, ring(q, 1, 4, 4));
-	expect_events(test, q, 8, want, ARRAY_SIZE(want));
+	/* as after doorbell_buffer_init(): somebody may wait already */
+	KUNIT_EXPECT_TRUE(test, ring(buf, 0, 1, 4));
+	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 2, 4));
+	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 3, 4));
+	KUNIT_EXPECT_FALSE(test, ring(buf, 1, 4, 4));
+	expect_events(test, buf, 8, want, ARRAY_SIZE(want));
 
 	/* not armed */
-	KUNIT_EXPECT_FALSE(test, ring(q, 0, 1, 4));
+	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 1, 4));
 	/* armed and there is something, then something new */
-	doorbell_queue_arm(q);
-	KUNIT_EXPECT_TRUE(test, doorbell_queue_readable(q));
-	KUNIT_EXPECT_TRUE(test, ring(q, 1, 4, 4));
-	KUNIT_EXPECT_FALSE(test, ring(q, 0, 2, 4));
-	KUNIT_EXPECT_FALSE(test, ring(q, 0, 3, 4));
-	expect_events(test, q, 8, want, ARRAY_SIZE(want));
+	doorbell_buffer_arm(buf);
+	KUNIT_EXPECT_TRUE(test, doorbell_buffer_readable(buf));
+	KUNIT_EXPECT_TRUE(test, ring(buf, 1, 4, 4));
+	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 2, 4));
+	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 3, 4));
+	expect_events(test, buf, 8, want, ARRAY_SIZE(want));
 
 	/* armed twice, woken once; and for a bad address */
-	doorbell_queue_arm(q);
-	doorbell_queue_arm(q);
-	KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(q));
-	KUNIT_EXPECT_TRUE(test, ring(q, doorbell_queue_bad(q),
+	doorbell_buffer_arm(buf);
+	doorbell_buffer_arm(buf);
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
+	KUNIT_EXPECT_TRUE(test, ring(buf, doorbell_buffer_bad(buf),
 				     4, 0));
-	KUNIT_EXPECT_FALSE(test, ring(q, 1, 4, 4));
+	KUNIT_EXPECT_FALSE(test, ring(buf, 1, 4, 4));
 }
 
 /*
  * An entry whose rings were counted already: what is left when a queue is rung
  * while its last place is being passed. It yields no event.
  */
-static void make_stale(struct doorbell_queue *q, u32 index)
+static void make_stale(struct doorbell_buffer *buf, u32 index)
 {
-	ring(q, index, 1, 4);
-	q->control->seen[index] += 1 << DOORBELL_RINGS_SHIFT;
+	ring(buf, index, 1, 4);
+	buf->control->seen[index] += 1 << DOORBELL_RINGS_SHIFT;
 }
 
 static void queue_stale_entry(struct kunit *test)
@@ -346,24 +346,24 @@ static void queue_stale_entry(struct kunit *test)
 		QUEUE_EVENT(0, 4, 1, 3),
 		QUEUE_EVENT(2, 4, 1, 2),
 	};
-	struct doorbell_queue *q = new_queue(test, 3);
+	struct doorbell_buffer *buf = new_queue(test, 3);
 	unsigned int max;
 
 	for (max = 1; max <= 3; max++) {
 		/* nothing but stale ones */
-		make_stale(q, 0);
-		make_stale(q, 1);
-		expect_events(test, q, max, NULL, 0);
+		make_stale(buf, 0);
+		make_stale(buf, 1);
+		expect_events(test, buf, max, NULL, 0);
 		/* in front of a fresh one */
-		make_stale(q, 0);
-		make_stale(q, 1);
-		ring(q, 2, 2, 4);
-		expect_events(test, q, max, first, 1);
+		make_stale(buf, 0);
+		make_stale(buf, 1);
+		ring(buf, 2, 2, 4);
+		expect_events(test, buf, max, first, 1);
 		/* rung again: in the place that it has */
-		make_stale(q, 0);
-		ring(q, 2, 2, 4);
-		ring(q, 0, 3, 4);
-		expect_events(test, q, max, both, 2);
+		make_stale(buf, 0);
+		ring(buf, 2, 2, 4);
+		ring(buf, 0, 3, 4);
+		expect_events(test, buf, max, both, 2);
 	}
 }
 
@@ -373,13 +373,13 @@ static void queue_stale_entry(struct kunit *test)
  */
 static void queue_stale_entry_wakes(struct kunit *test)
 {
-	struct doorbell_queue *q = new_queue(test, 3);
+	struct doorbell_buffer *buf = new_queue(test, 3);
 
-	make_stale(q, 0);
-	doorbell_queue_arm(q);
-	KUNIT_ASSERT_FALSE(test, doorbell_queue_readable(q));
-	KUNIT_EXPECT_TRUE(test, ring(q, 0, 2, 4));
-	KUNIT_EXPECT_TRUE(test, doorbell_queue_readable(q));
+	make_stale(buf, 0);
+	doorbell_buffer_arm(buf);
+	KUNIT_ASSERT_FALSE(test, doorbell_buffer_readable(buf));
+	KUNIT_EXPECT_TRUE(test, ring(buf, 0, 2, 4));
+	KUNIT_EXPECT_TRUE(test, doorbell_buffer_readable(buf));
 }
 
 /**
@@ -441,7 +441,7 @@ static u32 model_random(struct model *m, u32 below)
 }
 
 static void model_ring(struct kunit *test, struct model *m,
-		       struct doorbell_queue *q)
+		       struct doorbell_buffer *buf)
 {
 	/* half of the rings go to few queues */
 	u32 i = model_random(m, model_random(m, 2) ? m->queues + 1 :
@@ -454,7 +454,7 @@ static void model_ring(struct kunit *test, struct model *m,
 	m->value[i] = prandom_u32_state(&m->rng) * 0x100000001ULL;
 	m->width[i] = i == m->queues ? 0 : model_random(m, 9);
 
-	woken = ring(q, i, m->value[i], m->width[i]);
+	woken = ring(buf, i, m->value[i], m->width[i]);
 	if (!m->armed)
 		KUNIT_ASSERT_FALSE(test, woken);
 	if (m->asleep)
@@ -466,13 +466,13 @@ static void model_ring(struct kunit *test, struct model *m,
 }
 
 static void model_take(struct kunit *test, struct model *m,
-		       struct doorbell_queue *q)
+		       struct doorbell_buffer *buf)
 {
 	unsigned int max = 1 + model_random(m, MODEL_MAX);
 	unsigned int taken, i;
 	bool wake = false;
 
-	taken = take(q, m->events, max, &wake);
+	taken = take(buf, m->events, max, &wake);
 	KUNIT_ASSERT_EQ(test, taken, min(max, m->waiting));
 	KUNIT_ASSERT_FALSE(test, wake);
 	for (i = 0; i < taken; i++) {
@@ -495,7 +495,7 @@ static void model_take(struct kunit *test, struct model *m,
 }
 
 static void model_run(struct kunit *test, struct model *m,
-		      struct doorbell_queue *q, int steps)
+		      struct doorbell_buffer *buf, int steps)
 {
 	struct doorbell_counters counters;
 	u64 pending;
@@ -504,26 +504,26 @@ static void model_run(struct kunit *test, struct model *m,
 	while (steps--) {
 		op = model_random(m, 16);
 		if (op < 11) {
-			model_ring(test, m, q);
+			model_ring(test, m, buf);
 		} else if (op < 14) {
-			model_take(test, m, q);
+			model_take(test, m, buf);
 		} else if (op < 15) {
 			m->armed = true;
-			KUNIT_ASSERT_EQ(test, doorbell_queue_arm(q),
+			KUNIT_ASSERT_EQ(test, doorbell_buffer_arm(buf),
 					m->waiting > 0);
 			m->asleep = !m->waiting;
 		} else {
-			KUNIT_ASSERT_EQ(test, doorbell_queue_readable(q),
+			KUNIT_ASSERT_EQ(test, doorbell_buffer_readable(buf),
 					m->waiting > 0);
 		}
 	}
 	for (pending = 0, i = 0; i <= m->queues; i++)
 		pending += m->count[i];
-	doorbell_queue_count(q, &counters);
+	doorbell_buffer_count(buf, &counters);
 	KUNIT_ASSERT_EQ(test, counters.pending, pending);
 	while (m->waiting)
-		model_take(test, m, q);
-	model_take(test, m, q);
+		model_take(test, m, buf);
+	model_take(test, m, buf);
 }
 
 static void queue_random(struct kunit *test)
@@ -535,16 +535,16 @@ static void queue_random(struct kunit *test)
 		{ 1, 3000 }, { 2, 3000 }, { 3, 3000 }, { 7, 3000 },
 		{ 8, 3000 }, { 100, 8000 }, { 3000, 8000 },
 	};
-	struct doorbell_queue *q;
+	struct doorbell_buffer *buf;
 	struct model *m;
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		q = new_queue(test, cases[i].queues);
+		buf = new_queue(test, cases[i].queues);
 		m = new_model(test, cases[i].queues, 0xd00b + i);
 		m->armed = true;
 		m->asleep = true;
-		model_run(test, m, q, cases[i].steps);
+		model_run(test, m, buf, cases[i].steps);
 	}
 }
 
@@ -556,26 +556,26 @@ static void queue_wrap(struct kunit *test)
 		0xfffffffe, 0x7fffffffffff,
 	};
 	static const u32 queues[] = { 1, 7, 8 };
-	struct doorbell_queue *q;
+	struct doorbell_buffer *buf;
 	struct model *m;
 	u64 at, k, size;
 	int i, j;
 
 	for (i = 0; i < ARRAY_SIZE(queues); i++) {
 		for (j = 0; j < ARRAY_SIZE(laps); j++) {
-			q = new_queue(test, queues[i]);
-			size = 1 << q->order;
+			buf = new_queue(test, queues[i]);
+			size = 1 << buf->order;
 			m = new_model(test, queues[i], 0x1a9 + j);
-			at = (laps[j] << q->order) - 1;
-			atomic64_set(&q->tail, at);
-			q->control->head = at;
-			q->control->armed = 0;
+			at = (laps[j] << buf->order) - 1;
+			atomic64_set(&buf->tail, at);
+			buf->control->head = at;
+			buf->control->armed = 0;
 			/* what the lap before it would have left */
 			for (k = size; k; k--)
-				q->fifo[(at - k) % size] =
+				buf->fifo[(at - k) % size] =
 					((at - k) / size & 0xffff) << 16;
-			model_run(test, m, q, 300);
-			KUNIT_ASSERT_GT(test, atomic64_read(&q->tail),
+			model_run(test, m, buf, 300);
+			KUNIT_ASSERT_GT(test, atomic64_read(&buf->tail),
 					at + 2 * size);
 		}
 	}
@@ -595,19 +595,19 @@ static const struct {
 };
 
 /* What take() may return whatever the control block says. */
-static void hostile_take(struct kunit *test, struct doorbell_queue *q,
+static void hostile_take(struct kunit *test, struct doorbell_buffer *buf,
 			 struct doorbell_event *events, unsigned int max)
 {
 	unsigned int taken, i;
 	bool wake = false;
 
-	doorbell_queue_readable(q);
-	taken = take(q, events, max, &wake);
+	doorbell_buffer_readable(buf);
+	taken = take(buf, events, max, &wake);
 	KUNIT_ASSERT_LE(test, taken, max);
 	for (i = 0; i < taken; i++) {
 		if (events[i].type == DOORBELL_EVENT_QUEUE) {
 			KUNIT_ASSERT_LT(test, events[i].queue,
-					doorbell_queue_bad(q));
+					doorbell_buffer_bad(buf));
 		} else {
 			KUNIT_ASSERT_EQ(test, events[i].type,
 					DOORBELL_EVENT_BAD_ADDRESS);
@@ -619,25 +619,25 @@ static void hostile_take(struct kunit *test, struct doorbell_queue *q,
 }
 
 /* Nothing has come of it that outlives a sane control block. */
-static void hostile_recover(struct kunit *test, struct doorbell_queue *q,
+static void hostile_recover(struct kunit *test, struct doorbell_buffer *buf,
 			    u64 seed)
 {
-	struct model *m = new_model(test, q->nr_slots - 1, seed);
+	struct model *m = new_model(test, buf->nr_slots - 1, seed);
 	u32 i;
 
-	for (i = 0; i < q->nr_slots; i++)
-		q->control->seen[i] = atomic64_read(&q->slots[i].rings) &
+	for (i = 0; i < buf->nr_slots; i++)
+		buf->control->seen[i] = atomic64_read(&buf->slots[i].rings) &
 				      ~(u64)U16_MAX;
-	q->control->head = atomic64_read(&q->tail);
-	q->control->armed = 0;
-	model_run(test, m, q, 500);
+	buf->control->head = atomic64_read(&buf->tail);
+	buf->control->armed = 0;
+	model_run(test, m, buf, 500);
 }
 
 /* Garbage in one member, or in all of them, before each ring and each take. */
 static void queue_hostile(struct kunit *test)
 {
 	enum { HEAD = 1, SEEN = 2, ARMED = 4 };
-	struct doorbell_queue *q = new_queue(test, 7);
+	struct doorbell_buffer *buf = new_queue(test, 7);
 	struct doorbell_event *events;
 	unsigned int max = 5;
 	int what, i, j, k;
@@ -651,31 +651,31 @@ static void queue_hostile(struct kunit *test)
 			for (j = 0; j < 4; j++) {
 				garbage = garbage_cases[i].sum +
 					  garbage_cases[i].factor *
-					  atomic64_read(&q->tail);
+					  atomic64_read(&buf->tail);
 				if (what & HEAD)
-					q->control->head = garbage;
+					buf->control->head = garbage;
 				if (what & ARMED)
-					q->control->armed = garbage;
-				for (k = 0; what & SEEN && k < q->nr_slots; k++)
-					q->control->seen[k] = garbage;
+					buf->control->armed = garbage;
+				for (k = 0; what & SEEN && k < buf->nr_slots; k++)
+					buf->control->seen[k] = garbage;
 				if (j & 1) {
-					hostile_take(test, q, events, max);
+					hostile_take(test, buf, events, max);
 				} else {
-					for (k = 0; k < 2 * q->nr_slots; k++)
-						ring(q, k % q->nr_slots, k, 4);
+					for (k = 0; k < 2 * buf->nr_slots; k++)
+						ring(buf, k % buf->nr_slots, k, 4);
 				}
 			}
 			/* without new garbage, it may not yield events for ever */
 			for (j = 0; j < 100; j++)
-				hostile_take(test, q, events, max);
+				hostile_take(test, buf, events, max);
 		}
-		hostile_recover(test, q, what);
+		hostile_recover(test, buf, what);
 	}
 }
 
 static void queue_hostile_random(struct kunit *test)
 {
-	struct doorbell_queue *q = new_queue(test, 12);
+	struct doorbell_buffer *buf = new_queue(test, 12);
 	struct doorbell_event *events;
 	struct rnd_state rng;
 	unsigned int max = 3;
@@ -691,36 +691,36 @@ static void queue_hostile_random(struct kunit *test)
 		r = prandom_u32_state(&rng);
 		garbage = (u64)prandom_u32_state(&rng) << (r >> 27);
 		if (r & 1)
-			garbage += atomic64_read(&q->tail) - 0x80000000;
+			garbage += atomic64_read(&buf->tail) - 0x80000000;
 		switch ((r >> 1) % 8) {
 		case 0:
-			q->control->head = garbage;
+			buf->control->head = garbage;
 			break;
 		case 1:
-			q->control->armed = garbage;
+			buf->control->armed = garbage;
 			break;
 		case 2:
-			q->control->seen[(r >> 8) % q->nr_slots] = garbage;
+			buf->control->seen[(r >> 8) % buf->nr_slots] = garbage;
 			break;
 		case 3:
-			hostile_take(test, q, events, max);
+			hostile_take(test, buf, events, max);
 			break;
 		case 4:
-			doorbell_queue_arm(q);
+			doorbell_buffer_arm(buf);
 			break;
 		default:
-			ring(q, (r >> 8) % q->nr_slots, i, 8);
+			ring(buf, (r >> 8) % buf->nr_slots, i, 8);
 		}
 	}
-	hostile_recover(test, q, 0x900d);
+	hostile_recover(test, buf, 0x900d);
 }
 
-/* The bytes that @q really has, by its page tables up to the guard page. */
-static size_t mapped_bytes(const struct doorbell_queue *q)
+/* The bytes that @buf really has, by its page tables up to the guard page. */
+static size_t mapped_bytes(const struct doorbell_buffer *buf)
 {
 	size_t bytes = 0;
 
-	while (vmalloc_to_page(q->mem + bytes))
+	while (vmalloc_to_page(buf->mem + bytes))
 		bytes += PAGE_SIZE;
 	return bytes;
 }
@@ -731,13 +731,13 @@ static void queue_memory(struct kunit *test)
 	static const u32 queues[] = {
 		64, 256, 1024, 4095, 4096, 8191, 8192, 16384, 32768, 65535,
 	};
-	struct doorbell_queue *q;
+	struct doorbell_buffer *buf;
 	size_t bytes;
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(queues); i++) {
-		q = new_queue(test, queues[i]);
-		bytes = sizeof(*q) + mapped_bytes(q);
+		buf = new_queue(test, queues[i]);
+		bytes = sizeof(*buf) + mapped_bytes(buf);
 		kunit_info(test, "%u queues: %zu bytes, %zu.%zu per queue\n",
 			   queues[i], bytes, bytes / queues[i],
 			   bytes * 10 / queues[i] % 10);
@@ -762,7 +762,7 @@ static void ordered_depths(struct kunit *test)
 	int d, round;
 
 	for (d = 0; d < ARRAY_SIZE(depths); d++) {
-		struct doorbell_queue *q = new_ordered(test, 3, depths[d]);
+		struct doorbell_buffer *buf = new_ordered(test, 3, depths[d]);
 		struct rnd_state rng;
 
 		prandom_seed_state(&rng, 0x0dd + d);
@@ -775,21 +775,21 @@ static void ordered_depths(struct kunit *test)
 			bool wake = false;
 
 			if (round == 300) {
-				start = (0xffffffffULL << q->order) - 2;
-				atomic64_set(&q->tail, start);
-				q->control->head = start;
+				start = (0xffffffffULL << buf->order) - 2;
+				atomic64_set(&buf->tail, start);
+				buf->control->head = start;
 				put = 0;
 				got = 0;
 			}
 			while (n--) {
-				enum doorbell_rung rung;
+				enum doorbell_ring_result rung;
 
-				rung = ring_it(q, put % 3, put, 1 + put % 8);
-				KUNIT_ASSERT_EQ(test, rung == DOORBELL_FULL,
+				rung = ring_it(buf, put % 3, put, 1 + put % 8);
+				KUNIT_ASSERT_EQ(test, rung == DOORBELL_RING_FULL,
 						put - got == depths[d]);
-				put += rung != DOORBELL_FULL;
+				put += rung != DOORBELL_RING_FULL;
 				KUNIT_ASSERT_EQ(test,
-						doorbell_queue_writable(q),
+						doorbell_buffer_writable(buf),
 						put - got < depths[d]);
 			}
 			n = prandom_u32_state(&rng) % (depths[d] + 3);
@@ -799,10 +799,10 @@ static void ordered_depths(struct kunit *test)
 				struct doorbell_event want = QUEUE_EVENT(got % 3,
 					1 + got % 8, 1, got);
 
-				KUNIT_ASSERT_EQ(test, doorbell_queue_readable(q),
+				KUNIT_ASSERT_EQ(test, doorbell_buffer_readable(buf),
 						put != got);
 				KUNIT_ASSERT_EQ(test, put != got,
-						take(q, &event, 1,
+						take(buf, &event, 1,
 						     &wake));
 				if (put == got)
 					break;
@@ -821,19 +821,19 @@ static void ordered_bad(struct kunit *test)
 		BAD_EVENT(1, 0x1234),
 		QUEUE_EVENT(0, 2, 1, 6),
 	};
-	struct doorbell_queue *q = new_ordered(test, 2, 4);
+	struct doorbell_buffer *buf = new_ordered(test, 2, 4);
 	struct doorbell_counters counters;
 
-	KUNIT_EXPECT_TRUE(test, ring(q, 1, 5, 4));
-	KUNIT_EXPECT_FALSE(test, ring(q, doorbell_queue_bad(q), 0x1234, 0));
-	KUNIT_EXPECT_FALSE(test, ring(q, 0, 6, 2));
-	doorbell_queue_count(q, &counters);
+	KUNIT_EXPECT_TRUE(test, ring(buf, 1, 5, 4));
+	KUNIT_EXPECT_FALSE(test, ring(buf, doorbell_buffer_bad(buf), 0x1234, 0));
+	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 6, 2));
+	doorbell_buffer_count(buf, &counters);
 	KUNIT_EXPECT_EQ(test, counters.rings, 2);
 	KUNIT_EXPECT_EQ(test, counters.bad_rings, 1);
 	KUNIT_EXPECT_EQ(test, counters.pending, 3);
-	expect_events(test, q, 2, want, ARRAY_SIZE(want));
-	doorbell_queue_arm(q);
-	KUNIT_EXPECT_TRUE(test, ring(q, 0, 6, 2));
+	expect_events(test, buf, 2, want, ARRAY_SIZE(want));
+	doorbell_buffer_arm(buf);
+	KUNIT_EXPECT_TRUE(test, ring(buf, 0, 6, 2));
 }
 
 /*
@@ -842,17 +842,17 @@ static void ordered_bad(struct kunit *test)
  */
 static void ordered_stale_tail(struct kunit *test)
 {
-	struct doorbell_queue *q = new_ordered(test, 1, 2);
+	struct doorbell_buffer *buf = new_ordered(test, 1, 2);
 
-	q->control->head = atomic64_read(&q->tail) + 1;
-	KUNIT_EXPECT_TRUE(test, doorbell_queue_writable(q));
-	KUNIT_EXPECT_NE(test, DOORBELL_FULL, ring_it(q, 0, 1, 4));
+	buf->control->head = atomic64_read(&buf->tail) + 1;
+	KUNIT_EXPECT_TRUE(test, doorbell_buffer_writable(buf));
+	KUNIT_EXPECT_NE(test, DOORBELL_RING_FULL, ring_it(buf, 0, 1, 4));
 }
 
 /* Ordered, whatever the consumer writes: no crash, no hang, KASAN is silent. */
 static void ordered_hostile(struct kunit *test)
 {
-	struct doorbell_queue *q = new_ordered(test, 2, 5);
+	struct doorbell_buffer *buf = new_ordered(test, 2, 5);
 	struct doorbell_counters counters;
 	struct doorbell_event events[8];
 	struct rnd_state rng;
@@ -865,22 +865,22 @@ static void ordered_hostile(struct kunit *test)
 		head = (u64)prandom_u32_state(&rng) << 32 |
 		       prandom_u32_state(&rng);
 		if (i % 3 == 0)
-			head = atomic64_read(&q->tail) + (s8)head;
+			head = atomic64_read(&buf->tail) + (s8)head;
 		if (i % 5 == 0)
-			WRITE_ONCE(q->control->head, head);
-		WRITE_ONCE(q->control->armed, head);
-		ring(q, i % 3, i, 4);
-		doorbell_queue_readable(q);
-		doorbell_queue_writable(q);
-		doorbell_queue_count(q, &counters);
-		KUNIT_ASSERT_LE(test, take(q, events, 1 + i % 8,
+			WRITE_ONCE(buf->control->head, head);
+		WRITE_ONCE(buf->control->armed, head);
+		ring(buf, i % 3, i, 4);
+		doorbell_buffer_readable(buf);
+		doorbell_buffer_writable(buf);
+		doorbell_buffer_count(buf, &counters);
+		KUNIT_ASSERT_LE(test, take(buf, events, 1 + i % 8,
 					   &wake), 1 + i % 8);
 	}
 	/* and it works again once the control block is sane */
-	q->control->head = atomic64_read(&q->tail);
-	KUNIT_EXPECT_FALSE(test, doorbell_queue_readable(q));
-	ring(q, 1, 77, 4);
-	KUNIT_ASSERT_EQ(test, 1, take(q, events, 8, &wake));
+	buf->control->head = atomic64_read(&buf->tail);
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
+	ring(buf, 1, 77, 4);
+	KUNIT_ASSERT_EQ(test, 1, take(buf, events, 8, &wake));
 	KUNIT_EXPECT_EQ(test, events[0].queue, 1);
 	KUNIT_EXPECT_EQ(test, events[0].value, 77);
 }
@@ -909,7 +909,7 @@ static struct kunit_case queue_tests[] = {
 };
 
 static struct kunit_suite queue_suite = {
-	.name = "doorbell_queue",
+	.name = "doorbell_buffer",
 	.test_cases = queue_tests,
 };
 
