@@ -11,9 +11,9 @@
 # line is "N passed, N failed".
 set -uo pipefail
 
-top=$(cd "$(dirname "$0")/../.." && pwd)
+. "$(dirname "$0")/../testbed/lib.sh"
 out=$top/build/check
-programs=$1
+read -ra programs <<<"$1"
 shift
 limit=1200
 
@@ -26,7 +26,7 @@ verdict() {
 	124) echo "hung, stopped after $limit s" ;;
 	125) echo "panicked, or ended without a verdict" ;;
 	*)
-		if "$top/tools/testbed/splat.sh" "$out/$kernel.log" >&2; then
+		if "$testbed/splat.sh" "$out/$kernel.log" >&2; then
 			echo clean
 		else
 			echo "a bug report in the kernel log"
@@ -58,7 +58,7 @@ prepare() {
 	local kernel=$1 ret
 
 	echo "check: preparing $kernel"
-	ko=$("$top/tools/testbed/module.sh" "$kernel" 2>"$out/$kernel.err")
+	ko=$("$testbed/module.sh" "$kernel" 2>"$out/$kernel.err")
 	ret=$?
 	case $ret in
 	0) return 0 ;;
@@ -72,15 +72,15 @@ prepare() {
 }
 
 run_kernel() {
-	local kernel=$1 ko=$2 prog args=() programs="demo $programs" cpus=2
+	local kernel=$1 ko=$2 prog args=() run=(demo "${programs[@]}") cpus=2
 
 	# KUnit's threads, each on a CPU of its own
-	[[ $kernel != *-kcsan ]] || programs='' cpus=4
+	[[ $kernel != *-kcsan ]] || run=() cpus=4
 
 	args=(-f "$ko/doorbell.ko:/tests/doorbell.ko")
 	[ ! -e "$ko/doorbell_kunit.ko" ] ||
 		args+=(-f "$ko/doorbell_kunit.ko:/tests/doorbell_kunit.ko")
-	for prog in $programs; do
+	for prog in "${run[@]}"; do
 		[ "$prog" = demo ] ||
 			args+=(-f "$top/build/selftests/$prog:/tests/$prog")
 	done
@@ -88,12 +88,12 @@ run_kernel() {
 		args+=(-f "$top/build/$prog:/tests/${prog#user/}")
 	done
 	# from 7.x on KUnit only runs suites if it is told to
-	"$top/tools/testbed/run.sh" -k "$kernel" -c $cpus -t $limit \
+	"$testbed/run.sh" -k "$kernel" -c $cpus -t $limit \
 		-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
 		-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
 		-f "$top/tools/test/demo:/tests/demo" \
 		-f "$top/tools/test/guest.sh:/guest.sh" \
-		-- /guest.sh $programs \
+		-- /guest.sh "${run[@]}" \
 		>"$out/$kernel.tap" 2>"$out/$kernel.err"
 	echo "# verdict $(verdict "$kernel" $?)" >>"$out/$kernel.tap"
 	echo "check: $kernel done after $SECONDS s"

@@ -7,10 +7,11 @@
 # errors; user space is built with -Wall -Wextra -Werror by its Makefiles.
 set -uo pipefail
 
-top=$(cd "$(dirname "$0")/../.." && pwd)
+. "$(dirname "$0")/../testbed/lib.sh"
 cd "$top" || exit 1
 failed=0
-fail() { echo "lint: $*" >&2; failed=1; }
+me=lint
+fail() { say "$*"; failed=1; }
 
 source=$(tools/testbed/kernel.sh source-6.12) || exit 1
 kernel=$(tools/testbed/kernel.sh 6.12) || exit 1
@@ -42,12 +43,9 @@ checkpatch --ignore STRCPY,VOLATILE,PREFER_DEFINED_ATTRIBUTE_MACRO,AVOID_EXTERNS
 	tools/vmm/*.h tools/lib/doorbell/*.h || fail "kernel-doc"
 
 build=build/lint
-mkdir -p $build
-cp -rsf "$top/Kbuild" "$top/drivers" "$top/include" "$top/kunit" $build/
-find $build -xtype l -delete
+link_sources $build Kbuild drivers include kunit
 log=$build/build.log
-make -C "$kernel/build" M="$top/$build" W=1 C=2 KCFLAGS=-Werror modules \
-	>$log 2>&1 || fail "W=1 build"
+build_modules "$kernel" "$top/$build" C=2 >$log 2>&1 || fail "W=1 build"
 if grep -E "$build/.*(warning|error):" $log >&2; then
 	fail "sparse"
 fi

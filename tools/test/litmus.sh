@@ -14,7 +14,7 @@
 # cannot be had.
 set -uo pipefail
 
-top=$(cd "$(dirname "$0")/../.." && pwd)
+. "$(dirname "$0")/../testbed/lib.sh"
 dir=$top/Documentation/litmus-tests
 limit=60
 
@@ -25,7 +25,7 @@ get() {
 	local name=$1 ret
 	shift
 
-	path=$("$top/tools/testbed/$1" "${@:2}")
+	path=$("$testbed/$1" "${@:2}")
 	ret=$?
 	[ $ret -ne 77 ] || skip "$name cannot be had"
 	[ $ret -eq 0 ] || { echo "Bail out! $1 failed"; exit 1; }

@@ -5,54 +5,54 @@
 # Every verdict of "make check" rests on these.
 set -uo pipefail
 
-test=$(cd "$(dirname "$0")" && pwd)
-testbed=$test/../testbed
+. "$(dirname "$0")/../testbed/lib.sh"
+test=$top/tools/test
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 count=0 failed=0
 
-# expect STATUS NAME RUN-OPTION... -- COMMAND...
-expect() {
-	local want=$1 name=$2 got
-	shift 2
-	"$testbed/run.sh" -l "$log" "$@" >/dev/null 2>&1
-	got=$?
+# result NAME [WHY]: print a line of TAP, "not ok" if there is a WHY
+result() {
 	count=$((count + 1))
-	if [ $got -eq "$want" ]; then
-		echo "ok $count $name"
+	if [ -z "${2-}" ]; then
+		echo "ok $count $1"
 	else
-		echo "not ok $count $name: status $got, not $want"
+		echo "not ok $count $1: $2"
 		failed=1
 	fi
+}
+
+# status GOT WANT NAME
+status() {
+	local why="status $1, not $2"
+
+	[ "$1" -ne "$2" ] || why=
+	result "$3" "$why"
+}
+
+# expect STATUS NAME RUN-OPTION... -- COMMAND...
+expect() {
+	local want=$1 name=$2
+	shift 2
+	"$testbed/run.sh" -l "$log" "$@" >/dev/null 2>&1
+	status $? "$want" "$name"
 }
 
 # scan STATUS NAME LINE
 scan() {
-	local got
 	echo "[    1.234567] $3" >"$log"
 	"$testbed/splat.sh" "$log" >/dev/null 2>&1
-	got=$?
-	count=$((count + 1))
-	if [ $got -eq "$1" ]; then
-		echo "ok $count splat.sh: $2"
-	else
-		echo "not ok $count splat.sh: $2: status $got, not $1"
-		failed=1
-	fi
+	status $? "$1" "splat.sh: $2"
 }
 
 # report NAME EXPECTED TAP: what tap.py has to say
 report() {
-	local got
+	local got why
 	echo "$3" >"$log"
 	got=$("$test/tap.py" "$log" | sed "s/${log##*/}/vm/")
-	count=$((count + 1))
-	if [ "$got" = "$2" ]; then
-		echo "ok $count tap.py: $1"
-	else
-		echo "not ok $count tap.py: $1: ${got//$'\n'/ / }"
-		failed=1
-	fi
+	why="printed '${got//$'\n'/ / }'"
+	[ "$got" != "$2" ] || why=
+	result "tap.py: $1" "$why"
 }
 
 echo 1..17

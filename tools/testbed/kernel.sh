@@ -16,72 +16,25 @@
 # deleted at any time. Exit status: 77 if the packages cannot be had, 1 for errors.
 set -euo pipefail
 
-here=$(cd "$(dirname "$0")" && pwd)
+. "$(dirname "$0")/lib.sh"
 name=${1-}
-cache=${DOORBELL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/doorbell}
-mkdir -p "$cache"
-cache=$(cd "$cache" && pwd -P)
+me="kernel.sh: $name"
+use_cache
 
 export LC_ALL=C
 unset MAKEFLAGS MFLAGS GNUMAKEFLAGS MAKEOVERRIDES MAKELEVEL ARCH CROSS_COMPILE \
 	KBUILD_OUTPUT KCFLAGS KCPPFLAGS CC CFLAGS CPPFLAGS LDFLAGS O M V W C || :
 
-say() { echo "kernel.sh: $name: $*" >&2; }
-die() { say "$2"; exit "$1"; }
-
-# Hold the lock on one thing in the cache until the script ends or takes the next.
-lock()
-{
-	exec 9>"$cache/.lock-$1"
-	flock -n 9 || { say "waiting for another process that prepares $1"; flock 9; }
-}
-
-# -- apt ------------------------------------------------------------------------
-apt_args=(-q)
-[ "$(id -u)" != 0 ] || apt_args+=(-o APT::Sandbox::User=root)
-
+# -- packages -------------------------------------------------------------------
 update_lists()				# the machine's own package lists
 {
-	local sudo=
-	[ "$(id -u)" = 0 ] || sudo=sudo
 	say "refreshing the package lists"
-	$sudo apt-get -qq update >&2
-}
-
-candidate()				# the version that apt would fetch, if any
-{
-	apt-cache "${apt_args[@]}" policy "$1" |
-		sed -n 's/^  Candidate: //p' | grep -v '^(none)$'
+	as_root apt-get -qq update >&2
 }
 
 stable_candidate()
 {
 	candidate "$1" || { update_lists && candidate "$1"; }
-}
-
-# Read Debian sid from its own lists, once a day, from the machine's own mirror.
-use_sid()
-{
-	local sid=$cache/sid mirror
-	lock sid
-	mkdir -p "$sid/lists/partial" "$sid/archives/partial"
-	stable_candidate base-files >/dev/null ||
-		die 77 "apt has no package lists"
-	# shellcheck disable=SC2016	# for apt to expand
-	mirror=$(apt-get indextargets --format '$(REPO_URI)' \
-		'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sed -n 1p)
-	echo "deb [arch=amd64] $mirror sid main" > "$sid/sources.list"
-	apt_args+=(-o "Dir::Etc::sourcelist=$sid/sources.list" -o Dir::Etc::sourceparts=-
-		-o "Dir::State::lists=$sid/lists" -o "Dir::Cache=$sid"
-		-o APT::Get::List-Cleanup=0 -o APT::Architectures=amd64
-		-o Acquire::Languages=none -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false)
-	[ -z "$(find "$sid/fresh" -mtime -1 2>/dev/null)" ] || return 0
-	say "refreshing the package lists of Debian sid"
-	if apt-get "${apt_args[@]}" -q -o APT::Update::Error-Mode=any update >&2; then
-		touch "$sid/fresh"
-	else
-		say "Debian sid is not reachable, going on with what is here"
-	fi
 }
 
 # After a failed download: start over once with fresh lists, if they can be had.
@@ -96,22 +49,10 @@ again()
 	exec "$0" "$name"
 }
 
-# fetch DIR PACKAGE[=VERSION]...: download packages and unpack them into DIR
+# Download packages. If that fails, start over once with fresh lists.
 fetch()
 {
-	local to=$1 deb
-	shift
-	rm -rf "$to.debs"
-	mkdir -p "$to.debs" "$to"
-	say "downloading $*"
-	if ! (cd "$to.debs" && apt-get "${apt_args[@]}" -q download "$@" >&2); then
-		again
-		return 1
-	fi
-	for deb in "$to.debs"/*.deb; do
-		dpkg-deb -x "$deb" "$to" || return 1
-	done
-	rm -rf "$to.debs"
+	download "$@" || { again; return 1; }
 }
 
 # -- stock kernels --------------------------------------------------------------
@@ -153,7 +94,7 @@ stock()
 	if ! fetch "$tmp/root" "$pkg" "linux-headers-$rel" \
 			"linux-headers-${rel%-amd64}-common" "$kbuild"; then
 		rm -rf "$tmp"
-		dir=$(find "$cache" -maxdepth 1 -name "${name}_*" | sort -V | tail -n 1)
+		dir=$(newest_cached "${name}_*")
 		[ -n "$dir" ] || die 77 "cannot download $pkg"
 		say "cannot download $pkg, using $(cat "$dir/release")"
 		known=
@@ -199,7 +140,7 @@ newest_source()
 	if [ -n "$v" ] && source_tree "$pkg" "$v"; then
 		return 0
 	fi
-	old=$(find "$cache" -maxdepth 1 -name "${glob}_*" | sort -V | tail -n 1)
+	old=$(newest_cached "${glob}_*")
 	[ -n "$old" ] || die 77 "cannot get ${pkg:-$glob}"
 	src=$old
 	ver=${old##*_}
@@ -216,10 +157,14 @@ source_6_12()
 
 source_7()
 {
-	local pkg v=
-	use_sid
-	pkg=$(apt-cache "${apt_args[@]}" pkgnames linux-source-7. |
-		grep -x 'linux-source-7\.[0-9]*' | sort -V | tail -n 1) || pkg=
+	local pkg='' v=''
+	stable_candidate base-files >/dev/null ||
+		die 77 "apt has no package lists"
+	if use_sid; then
+		pkg=$(apt-cache "${apt_args[@]}" pkgnames linux-source-7. |
+			grep -x 'linux-source-7\.[0-9]*' | sort -V | tail -n 1) ||
+			pkg=
+	fi
 	[ -z "$pkg" ] || v=$(candidate "$pkg") || v=
 	newest_source 'linux-source-7.*' "$pkg" "$v"
 }
@@ -249,7 +194,7 @@ check_config()
 built()
 {
 	local frag hash build log
-	frag=$(cd "$here" && cat "$@")
+	frag=$(cd "$testbed" && cat "$@")
 	hash=$(printf %s "$frag" | sha256sum | cut -c 1-12)
 	dir=$cache/${name}_${ver}_$hash
 	build=$dir/build
@@ -275,7 +220,7 @@ built()
 }
 
 # What was looked up within a day is used without asking apt again.
-known=$cache/.today-$name-$(cat "$here"/*.config | sha256sum | cut -c 1-12)
+known=$cache/.today-$name-$(cat "$testbed"/*.config | sha256sum | cut -c 1-12)
 if [ -n "$(find "$known" -mtime -1 2>/dev/null)" ]; then
 	dir=$(readlink "$known")
 	if [ -e "$dir" ]; then

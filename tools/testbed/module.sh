@@ -8,22 +8,18 @@
 # kernel has KUnit. A warning is an error. Exit status 77: no such kernel here.
 set -euo pipefail
 
-top=$(cd "$(dirname "$0")/../.." && pwd)
-kernel=$("$top/tools/testbed/kernel.sh" "$1")
+. "$(dirname "$0")/lib.sh"
+kernel=$("$testbed/kernel.sh" "$1")
 out=$top/build/$1
 
 mkdir -p "$out"
 exec 9>"$out/.lock"
 flock 9
 
-# Kernel builds write beside the sources: give each kernel its own links.
-cp -rsf "$top/Kbuild" "$top/drivers" "$top/include" "$top/kunit" "$out/"
-find "$out" -xtype l -delete
-if ! make -C "$kernel/build" M="$out" W=1 KCFLAGS=-Werror modules \
-	>"$out/build.log" 2>&1; then
+link_sources "$out" Kbuild drivers include kunit
+if ! build_modules "$kernel" "$out" >"$out/build.log" 2>&1; then
 	cat "$out/build.log" >&2
-	echo "module.sh: the modules do not build for $1" >&2
-	exit 1
+	die 1 "the modules do not build for $1"
 fi
 ln -sf drivers/virt/doorbell/doorbell.ko "$out/doorbell.ko"
 if [ -e "$out/kunit/doorbell_kunit.ko" ]; then

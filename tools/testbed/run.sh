@@ -23,9 +23,8 @@
 #   77    the kernel cannot be had
 set -euo pipefail
 
-here=$(cd "$(dirname "$0")" && pwd)
+. "$(dirname "$0")/lib.sh"
 usage() { sed -n '/^# Usage/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-say() { echo "run.sh: $*" >&2; }
 
 kernel=6.12 mem=1024 cpus=2 limit=300 log='' icount='' append='' files=() extra=()
 while getopts k:m:c:t:f:l:oa:q: opt; do
@@ -46,7 +45,7 @@ shift $((OPTIND - 1))
 [ $# -gt 0 ] || usage
 [ -z "$icount" ] || cpus=1
 
-dir=$("$here/kernel.sh" "$kernel")
+dir=$("$testbed/kernel.sh" "$kernel")
 release=$(cat "$dir/release")
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/doorbell-vm.XXXXXX")
@@ -65,15 +64,15 @@ trap 'exit 143' TERM HUP
 keep=y
 if [ -z "$log" ]; then
 	keep=
-	mkdir -p "$here/../../build"
-	log=$(mktemp "$(cd "$here/../../build" && pwd)/vm-$kernel.XXXXXX.log")
+	mkdir -p "$top/build"
+	log=$(mktemp "$top/build/vm-$kernel.XXXXXX.log")
 fi
 : > "$log"
 
 # -- initramfs ------------------------------------------------------------------
 root=$tmp/root
 mkdir -p "$root"/{bin,sbin,dev,proc,sys}
-cp "$here/init" "$root/init"
+cp "$testbed/init" "$root/init"
 chmod 755 "$root/init"
 cp "$(command -v busybox)" "$root/bin/busybox"
 
@@ -170,7 +169,7 @@ grep -v "warning: TCG doesn't support requested feature" "$tmp/qemu" >&2 || :
 # -- the verdict ----------------------------------------------------------------
 sed -i 's/\r$//' "$log"
 status=$(sed -n 's/^exit status \([0-9]*\)$/\1/p' "$tmp/verdict")
-splat=$("$here/splat.sh" "$log") && splat=
+splat=$("$testbed/splat.sh" "$log") && splat=
 
 if [ "$rc" = 124 ] || [ "$rc" = 137 ]; then
 	say "time limit of $limit s passed"

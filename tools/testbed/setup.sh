@@ -7,6 +7,9 @@
 # Says first what it will install and what for. Uses sudo when not run as root.
 set -euo pipefail
 
+. "$(dirname "$0")/lib.sh"
+export LC_ALL=C
+
 needs()
 {
 	cat <<-EOF
@@ -53,33 +56,29 @@ known()				# does apt know all of these packages?
 {
 	local pkg
 	for pkg; do
-		case $(apt-cache policy "$pkg") in
-		'' | *"Candidate: (none)"*) return 1 ;;
-		esac
+		candidate "$pkg" >/dev/null || return 1
 	done
 }
 
 list=$(missing)
 [ -n "$list" ] || exit 0
 
-as_root=()
-[ "$(id -u)" = 0 ] || as_root=(sudo)
-export LC_ALL=C
-
 mapfile -t packages < <(cut -d ' ' -f 1 <<< "$list")
 if ! known "${packages[@]}"; then
 	echo "Refreshing apt's package lists."
-	"${as_root[@]}" apt-get -qq update
+	as_root apt-get -qq update
 	list=$(missing)
 	mapfile -t packages < <(cut -d ' ' -f 1 <<< "$list")
 fi
 
-echo "Installing Debian packages${as_root[0]:+ (with sudo)}:"
+sudo=
+[ "$(id -u)" = 0 ] || sudo=' (with sudo)'
+echo "Installing Debian packages$sudo:"
 printf '%s\n' "$list" | sed 's/^/  /'
-install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive
+install=(env DEBIAN_FRONTEND=noninteractive
 	apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends "${packages[@]}")
-if ! "${install[@]}"; then
+if ! as_root "${install[@]}"; then
 	echo "That failed; once more with fresh package lists."
-	"${as_root[@]}" apt-get -qq update
-	"${install[@]}"
+	as_root apt-get -qq update
+	as_root "${install[@]}"
 fi

@@ -1,0 +1,132 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+# What the scripts of the checkout share. A bash script sources this file first.
+#
+# A script that calls say() may set $me, with which the messages begin.
+
+# shellcheck disable=SC2034	# the scripts use them
+{
+	top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+	testbed=$top/tools/testbed
+	me=${0##*/}
+}
+
+say() { echo "$me: $*" >&2; }
+
+# die STATUS MESSAGE
+die() { say "$2"; exit "$1"; }
+
+# -- the cache ------------------------------------------------------------------
+# Set cache to the directory of kernels and tools. Deleting it is safe.
+use_cache()
+{
+	cache=${DOORBELL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/doorbell}
+	mkdir -p "$cache"
+	cache=$(cd "$cache" && pwd -P)
+}
+
+# Lock one thing in the cache until the script ends or takes the next lock.
+lock()
+{
+	exec 9>"$cache/.lock-$1"
+	flock -n 9 ||
+		{ say "waiting for another process that prepares $1"; flock 9; }
+}
+
+# newest_cached GLOB: print the newest directory of that name, if any
+newest_cached()
+{
+	find "$cache" -maxdepth 1 -name "$1" | sort -V | tail -n 1
+}
+
+# -- apt ------------------------------------------------------------------------
+# The options of all apt commands. use_sid() adds to them.
+apt_args=(-q)
+[ "$(id -u)" != 0 ] || apt_args+=(-o APT::Sandbox::User=root)
+
+as_root()
+{
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	else
+		sudo "$@"
+	fi
+}
+
+# candidate PACKAGE: print the version that apt would fetch, or fail
+candidate()
+{
+	LC_ALL=C apt-cache "${apt_args[@]}" policy "$1" |
+		sed -n 's/^  Candidate: //p' | grep -v '^(none)$'
+}
+
+# From here on let apt read only Debian sid, from the mirror that this machine
+# uses for its own packages. The cache holds the lists; refresh them once a day.
+use_sid()
+{
+	local sid=$cache/sid acquire=Acquire::IndexTargets::deb mirror
+
+	lock sid
+	mkdir -p "$sid/lists/partial" "$sid/archives/partial"
+	# shellcheck disable=SC2016	# apt expands it
+	mirror=$(apt-get indextargets --format '$(REPO_URI)' \
+		'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
+		sed -n 1p)
+	[ -n "$mirror" ] || return 1
+	echo "deb [arch=amd64] $mirror sid main" > "$sid/sources.list"
+	apt_args+=(
+		-o "Dir::Etc::sourcelist=$sid/sources.list"
+		-o Dir::Etc::sourceparts=-
+		-o "Dir::State::lists=$sid/lists"
+		-o "Dir::Cache=$sid"
+		-o APT::Get::List-Cleanup=0
+		-o APT::Architectures=amd64
+		-o Acquire::Languages=none
+		-o "$acquire::Contents-deb::DefaultEnabled=false"
+	)
+	[ -z "$(find "$sid/fresh" -mtime -1 2>/dev/null)" ] || return 0
+	say "refreshing the package lists of Debian sid"
+	if apt-get "${apt_args[@]}" -q -o APT::Update::Error-Mode=any update >&2
+	then
+		touch "$sid/fresh"
+	else
+		say "Debian sid is not reachable, using the lists in the cache"
+	fi
+}
+
+# download DIR PACKAGE[=VERSION]...: download packages and unpack them into DIR
+download()
+{
+	local to=$1 deb
+	shift
+
+	rm -rf "$to.debs"
+	mkdir -p "$to.debs" "$to"
+	say "downloading $*"
+	(cd "$to.debs" && apt-get "${apt_args[@]}" -q download "$@" >&2) ||
+		return 1
+	for deb in "$to.debs"/*.deb; do
+		dpkg-deb -x "$deb" "$to" || return 1
+	done
+	rm -rf "$to.debs"
+}
+
+# -- modules --------------------------------------------------------------------
+# link_sources DIR PATH...: link these paths of the checkout into DIR. A kernel
+# build writes beside the sources, so each build needs its own links.
+link_sources()
+{
+	local dir=$1
+	shift
+
+	mkdir -p "$dir"
+	cp -rsf "${@/#/$top/}" "$dir/"
+	find "$dir" -xtype l -delete
+}
+
+# build_modules KERNEL DIR [ARGUMENT]...: build the modules in DIR for the
+# kernel in the directory KERNEL. A warning is an error.
+build_modules()
+{
+	make -C "$1/build" M="$2" W=1 KCFLAGS=-Werror "${@:3}" modules
+}
