@@ -63,19 +63,21 @@ $(USER)/demo-%: tools/demo/demo.h $(VMM_OBJ) $(VMM_HDRS) $(LIB)
 		-pthread -o $@ $(filter %.c,$^) $(VMM_OBJ) $(LIB)
 
 DEMO := $(USER)/demo-vmm $(USER)/demo-consumer
-DEMO_LIVE := $(shell [ -t 1 ] && echo live)
+# The recipe tests for a terminal: in $(shell) and $$() standard output is a pipe.
+DEMO_LIVE := live=; [ ! -t 1 ] || live=live;
 
 ifdef HOST
 demo: $(DEMO)
-	@tools/demo/demo.sh $(USER) $(DEMO_LIVE)
+	@$(DEMO_LIVE) tools/demo/demo.sh $(USER) $$live
 else
 demo: setup
 	@$(MAKE) -s $(DEMO)
-	@ko=$$(tools/testbed/module.sh $(KERNEL)) && \
-	tools/testbed/run.sh -k $(KERNEL) -t 120 -f $$ko/doorbell.ko:/demo/doorbell.ko \
+	@$(DEMO_LIVE) ko=$$(tools/testbed/module.sh $(KERNEL)) && \
+	tools/testbed/run.sh -k $(KERNEL) -t 120 \
+		-f $$ko/doorbell.ko:/demo/doorbell.ko \
 		-f $(USER)/demo-vmm:/demo/demo-vmm \
 		-f $(USER)/demo-consumer:/demo/demo-consumer \
-		-f tools/demo/demo.sh -- /demo.sh /demo $(DEMO_LIVE)
+		-f tools/demo/demo.sh -- /demo.sh /demo $$live
 endif
 
 TESTS := $(BUILD)/selftests
