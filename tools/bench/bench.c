@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The benchmark's measurements: how many instructions a ring takes until the
- * consumer knows the queue, for every path. Prints samples, one a line: what,
- * path, queues, figure. report.py makes sense of them.
+ * The measurements: how many instructions a ring costs on each path until the
+ * consumer knows the queue. Prints one sample per line, for report.py: what,
+ * path, queues, figure.
  *
  * Every figure is of the whole machine: the guest's loop, KVM, the VMM's loop
- * around KVM_RUN, the consumer, and timer ticks. The path "floor" has all of it
- * but the consumer, and its figure in the same arrangement is subtracted.
+ * around KVM_RUN, the consumer, and timer ticks. The path "floor" has all of
+ * these but the consumer. report.py subtracts its figure.
  *
- * batch64: the guest rings 64 queues and halts; then the consumer, on the same
- * thread, calls what it sleeps in (which returns at once), takes what there is,
- * and gets ready to sleep again.
+ * batch64: the guest rings 64 queues and halts. Then the consumer, on the same
+ * thread, makes the call that it sleeps in (which returns at once), gets all
+ * events, and prepares to sleep again.
  *
- * batch1: the guest rings one queue and halts. The consumer is a thread, asleep
- * until the ring, and of higher priority, so that it runs as soon as the ring
- * wakes it, and the vCPU's thread goes on when it is asleep again. A round, on
- * the vCPU's thread, is all of that: exit, wake-up, switch to the consumer, its
- * work, its falling asleep, switch back, the guest's halt. Every path is charged
- * the same way for the two switches; the floor has no consumer, so that what is
- * above it includes them. KVM's exits to the VMM and its ring of coalesced MMIO
- * wake nobody: there the vCPU's thread hands the queue over, by an array and one
- * eventfd.
+ * batch1: the guest rings one queue and halts. The consumer is another thread,
+ * asleep until the ring. It has the higher priority, so it runs as soon as the
+ * ring wakes it up, and the vCPU's thread continues when it sleeps again. The
+ * vCPU's thread measures a round: exit, wake-up, switch to the consumer, its
+ * work, its way back to sleep, switch back, the guest's halt. Every path pays
+ * for the two switches in the same way. The floor has no consumer, so a figure
+ * above the floor includes them. KVM's exits to the VMM and its ring of
+ * coalesced MMIO wake up no consumer: there the vCPU's thread hands over the
+ * queue in an array, and signals one eventfd.
  *
- * queues: the guest rings one queue and halts, then the consumer looks once,
- * without sleeping. Each round takes another queue, from all over the region.
- * One ring at a time is the same work for any number of queues.
+ * queues: the guest rings one queue and halts, then the consumer checks once,
+ * without sleeping. Each round rings another queue, all over the region. A
+ * single ring is the same work for any number of queues.
  */
 #include <errno.h>
 #include <sched.h>
@@ -43,7 +43,7 @@
 #define ROUNDS_SINGLE	1000
 #define WARMUP		50
 
-/* From a round's queue to the next one's: a prime, to get everywhere. */
+/* Distance between the queues of two rounds: a prime, to reach all queues. */
 #define STEP		25033
 
 void die(const char *what)
@@ -106,7 +106,7 @@ static void run_guest(struct bench *b)
 	} while (v->run->exit_reason != KVM_EXIT_HLT);
 }
 
-/* The guest rings @rings queues from @queue on, the consumer hears of it. */
+/* The guest rings @rings queues from @queue on, and the consumer hears them. */
 static __u64 run_round(struct bench *b, unsigned int queue, unsigned int rings)
 {
 	struct guest_job *job = &b->vmm->shared->job[0];
@@ -117,14 +117,14 @@ static __u64 run_round(struct bench *b, unsigned int queue, unsigned int rings)
 	job->range[0].first = queue;
 	start = ticks();
 	run_guest(b);
-	if (!b->threaded && b->path->take)
+	if (!b->threaded && b->path->consume)
 		while (b->heard < expected)
-			b->path->take(b, rings > 1);
+			b->path->consume(b, rings > 1);
 	end = ticks();
 
 	errno = EPROTO;
-	if (b->path->take && (b->heard != expected || b->sum != sum))
-		die("the consumer did not hear exactly what was rung");
+	if (b->path->consume && (b->heard != expected || b->sum != sum))
+		die("the consumer did not hear exactly the rings");
 	return end - start;
 }
 
@@ -143,7 +143,7 @@ static void start_job(struct bench *b, unsigned int rings)
 		die("vmm_job");
 }
 
-/* What the first time costs: KVM learns of each page of the region. */
+/* Not measured: KVM maps each page of the region as MMIO at its first ring. */
 static void warm_up(struct bench *b, unsigned int rings)
 {
 	unsigned int q, i;
@@ -193,7 +193,7 @@ static void *consumer(void *arg)
 	b->path->listen(b);
 	sem_post(&ready);
 	for (;;)
-		b->path->take(b, true);
+		b->path->consume(b, true);
 	return NULL;
 }
 
@@ -221,12 +221,12 @@ static void batch1(const struct path *path, unsigned int queues)
 	bench_create(&b, path, queues);
 	b.threaded = true;
 	path->attach(&b);
-	if (path->take)
+	if (path->consume)
 		start_consumer(&b);
 	measure(&b, "batch1", 1, ROUNDS_SINGLE);
 }
 
-/* All paths that share what @path attaches, one after the other. */
+/* Measure all paths that share the attach function of @path. */
 static void over_queues(const struct path *path, unsigned int queues)
 {
 	const struct path *end = paths + BENCH_PATHS;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the parts of the benchmark share: a path is one way in which a guest's
- * rings reach a consumer, a bench is one VM with one path in it.
+ * Shared declarations of the benchmark. A path is one way for a guest's rings to
+ * reach a consumer. A bench is one VM with one path.
  *
- * Whatever goes wrong ends the process, which is one measurement.
+ * Each measurement is a process. Any failure ends it.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -21,52 +21,51 @@
 #define BENCH_STRIDE	4
 #define BENCH_REPEAT	3
 
-/* Rings, and queues, of a batch. */
+/* Rings in a batch, each of another queue. */
 #define BENCH_BATCH	64
 
 struct bench;
 
 /**
  * struct path - one way from a guest's ring to the consumer
- * @name: as in the results
+ * @name: its name in the results
  * @attach: set up the VM's side for all queues
  * @listen: set up the consumer's side, on the consumer's thread
- * @unlisten: undo @listen, so that another path can use what @attach did; may
- *	be NULL
- * @take: hear() every queue that was rung. With @wait sleep until there is one,
- *	and leave things such that the next call can sleep, and will be woken;
- *	else look once, as a consumer does that is busy anyway
- * @exited: KVM_RUN returned, may be NULL
- * @max_queues: more take too long to set up, or are too many
+ * @unlisten: undo @listen, so that another path can use the same VM; may be NULL
+ * @consume: hear() every queue that was rung. With @wait, sleep until there is
+ *	one, and prepare the next sleep, so that a ring ends it. Without @wait,
+ *	check once, as a busy consumer does
+ * @exited: handle an exit from KVM_RUN; may be NULL
+ * @max_queues: most queues: more take too long to set up, or are not possible
  */
 struct path {
 	const char *name;
 	void (*attach)(struct bench *b);
 	void (*listen)(struct bench *b);
 	void (*unlisten)(struct bench *b);
-	void (*take)(struct bench *b, bool wait);
+	void (*consume)(struct bench *b, bool wait);
 	void (*exited)(struct bench *b, struct kvm_run *run);
 	unsigned int max_queues;
 };
 
 /**
- * struct bench - a VM, and what a path has set up
- * @vmm: the VM, one vCPU
+ * struct bench - a VM, and the state of its path
+ * @vmm: the VM, with one vCPU
  * @path: how rings reach the consumer
- * @queues: how many there are
+ * @queues: number of queues
  * @threaded: the consumer is a thread of its own
- * @heard: rings that the consumer has heard of
- * @sum: of the queues that it was told, one at a time
- * @epfd: what the consumer sleeps in
+ * @heard: number of rings that the consumer heard
+ * @sum: sum of the queue numbers that it heard
+ * @epfd: the epoll instance that the consumer sleeps in
  * @eventfds: one per queue
- * @uring: of ioeventfd_uring
+ * @uring: of the paths that sleep in io_uring
  * @db: of the doorbell paths
- * @handed: queues that the vCPU's thread has for the consumer's
- * @handed_head: next to be taken
- * @handed_tail: next to be handed over
- * @handed_fd: eventfd that says so
- * @coalesced: KVM's ring
- * @coalesced_max: places in it
+ * @handed: queues that the vCPU's thread hands to the consumer's thread
+ * @handed_head: next one to consume
+ * @handed_tail: next one to hand over
+ * @handed_fd: eventfd that wakes up the consumer's thread
+ * @coalesced: KVM's ring of coalesced MMIO
+ * @coalesced_max: number of entries in it
  */
 struct bench {
 	struct vmm *vmm;
@@ -94,10 +93,10 @@ const struct path *path_find(const char *name);
 
 noreturn void die(const char *what);
 
-/* The result of a measurement, for report.py. */
+/* Print the result of a measurement, for report.py. */
 void sample(const char *what, const char *path, unsigned int queues, double n);
 
-/* Run @fn in a process of its own: nothing that it sets up is left behind. */
+/* Run @fn in a process of its own, which cleans up all that @fn sets up. */
 void in_child(void (*fn)(const struct path *path, unsigned int queues),
 	      const struct path *path, unsigned int queues);
 
@@ -105,8 +104,9 @@ void bench_create(struct bench *b, const struct path *path,
 		  unsigned int queues);
 
 /*
- * costs.c: what it takes to set up @path for @queues, and to have it. The last
- * one averages over many consumers, for what takes less than a slab.
+ * costs.c: instructions, descriptors and memory of @path for @queues.
+ * costs_memory_many() averages over many consumers, as one consumer may need
+ * less than a slab.
  */
 void costs_setup(const struct path *path, unsigned int queues);
 void costs_memory(const struct path *path, unsigned int queues);
@@ -117,14 +117,14 @@ static inline __u64 bench_addr(unsigned int queue)
 	return BENCH_BASE + (__u64)queue * BENCH_STRIDE;
 }
 
-/* The consumer knows the queue: the end of every path. */
+/* The end of every path: the consumer knows the queue. */
 static inline void hear(struct bench *b, unsigned int queue, __u64 rings)
 {
 	b->sum += queue;
 	b->heard += rings;
 }
 
-/* With one CPU and "-icount shift=0" it counts instructions. */
+/* Counts instructions, with one CPU and "-icount shift=0". */
 static inline __u64 ticks(void)
 {
 	__u32 lo, hi;

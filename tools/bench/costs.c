@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a path costs before the first ring: instructions to set it up, file
+ * The costs of a path before its first ring: instructions to set it up, file
  * descriptors, kernel memory.
  *
- * Memory is what the kernel's counters say: Slab (with what is too large for
- * slabs), VmallocUsed and PageTables of /proc/meminfo. Unused slabs are given
- * back first. Not counted is what a path makes user space itself allocate.
+ * The kernel's counters in /proc/meminfo give the memory: Slab (which includes
+ * allocations too large for a slab), VmallocUsed and PageTables. Unused slabs
+ * are freed first. Memory that user space itself allocates does not count.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -20,7 +20,7 @@
 
 #define MEMINFO_SIZE	8192
 
-/* Slabs come in up to 32 KiB, which is little to many only. */
+/* A slab has up to 32 KiB: average over enough consumers to fill several. */
 #define MANY		16
 
 static unsigned int count_fds(void)
@@ -36,7 +36,7 @@ static unsigned int count_fds(void)
 	return n;
 }
 
-/* One epoll instance is there in any case, and is not counted. */
+/* Every path needs one epoll instance, which does not count. */
 void costs_setup(const struct path *path, unsigned int queues)
 {
 	unsigned int fds;
@@ -64,7 +64,7 @@ static void write_file(const char *name, const char *text)
 	close(fd);
 }
 
-/* Make the counters exact. */
+/* Free unused memory, and make the counters exact. */
 static void settle(void)
 {
 	DIR *dir = opendir("/sys/kernel/slab");
@@ -73,7 +73,7 @@ static void settle(void)
 
 	if (!dir)
 		die("/sys/kernel/slab");
-	sleep(1);	/* what was freed by RCU is free */
+	sleep(1);	/* let RCU free its memory first */
 	while ((e = readdir(dir))) {
 		if (e->d_name[0] == '.')
 			continue;

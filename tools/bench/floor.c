@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * floor.ko: a device on a VM's MMIO bus that does nothing, so that a write to it
- * costs what every write to an in-kernel device costs. It gets onto the bus as
- * a region of doorbell does, by the same code, but nothing of doorbell runs in
- * a write.
+ * floor.ko: a device on a VM's MMIO bus that does nothing. A write to it costs
+ * what each write to an in-kernel device costs. The code of doorbell puts it on
+ * the bus, but no code of doorbell runs in a write.
  */
 #include "../../drivers/virt/doorbell/kvm.c"
 
@@ -22,7 +21,7 @@ static const struct kvm_io_device_ops floor_ops = {
 	.write = floor_write,
 };
 
-/* What kvm.c calls until floor_ops are in place. */
+/* kvm.c calls these until floor_ops are set. */
 bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,
 			  u8 width)
 {
@@ -56,7 +55,7 @@ static int floor_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* One thread at a time, once per file. */
+/* Only one thread may call this, once per file. */
 static long floor_ioctl(struct file *file, unsigned int cmd, unsigned long uarg)
 {
 	struct doorbell_region *region = file->private_data;
@@ -74,7 +73,7 @@ static long floor_ioctl(struct file *file, unsigned int cmd, unsigned long uarg)
 
 	region->geo.base = arg.base;
 	region->geo.len = arg.len;
-	/* not rung within kvm.c: there is no queue */
+	/* the region has no queues: avoid the handlers that ring in kvm.c */
 	region->flags = DOORBELL_ATTACH_BY_VALUE;
 	vm = doorbell_vm_attach(region, arg.vm_fd);
 	if (IS_ERR(vm))

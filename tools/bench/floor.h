@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * /dev/floor, between floor.ko and the benchmark: a device on a VM's MMIO bus
- * that takes every write and does nothing with it. It is there until the
- * descriptor is closed.
+ * /dev/floor, the interface of floor.ko: a device on a VM's MMIO bus that
+ * accepts every write and does nothing. close() removes the device.
  */
 #ifndef BENCH_FLOOR_H
 #define BENCH_FLOOR_H
@@ -15,7 +14,7 @@
  * @base: first guest-physical address
  * @len: bytes
  * @vm_fd: the VM
- * @reserved: not looked at
+ * @reserved: ignored
  */
 struct floor_attach {
 	__u64 base;

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The paths, each written as its best user would write it. What sleeps in epoll
- * is edge-triggered, so that epoll asks a source once per wake-up; level-
- * triggered it would ask twice.
+ * The paths. Each is what a careful user of the interface would write. epoll is
+ * edge-triggered, so that it polls a source once per wake-up, not twice.
  *
- * Beside those that are to be compared there are ioeventfd_edge, which saves the
- * read() of the eventfds, and doorbell_block and doorbell_uring, which sleep in
- * read() and in io_uring_enter(), as ioeventfd_uring does, instead of epoll.
+ * Three paths are variants for comparison. ioeventfd_edge does not read() its
+ * eventfds. doorbell_block sleeps in read(), and doorbell_uring, like
+ * ioeventfd_uring, in io_uring_enter() instead of epoll.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,13 +21,13 @@
 #include "bench.h"
 #include "floor.h"
 
-/* More than a batch: a call that fills less has got everything. */
+/* More than a batch: a call that fills less has found all events. */
 #define EVENTS	(4 * BENCH_BATCH)
 
 /*
- * As liburing makes its system calls: not through libc, where in a program with
- * threads each is a cancellation point. Return: what the kernel returned, 0 or
- * more, or a negative errno.
+ * Call the kernel directly, as liburing does: in a program with threads, each
+ * system call of libc is a cancellation point. Return: 0 or more, or a negative
+ * errno.
  */
 static long bench_syscall(long nr, long a, const void *b, long c, long d)
 {
@@ -42,7 +41,7 @@ static long bench_syscall(long nr, long a, const void *b, long c, long d)
 	return ret;
 }
 
-/* Return: number of events, of which there may be none if not @wait. */
+/* Return: number of events, at least 1 if @wait. */
 static int sleep_in_epoll(struct bench *b, struct epoll_event *events, int max,
 			  bool wait)
 {
@@ -91,7 +90,7 @@ static void close_epoll(struct bench *b)
 	b->epfd = -1;
 }
 
-/* The floor: a device that does nothing, and nobody to tell */
+/* The floor: a device that does nothing, and no consumer */
 
 static void floor_attach(struct bench *b)
 {
@@ -133,7 +132,7 @@ static void epoll_listen(struct bench *b)
 		add_to_epoll(b, b->eventfds[q], q);
 }
 
-static void epoll_take(struct bench *b, bool wait)
+static void epoll_consume(struct bench *b, bool wait)
 {
 	struct epoll_event events[EVENTS];
 	unsigned int q;
@@ -148,8 +147,8 @@ static void epoll_take(struct bench *b, bool wait)
 	}
 }
 
-/* Edge-triggered, an eventfd need not be read, if nobody wants the count. */
-static void edge_take(struct bench *b, bool wait)
+/* An edge-triggered eventfd needs no read() if the count does not matter. */
+static void edge_consume(struct bench *b, bool wait)
 {
 	struct epoll_event events[EVENTS];
 	int i, n;
@@ -159,7 +158,7 @@ static void edge_take(struct bench *b, bool wait)
 		hear(b, events[i].data.u64, 1);
 }
 
-/* Leave the eventfds as they were before the first ring. */
+/* Reset the eventfds for the next path. */
 static void edge_unlisten(struct bench *b)
 {
 	unsigned int q;
@@ -171,9 +170,9 @@ static void edge_unlisten(struct bench *b)
 }
 
 /*
- * Multishot poll: submitted once, then one completion per ring, and the eventfd
- * is never read. Completions are made when the consumer asks for them, in the
- * call that it sleeps in.
+ * Multishot poll: the consumer submits it once, gets one completion per ring,
+ * and never reads the eventfd. io_uring makes the completions in the call that
+ * the consumer sleeps in.
  */
 static void uring_start(struct bench *b)
 {
@@ -237,7 +236,7 @@ static bool uring_goes_on(const struct io_uring_cqe *cqe)
 	return cqe->res >= 0 && cqe->flags & IORING_CQE_F_MORE;
 }
 
-static void uring_take(struct bench *b, bool wait)
+static void uring_consume(struct bench *b, bool wait)
 {
 	struct io_uring_cqe *cqe;
 	unsigned int head, n = 0;
@@ -252,7 +251,7 @@ static void uring_take(struct bench *b, bool wait)
 	io_uring_cq_advance(&b->uring, n);
 }
 
-/* Where KVM tells the VMM, which tells the consumer if that is somebody else */
+/* Exits to the VMM, which hands the queue to the consumer's thread, if any */
 
 static void handed_listen(struct bench *b)
 {
@@ -287,7 +286,7 @@ static void wake_handed(struct bench *b)
 		die("eventfd_write");
 }
 
-static void handed_take(struct bench *b, bool wait)
+static void handed_consume(struct bench *b, bool wait)
 {
 	struct epoll_event event;
 
@@ -327,7 +326,7 @@ static void coalesced_attach(struct bench *b)
 			   sizeof(b->coalesced->coalesced_mmio[0]);
 }
 
-/* If the ring is full KVM exits with the write that does not fit. */
+/* If the ring is full, KVM exits with the write that has no room. */
 static void coalesced_exited(struct bench *b, struct kvm_run *run)
 {
 	struct kvm_coalesced_mmio_ring *ring = b->coalesced;
@@ -390,8 +389,8 @@ static void doorbell_listen(struct bench *b)
 	add_to_epoll(b, doorbell_fd(b->db), 0);
 }
 
-/* A read() that fills less than it could has armed the next wake-up. */
-static void read_take(struct bench *b, bool wait)
+/* A read() that does not fill the buffer has armed the next wake-up. */
+static void read_consume(struct bench *b, bool wait)
 {
 	struct doorbell_event events[EVENTS];
 	int fd = doorbell_fd(b->db);
@@ -408,7 +407,7 @@ static void read_take(struct bench *b, bool wait)
 	} while (size == sizeof(events));
 }
 
-/* With nothing but this to wait for, read() itself is good to sleep in. */
+/* A consumer that waits for nothing else can sleep in read(). */
 static void block_attach(struct bench *b)
 {
 	doorbell_region(b, DOORBELL_OPEN_READ, 0, 0);
@@ -419,20 +418,20 @@ static void block_listen(struct bench *b)
 	(void)b;
 }
 
-static void block_take(struct bench *b, bool wait)
+static void block_consume(struct bench *b, bool wait)
 {
 	struct doorbell_event events[EVENTS];
 	unsigned int i;
 	size_t size;
 
-	/* called without @wait only when there is something */
+	/* without @wait there always is an event */
 	(void)wait;
 	size = read_some(doorbell_fd(b->db), events, sizeof(events));
 	for (i = 0; i < size / sizeof(*events); i++)
 		hear(b, events[i].queue, events[i].count);
 }
 
-/* epoll arms by itself: once all is taken, it can sleep again. */
+/* Take all events. epoll arms by itself, so the consumer can sleep again. */
 static void mapped_take(struct bench *b)
 {
 	struct doorbell_event events[EVENTS];
@@ -447,7 +446,7 @@ static void mapped_take(struct bench *b)
 	} while (n == EVENTS);
 }
 
-static void mmap_take(struct bench *b, bool wait)
+static void mmap_consume(struct bench *b, bool wait)
 {
 	struct epoll_event event;
 
@@ -463,8 +462,8 @@ static void mmap_uring_listen(struct bench *b)
 	uring_submit(b);
 }
 
-/* io_uring does not look for itself where it is told of an event: arm. */
-static void mmap_uring_take(struct bench *b, bool wait)
+/* A multishot poll does not poll again after an event: arm. */
+static void mmap_uring_consume(struct bench *b, bool wait)
 {
 	struct io_uring_cqe *cqe;
 	unsigned int head, n = 0;
@@ -483,7 +482,7 @@ static void mmap_uring_take(struct bench *b, bool wait)
 	} while (wait && doorbell_arm(b->db) > 0);
 }
 
-/* Neighbours with the same attach function share what it sets up. */
+/* Adjacent paths with the same attach function share one VM. */
 const struct path paths[BENCH_PATHS] = {
 	{
 		.name = "floor",
@@ -494,28 +493,28 @@ const struct path paths[BENCH_PATHS] = {
 		.attach = ioeventfd_attach,
 		.listen = epoll_listen,
 		.unlisten = close_epoll,
-		.take = epoll_take,
+		.consume = epoll_consume,
 		.max_queues = 16384,
 	}, {
 		.name = "ioeventfd_edge",
 		.attach = ioeventfd_attach,
 		.listen = epoll_listen,
 		.unlisten = edge_unlisten,
-		.take = edge_take,
+		.consume = edge_consume,
 		.max_queues = 16384,
 	}, {
 		.name = "ioeventfd_uring",
 		.attach = ioeventfd_attach,
 		.listen = uring_listen,
 		.unlisten = uring_unlisten,
-		.take = uring_take,
+		.consume = uring_consume,
 		.max_queues = 16384,
 	}, {
 		.name = "kvm_exit_mmio",
 		.attach = exit_attach,
 		.listen = handed_listen,
 		.unlisten = handed_unlisten,
-		.take = handed_take,
+		.consume = handed_consume,
 		.exited = exit_exited,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	}, {
@@ -523,40 +522,40 @@ const struct path paths[BENCH_PATHS] = {
 		.attach = coalesced_attach,
 		.listen = handed_listen,
 		.unlisten = handed_unlisten,
-		.take = handed_take,
+		.consume = handed_consume,
 		.exited = coalesced_exited,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	}, {
 		.name = "doorbell_read",
 		.attach = read_attach,
 		.listen = doorbell_listen,
-		.take = read_take,
+		.consume = read_consume,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	}, {
 		.name = "doorbell_block",
 		.attach = block_attach,
 		.listen = block_listen,
-		.take = block_take,
+		.consume = block_consume,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	}, {
 		.name = "doorbell_mmap",
 		.attach = mmap_attach,
 		.listen = doorbell_listen,
 		.unlisten = close_epoll,
-		.take = mmap_take,
+		.consume = mmap_consume,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	}, {
 		.name = "doorbell_uring",
 		.attach = mmap_attach,
 		.listen = mmap_uring_listen,
 		.unlisten = uring_unlisten,
-		.take = mmap_uring_take,
+		.consume = mmap_uring_consume,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	}, {
 		.name = "doorbell_ordered",
 		.attach = ordered_attach,
 		.listen = doorbell_listen,
-		.take = mmap_take,
+		.consume = mmap_consume,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	},
 };

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""What the benchmark measured, as tables, JSON and a plot.
+"""Print the results of the benchmark as tables, write them as JSON and a plot.
 
 Usage: report.py JSON SVG RESULTS...
 
-RESULTS are the outputs of the bench program, one file per kernel, each with a
-line "kernel RELEASE" in front.
-A figure is the mean of the repetitions, less that of the floor in the same
-arrangement where it is above the floor; the spread is largest less smallest.
+RESULTS are outputs of the bench program, one file per kernel. Each begins with
+a line "kernel RELEASE".
+
+A figure is the mean of all repetitions. A figure above the floor is that mean
+less the mean of the floor in the same measurement. The spread is the largest
+repetition less the smallest.
 """
 import json
 import math
@@ -99,7 +101,7 @@ def print_tables(results, report):
     print(f"Linux {report['kernel']}: instructions per ring above the floor"
           f" (of {report['floor']:,.0f})")
     print("  batch64: 64 queues per wake-up; batch1: one, consumer asleep;")
-    print("  then one at a time, consumer awake, by number of queues\n")
+    print("  other columns: one at a time, consumer awake, by queues\n")
     rows = []
     for path in PATHS:
         row = [path]
@@ -140,15 +142,17 @@ def print_ratios(report):
         rows.append([name, figure, aim])
 
     rows = []
+    epoll = above("batch64", "ioeventfd_epoll")
     for path, aim in (("doorbell_mmap", "14"), ("doorbell_read", "9")):
-        row(f"batch64: ioeventfd_epoll / {path}",
-            f"{above('batch64', 'ioeventfd_epoll') / above('batch64', path):.1f}",
+        cost = above("batch64", path)
+        row(f"batch64: ioeventfd_epoll / {path}", f"{epoll / cost:.1f}",
             f"at least {aim}")
         row(f"batch64: better of epoll, uring / {path}",
-            f"{best('batch64') / above('batch64', path):.1f}", "at least 4")
+            f"{best('batch64') / cost:.1f}", "at least 4")
+    mapped = above("batch64", "doorbell_mmap")
+    ordered = above("batch64", "doorbell_ordered")
     row("batch64: doorbell_ordered / doorbell_mmap",
-        f"{above('batch64', 'doorbell_ordered') / above('batch64', 'doorbell_mmap'):.2f}",
-        "at most 1.25")
+        f"{ordered / mapped:.2f}", "at most 1.25")
     for path in ("doorbell_read", "doorbell_block", "doorbell_mmap",
                  "doorbell_uring"):
         row(f"batch1: {path} / better of epoll, uring",
@@ -182,7 +186,7 @@ def svg_text(x, y, text, extra=""):
 
 
 def svg_panel(report, x0, low, high):
-    """Everything of one kernel, x0 being where its axis begins."""
+    """Draw the panel of one kernel. Its left axis is at x0."""
     out = []
     bottom = TOP + HEIGHT
 
