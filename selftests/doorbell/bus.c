@@ -9,7 +9,6 @@
 
 #include "vmutil.h"
 
-#define PIO		DOORBELL_ATTACH_PIO
 #define NR_IOBUS_DEVS	1000
 #define PAGE		4096UL
 #define READ_DATA	0xa1b2c3d4e5f60718ULL
@@ -35,18 +34,6 @@ static int log_cb(void *ctx, unsigned int vcpu, struct vmm_exit *exit)
 static __u64 mask(unsigned int width)
 {
 	return ~0ULL >> (64 - 8 * width);
-}
-
-static enum guest_op_kind write_op(__u32 flags)
-{
-	return flags & PIO ? GUEST_PIO_OUT : GUEST_MMIO_WRITE;
-}
-
-/* One write of a guest: its events and its exits. */
-static int guest_write(struct vmm *vmm, __u32 flags, unsigned int width,
-		       __u64 addr, __u64 value)
-{
-	return vmm_op(vmm, 0, write_op(flags), width, addr, value);
 }
 
 struct setup {
@@ -75,6 +62,12 @@ static void teardown(struct setup *s)
 	close(s->fd);
 	vmm_destroy(s->vmm);
 	free(s->log);
+}
+
+static int attach(struct setup *s, __u64 base, __u64 len, __u32 stride,
+		  __u32 flags)
+{
+	return db_attach_as(s->fd, s->vmm->vm_fd, base, len, stride, flags);
 }
 
 /*
@@ -117,9 +110,9 @@ REGION(pio_last_port, 0xfff4, 4, 3, PIO);
 FIXTURE_SETUP(region)
 {
 	setup(_metadata, &self->s);
-	ASSERT_EQ(0, attach(self->s.fd, self->s.vmm->vm_fd, variant->base,
+	ASSERT_EQ(0, attach(&self->s, variant->base,
 			    (__u64)variant->queues * variant->stride,
-			       variant->stride, variant->flags));
+			    variant->stride, variant->flags));
 }
 
 FIXTURE_TEARDOWN(region)
@@ -184,13 +177,14 @@ static void check_write(struct __test_metadata *_metadata, struct setup *s,
 	ASSERT_EQ(o.nr_events, n) {
 		TH_LOG("%u bytes to %#llx", width, addr);
 	}
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
 		ASSERT_EQ(0, memcmp(&o.event[i], &events[i], sizeof(*events))) {
 			TH_LOG("%u bytes to %#llx: queue %u type %u width %u count %u value %#llx",
 			       width, addr, events[i].queue, events[i].type,
 			       events[i].width, events[i].count,
 			       events[i].value);
 		}
+	}
 	ASSERT_EQ(o.nr_exits, s->log->nr) {
 		TH_LOG("%u bytes to %#llx", width, addr);
 	}
@@ -229,7 +223,8 @@ TEST_F_TIMEOUT(region, writes_at_every_offset, TEST_SECONDS)
 		if (!interesting(variant, offset) ||
 		    (variant->flags & PIO && addr > 0xffff))
 			continue;
-		for (width = 1; width <= (variant->flags & PIO ? 4 : 8); width *= 2) {
+		for (width = 1; width <= (variant->flags & PIO ? 4 : 8);
+		     width *= 2) {
 			value += 0x0102030405060709ULL;
 			check_write(_metadata, &self->s, variant, true, addr,
 				    width, value);
@@ -274,7 +269,8 @@ TEST_F_TIMEOUT(region, reads_reach_the_vmm, TEST_SECONDS)
 			ASSERT_EQ(addr, s->log->exit[0].addr);
 			ASSERT_EQ(width, s->log->exit[0].len);
 			ASSERT_EQ(READ_DATA & mask(width),
-				  vmm_op_value(s->vmm->shared, 0, 0) & mask(width));
+				  vmm_op_value(s->vmm->shared, 0, 0) &
+				  mask(width));
 			n++;
 		}
 	ASSERT_LE(variant->queues, n);
@@ -287,8 +283,8 @@ TEST_F_TIMEOUT(region, reads_reach_the_vmm, TEST_SECONDS)
  * ioeventfd counts every ring of it before, during and after, whatever their
  * number, and can be removed and added while the region is there.
  */
-#define REGION_QUEUES	4
-#define REGION_LEN	(8 * REGION_QUEUES)
+#define NEXT_QUEUES	4
+#define NEXT_LEN	(8 * NEXT_QUEUES)
 
 FIXTURE(neighbours) {
 	struct setup s;
@@ -324,10 +320,11 @@ FIXTURE_TEARDOWN(neighbours)
 }
 
 /* Below the region and above it in turns, the first two right beside it. */
-static __u64 neighbour_addr(const FIXTURE_VARIANT(neighbours) *v, unsigned int i)
+static __u64 neighbour_addr(const FIXTURE_VARIANT(neighbours) *v,
+			    unsigned int i)
 {
 	if (i % 2)
-		return v->base + REGION_LEN + i / 2 * 8;
+		return v->base + NEXT_LEN + i / 2 * 8;
 	return v->base - 8 - i / 2 * 8 + (i ? 0 : 4);
 }
 
@@ -341,9 +338,12 @@ static __u32 neighbour_len(unsigned int i)
 static int neighbour_set(struct setup *s, const FIXTURE_VARIANT(neighbours) *v,
 			 unsigned int i, int efd, bool add)
 {
-	return vmm_ioeventfd(s->vmm, neighbour_addr(v, i), neighbour_len(i), efd,
-			     (v->flags & PIO ? KVM_IOEVENTFD_FLAG_PIO : 0) |
-			     (add ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN));
+	__u32 flags = add ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN;
+
+	if (v->flags & PIO)
+		flags |= KVM_IOEVENTFD_FLAG_PIO;
+	return vmm_ioeventfd(s->vmm, neighbour_addr(v, i), neighbour_len(i),
+			     efd, flags);
 }
 
 /*
@@ -406,8 +406,7 @@ TEST_F_TIMEOUT(neighbours, ioeventfds_count_every_ring, TEST_SECONDS)
 	}
 	ring_all(_metadata, s, variant, efd, self->ops, false, 0);
 
-	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, variant->base, REGION_LEN,
-			    8, variant->flags));
+	ASSERT_EQ(0, attach(s, variant->base, NEXT_LEN, 8, variant->flags));
 	ring_all(_metadata, s, variant, efd, self->ops, true, 0);
 
 	/* KVM removes and adds neighbours with the region between them */
@@ -508,8 +507,7 @@ TEST_F_TIMEOUT(bus, order_of_overlapping_devices, TEST_SECONDS)
 	for (i = 0; i < 7; i++) {
 		/* absent, there, absent, there with other bounds, absent, ... */
 		if (i % 2) {
-			ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd,
-					    base - 16 * (i / 2), 32, 8,
+			ASSERT_EQ(0, attach(s, base - 16 * (i / 2), 32, 8,
 					    variant->flags));
 		} else if (i) {
 			ASSERT_EQ(0, db_detach(s->fd));
@@ -529,8 +527,7 @@ TEST_F_TIMEOUT(bus, order_of_overlapping_devices, TEST_SECONDS)
 static void check_exists(struct __test_metadata *_metadata, struct setup *s,
 			 const FIXTURE_VARIANT(bus) *v)
 {
-	ASSERT_EQ(-EEXIST, attach(s->fd, s->vmm->vm_fd, v->base, 32, 8,
-				  v->flags));
+	ASSERT_EQ(-EEXIST, attach(s, v->base, 32, 8, v->flags));
 	ASSERT_EQ(DOORBELL_DETACHED, info_of(s->fd).state);
 	ASSERT_EQ(0, info_of(s->fd).queues);
 	ASSERT_EQ(0, poll_now(s->fd));
@@ -561,30 +558,33 @@ TEST_F_TIMEOUT(bus, intersects_ioeventfd, TEST_SECONDS)
 					   in[i].len, self->efd, flags));
 		check_exists(_metadata, s, variant);
 		/* the ioeventfd that was there is there */
-		ASSERT_EQ(0, guest_write(s->vmm, variant->flags,
-					 in[i].len ?: 1, base + in[i].offset, 0));
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, in[i].len ?: 1,
+					 base + in[i].offset, 0));
 		ASSERT_EQ(1, efd_count(self->efd)) {
-			TH_LOG("ioeventfd %d, length %d", in[i].offset, in[i].len);
+			TH_LOG("ioeventfd %d, length %d", in[i].offset,
+			       in[i].len);
 		}
 		ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base + in[i].offset,
 					   in[i].len, self->efd,
-					   flags | KVM_IOEVENTFD_FLAG_DEASSIGN));
+					   flags |
+					   KVM_IOEVENTFD_FLAG_DEASSIGN));
 	}
 	ASSERT_EQ(0, s->log->nr);
 
 	for (i = 0; i < ARRAY_SIZE(beside); i++) {
 		ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base + beside[i].offset,
 					   beside[i].len, self->efd, pio));
-		ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, base, 32, 8,
-				    variant->flags)) {
+		ASSERT_EQ(0, attach(s, base, 32, 8, variant->flags)) {
 			TH_LOG("ioeventfd %d, length %d", beside[i].offset,
 			       beside[i].len);
 		}
-		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, beside[i].len ?: 1,
+		ASSERT_EQ(0, guest_write(s->vmm, variant->flags,
+					 beside[i].len ?: 1,
 					 base + beside[i].offset, 0));
 		ASSERT_EQ(1, efd_count(self->efd));
 		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 1, base, i));
-		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 1, base + 31, i));
+		ASSERT_EQ(0,
+			  guest_write(s->vmm, variant->flags, 1, base + 31, i));
 		ASSERT_EQ(1, db_read(s->fd, &event, 1));
 		ASSERT_EQ(0, event.queue);
 		ASSERT_EQ(1, db_read(s->fd, &event, 1));
@@ -599,7 +599,7 @@ TEST_F_TIMEOUT(bus, intersects_ioeventfd, TEST_SECONDS)
 	/* the same addresses on the other bus are other addresses */
 	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, 0x4000, 4, self->efd,
 				   pio ^ KVM_IOEVENTFD_FLAG_PIO));
-	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, 0x4000, 32, 8, variant->flags));
+	ASSERT_EQ(0, attach(s, 0x4000, 32, 8, variant->flags));
 }
 
 TEST_F_TIMEOUT(bus, intersects_coalesced_zone, TEST_SECONDS)
@@ -625,10 +625,11 @@ TEST_F_TIMEOUT(bus, intersects_coalesced_zone, TEST_SECONDS)
 	}
 	for (i = 0; i < ARRAY_SIZE(beside); i++) {
 		addr = base + beside[i].offset;
-		ASSERT_EQ(0, zone(s, variant->flags, addr, beside[i].size, true));
-		ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, base, 32, 8,
-				    variant->flags));
-		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4, addr + 4, 0));
+		ASSERT_EQ(0,
+			  zone(s, variant->flags, addr, beside[i].size, true));
+		ASSERT_EQ(0, attach(s, base, 32, 8, variant->flags));
+		ASSERT_EQ(0,
+			  guest_write(s->vmm, variant->flags, 4, addr + 4, 0));
 		ASSERT_EQ(1, zone_writes(self->ring));
 		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4,
 					 base + i * 24, 0));
@@ -636,7 +637,8 @@ TEST_F_TIMEOUT(bus, intersects_coalesced_zone, TEST_SECONDS)
 		ASSERT_EQ(1, db_read(s->fd, &event, 1));
 		ASSERT_EQ(i * 3, event.queue);
 		ASSERT_EQ(0, db_detach(s->fd));
-		ASSERT_EQ(0, zone(s, variant->flags, addr, beside[i].size, false));
+		ASSERT_EQ(0,
+			  zone(s, variant->flags, addr, beside[i].size, false));
 	}
 	ASSERT_EQ(0, s->log->nr);
 }
@@ -652,15 +654,15 @@ TEST_F_TIMEOUT(bus, limit_of_devices, TEST_SECONDS)
 	for (i = 0; i < NR_IOBUS_DEVS; i++)
 		ASSERT_EQ(0, zone(s, variant->flags, zones + i * 8, 4, true));
 	ASSERT_EQ(-ENOSPC, zone(s, variant->flags, base - 8, 4, true));
-	ASSERT_EQ(-ENOSPC, attach(s->fd, s->vmm->vm_fd, base, 32, 8,
-				  variant->flags));
+	ASSERT_EQ(-ENOSPC, attach(s, base, 32, 8, variant->flags));
 	ASSERT_EQ(DOORBELL_DETACHED, info_of(s->fd).state);
 
 	/* ioeventfds do not count */
 	ASSERT_EQ(0, zone(s, variant->flags, zones, 4, false));
 	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base - 16, 4, self->efd,
-				   variant->flags & PIO ? KVM_IOEVENTFD_FLAG_PIO : 0));
-	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, base, 32, 8, variant->flags));
+				   variant->flags & PIO ?
+				   KVM_IOEVENTFD_FLAG_PIO : 0));
+	ASSERT_EQ(0, attach(s, base, 32, 8, variant->flags));
 	ASSERT_EQ(-ENOSPC, zone(s, variant->flags, zones, 4, true));
 	ASSERT_EQ(0, guest_write(s->vmm, variant->flags, 4, base + 8, 5));
 	ASSERT_EQ(1, db_read(s->fd, &event, 1));
@@ -674,19 +676,16 @@ TEST_F_TIMEOUT(bus, limit_of_devices, TEST_SECONDS)
 	/* the place is given back */
 	ASSERT_EQ(0, db_detach(s->fd));
 	ASSERT_EQ(0, zone(s, variant->flags, zones, 4, true));
-	ASSERT_EQ(-ENOSPC, attach(s->fd, s->vmm->vm_fd, base, 32, 8,
-				  variant->flags));
+	ASSERT_EQ(-ENOSPC, attach(s, base, 32, 8, variant->flags));
 
 	if (variant->flags & PIO)
 		return;
 	/* a region of more than 2 GiB takes three places */
 	for (i = 0; i < 2; i++)
 		ASSERT_EQ(0, zone(s, variant->flags, zones + i * 8, 4, false));
-	ASSERT_EQ(-ENOSPC, attach(s->fd, s->vmm->vm_fd, 0x40000000,
-				  36864ULL << 16, 65536, 0));
+	ASSERT_EQ(-ENOSPC, attach(s, 0x40000000, 36864ULL << 16, 65536, 0));
 	ASSERT_EQ(0, zone(s, variant->flags, zones + 16, 4, false));
-	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, 0x40000000, 33000ULL << 16,
-			    65536, 0));
+	ASSERT_EQ(0, attach(s, 0x40000000, 33000ULL << 16, 65536, 0));
 	ASSERT_EQ(-ENOSPC, zone(s, variant->flags, zones + 16, 4, true));
 	ASSERT_EQ(0, db_detach(s->fd));
 	for (i = 0; i < 3; i++)
@@ -717,7 +716,7 @@ TEST(interrupt_controllers)
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int vm = ioctl(kvm, KVM_CREATE_VM, 0);
-	int fd = db_open(O_NONBLOCK);
+	int ret, fd = db_open(O_NONBLOCK);
 	unsigned int i;
 
 	ASSERT_LE(0, vm);
@@ -725,8 +724,8 @@ TEST(interrupt_controllers)
 	ASSERT_EQ(0, ioctl(vm, KVM_CREATE_IRQCHIP, 0));
 	ASSERT_EQ(0, ioctl(vm, KVM_CREATE_PIT2, &pit));
 	for (i = 0; i < ARRAY_SIZE(tries); i++) {
-		ASSERT_EQ(tries[i].ret, attach(fd, vm, tries[i].base, 8, 8,
-					       tries[i].flags)) {
+		ret = db_attach_as(fd, vm, tries[i].base, 8, 8, tries[i].flags);
+		ASSERT_EQ(tries[i].ret, ret) {
 			TH_LOG("%#llx", tries[i].base);
 		}
 		if (!tries[i].ret)
@@ -765,7 +764,7 @@ TEST_F_TIMEOUT(large, over_2_gib, TEST_SECONDS)
 	int other;
 	long d;
 
-	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, v.base, len, v.stride, 0));
+	ASSERT_EQ(0, attach(s, v.base, len, v.stride, 0));
 	ASSERT_EQ(v.queues, info_of(s->fd).queues);
 	other = db_open(O_NONBLOCK);
 	ASSERT_LE(0, other);
@@ -780,11 +779,13 @@ TEST_F_TIMEOUT(large, over_2_gib, TEST_SECONDS)
 		if (!attached)
 			break;
 		for (i = 0; i < 4; i++)
-			ASSERT_EQ(-EEXIST, attach(other, s->vmm->vm_fd,
-						  seams[i] - 8, 16, 8, 0));
-		ASSERT_EQ(0, attach(other, s->vmm->vm_fd, v.base - 8, 8, 8, 0));
+			ASSERT_EQ(-EEXIST, db_attach_as(other, s->vmm->vm_fd,
+							seams[i] - 8, 16, 8,
+							0));
+		ASSERT_EQ(0, db_attach_as(other, s->vmm->vm_fd, v.base - 8, 8,
+					  8, 0));
 		ASSERT_EQ(0, db_detach(other));
-		ASSERT_EQ(0, attach(other, s->vmm->vm_fd, end, 8, 4, 0));
+		ASSERT_EQ(0, db_attach_as(other, s->vmm->vm_fd, end, 8, 4, 0));
 		ASSERT_EQ(0, db_detach(other));
 		ASSERT_EQ(0, db_detach(s->fd));
 	}
@@ -802,10 +803,9 @@ TEST_F_TIMEOUT(large, most_queues, TEST_SECONDS)
 	unsigned int n, step = 17, i;
 	__u32 queue;
 
-	ASSERT_EQ(-EINVAL, attach(s->fd, s->vmm->vm_fd, base,
-				  4 * (DOORBELL_QUEUES_MAX + 1ULL), 4, 0));
-	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, base,
-			    4 * DOORBELL_QUEUES_MAX, 4, 0));
+	ASSERT_EQ(-EINVAL,
+		  attach(s, base, 4 * (DOORBELL_QUEUES_MAX + 1ULL), 4, 0));
+	ASSERT_EQ(0, attach(s, base, 4 * DOORBELL_QUEUES_MAX, 4, 0));
 	n = DOORBELL_QUEUES_MAX / step;
 	ASSERT_EQ(DOORBELL_QUEUES_MAX, n * step);
 
@@ -818,7 +818,8 @@ TEST_F_TIMEOUT(large, most_queues, TEST_SECONDS)
 	ASSERT_EQ(0, vmm_vcpu_run(s->vmm, 0));
 	ASSERT_EQ(0, guest_write(s->vmm, 0, 4, base, 1));
 	/* the first address behind */
-	ASSERT_EQ(0, guest_write(s->vmm, 0, 4, base + 4 * DOORBELL_QUEUES_MAX, 9));
+	ASSERT_EQ(0,
+		  guest_write(s->vmm, 0, 4, base + 4 * DOORBELL_QUEUES_MAX, 9));
 	ASSERT_EQ(1, s->log->nr);
 
 	events = calloc(n + 2, sizeof(*events));
@@ -842,7 +843,7 @@ TEST_F_TIMEOUT(large, all_ports, TEST_SECONDS)
 	const __u32 ports[] = { 0, 0x70, 0x3f8, 0x7ffe, 0x8000, 0xfffc, 0xfffe };
 	unsigned int i;
 
-	ASSERT_EQ(0, attach(s->fd, s->vmm->vm_fd, 0, 65536, 2, PIO));
+	ASSERT_EQ(0, attach(s, 0, 65536, 2, PIO));
 	for (i = 0; i < ARRAY_SIZE(ports); i++) {
 		ASSERT_EQ(0, guest_write(s->vmm, PIO, 2, ports[i], i + 1));
 		ASSERT_EQ(1, db_read(s->fd, &event, 1));
@@ -855,7 +856,7 @@ TEST_F_TIMEOUT(large, all_ports, TEST_SECONDS)
 	ASSERT_EQ(1, s->log->nr);
 	ASSERT_EQ(0, read_now(s->fd, &event, 1));
 	ASSERT_EQ(0, db_detach(s->fd));
-	ASSERT_EQ(-EINVAL, attach(s->fd, s->vmm->vm_fd, 0xfffc, 8, 4, PIO));
+	ASSERT_EQ(-EINVAL, attach(s, 0xfffc, 8, 4, PIO));
 }
 
 TEST_HARNESS_MAIN

@@ -11,22 +11,7 @@
 
 #include "vmutil.h"
 
-#define BASE	0xd0000000ULL
-#define LEN	256
-#define STRIDE	8
 #define DEBUGFS	"/sys/kernel/debug/"
-
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = write(fd, text, strlen(text));
-	close(fd);
-	return n == (ssize_t)strlen(text) ? 0 : -EIO;
-}
 
 /* The first number in the first line that begins with @key, or 0. */
 static unsigned long long number_in(const char *path, const char *key, int base)
@@ -57,11 +42,11 @@ FIXTURE_SETUP(fault)
 	if (self->nth < 0)
 		SKIP(return, "no fail-nth in /proc: no CONFIG_FAULT_INJECTION");
 	/* allocations that may sleep, too: all of ours do */
-	if (write_file(DEBUGFS "failslab/ignore-gfp-wait", "N"))
+	if (db_write_file(DEBUGFS "failslab/ignore-gfp-wait", "N"))
 		SKIP(return, "no failslab in debugfs: no CONFIG_FAILSLAB");
-	write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N");
-	write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
-	write_file(DEBUGFS "fail_page_alloc/min-order", "0");
+	db_write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N");
+	db_write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
+	db_write_file(DEBUGFS "fail_page_alloc/min-order", "0");
 
 	self->fd = db_open(O_NONBLOCK);
 	ASSERT_LE(0, self->fd);
@@ -71,7 +56,7 @@ FIXTURE_SETUP(fault)
 
 FIXTURE_TEARDOWN(fault)
 {
-	write_file(DEBUGFS "failslab/probability", "0");
+	db_write_file(DEBUGFS "failslab/probability", "0");
 	close(self->fd);
 	vmm_destroy(self->vmm);
 }
@@ -97,11 +82,6 @@ static bool has_failed(int nth)
 	return failed;
 }
 
-static int attach_here(struct vmm *vmm, int fd)
-{
-	return attach(fd, vmm->vm_fd, BASE, LEN, STRIDE, 0);
-}
-
 /* A ring of the region's second queue is an event, or an exit. */
 static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
 		       int fd, bool attached)
@@ -109,7 +89,8 @@ static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
 	__u64 exits = vmm_exits(vmm);
 	struct doorbell_event events[2];
 
-	ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4, BASE + STRIDE, 5));
+	ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4,
+			    MMIO_BASE + REGION_STRIDE, 5));
 	ASSERT_EQ(exits + !attached, vmm_exits(vmm));
 	ASSERT_EQ(attached, read_now(fd, events, 2));
 	if (attached)
@@ -120,14 +101,14 @@ static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
 TEST_F_TIMEOUT(fault, attach, TEST_SECONDS)
 {
 	struct db_snapshot before, after;
-	int ret, no_memory = 0, refs = module_refs();
+	int ret, no_memory = 0, refs = db_module_refs();
 	unsigned int n;
 	bool failed;
 
 	for (n = 1; n < 1000; n++) {
 		ASSERT_EQ(0, db_snapshot(self->fd, &before));
 		ASSERT_EQ(0, fail_at(self->nth, n));
-		ret = attach_here(self->vmm, self->fd);
+		ret = attach_region(self->fd, self->vmm->vm_fd, 0);
 		failed = has_failed(self->nth);
 		if (!failed)
 			break;
@@ -139,7 +120,8 @@ TEST_F_TIMEOUT(fault, attach, TEST_SECONDS)
 			ASSERT_EQ(0, db_snapshot(self->fd, &after));
 			ASSERT_TRUE(db_same(&before, &after));
 			check_ring(_metadata, self->vmm, self->fd, false);
-			ASSERT_EQ(0, attach_here(self->vmm, self->fd));
+			ASSERT_EQ(0,
+				  attach_region(self->fd, self->vmm->vm_fd, 0));
 		}
 		check_ring(_metadata, self->vmm, self->fd, true);
 		ASSERT_EQ(0, db_detach(self->fd));
@@ -150,7 +132,7 @@ TEST_F_TIMEOUT(fault, attach, TEST_SECONDS)
 	check_ring(_metadata, self->vmm, self->fd, true);
 	/* region, queue, registration and bus at the least */
 	ASSERT_LE(4, no_memory);
-	ASSERT_EQ(refs, module_refs());
+	ASSERT_EQ(refs, db_module_refs());
 }
 
 /*
@@ -170,24 +152,28 @@ static void check_free(struct __test_metadata *_metadata, struct vmm *vmm,
 	case 0:
 		break;
 	case 1:
-		ASSERT_EQ(0, attach(fd, vmm->vm_fd, BASE - LEN / 2, LEN, 4, 0));
-		ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4, BASE, 6));
+		ASSERT_EQ(0, db_attach_as(fd, vmm->vm_fd,
+					  MMIO_BASE - REGION_LEN / 2,
+					  REGION_LEN, 4, 0));
+		ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4, MMIO_BASE, 6));
 		ASSERT_EQ(1, read_now(fd, &event, 1));
-		ASSERT_TRUE(db_event_is(&event, LEN / 2 / 4, 1, 6));
+		ASSERT_TRUE(db_event_is(&event, REGION_LEN / 2 / 4, 1, 6));
 		ASSERT_EQ(0, db_detach(fd));
 		break;
 	case 2:
-		ASSERT_EQ(0, vmm_ioeventfd(vmm, BASE + STRIDE, 4, efd, 0));
-		ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4, BASE + STRIDE, 7));
+		ASSERT_EQ(0, vmm_ioeventfd(vmm, MMIO_BASE + REGION_STRIDE, 4,
+					   efd, 0));
+		ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4,
+				    MMIO_BASE + REGION_STRIDE, 7));
 		ASSERT_EQ(sizeof(count), read(efd, &count, sizeof(count)));
 		ASSERT_EQ(1, count);
-		ASSERT_EQ(-EEXIST, attach_here(vmm, fd));
-		ASSERT_EQ(0, vmm_ioeventfd(vmm, BASE + STRIDE, 4, efd,
-					   KVM_IOEVENTFD_FLAG_DEASSIGN));
+		ASSERT_EQ(-EEXIST, attach_region(fd, vmm->vm_fd, 0));
+		ASSERT_EQ(0, vmm_ioeventfd(vmm, MMIO_BASE + REGION_STRIDE, 4,
+					   efd, KVM_IOEVENTFD_FLAG_DEASSIGN));
 		break;
 	}
 	close(efd);
-	ASSERT_EQ(0, attach_here(vmm, fd));
+	ASSERT_EQ(0, attach_region(fd, vmm->vm_fd, 0));
 	check_ring(_metadata, vmm, fd, true);
 	ASSERT_EQ(0, db_detach(fd));
 	check_ring(_metadata, vmm, fd, false);
@@ -195,7 +181,8 @@ static void check_free(struct __test_metadata *_metadata, struct vmm *vmm,
 
 /* Detach cannot fail, whichever allocation does on the way. */
 static void detach_without_memory(struct __test_metadata *_metadata,
-				  struct vmm *vmm, int *fd, int nth, bool by_close)
+				  struct vmm *vmm, int *fd, int nth,
+				  bool by_close)
 {
 	int ret, refs, pinned = 0;
 	unsigned int n, way;
@@ -203,8 +190,8 @@ static void detach_without_memory(struct __test_metadata *_metadata,
 
 	for (way = 0; way < 3; way++)
 		for (n = 1; n < 1000; n++) {
-			refs = module_refs();
-			ASSERT_EQ(0, attach_here(vmm, *fd));
+			refs = db_module_refs();
+			ASSERT_EQ(0, attach_region(*fd, vmm->vm_fd, 0));
 			check_ring(_metadata, vmm, *fd, true);
 			ASSERT_EQ(0, fail_at(nth, n));
 			ret = by_close ? close(*fd) : db_detach(*fd);
@@ -216,7 +203,7 @@ static void detach_without_memory(struct __test_metadata *_metadata,
 			ASSERT_EQ(0, poll_now(*fd));
 			if (!failed)
 				break;
-			pinned += module_refs() > refs;
+			pinned += db_module_refs() > refs;
 			check_free(_metadata, vmm, *fd, way);
 		}
 	ASSERT_FALSE(failed);
@@ -226,7 +213,8 @@ static void detach_without_memory(struct __test_metadata *_metadata,
 
 TEST_F_TIMEOUT(fault, detach, TEST_SECONDS)
 {
-	detach_without_memory(_metadata, self->vmm, &self->fd, self->nth, false);
+	detach_without_memory(_metadata, self->vmm, &self->fd, self->nth,
+			      false);
 }
 
 TEST_F_TIMEOUT(fault, close, TEST_SECONDS)
@@ -242,7 +230,7 @@ static void vmm_main(int fd, int answer)
 	char ok = 1;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (!vmm || attach_here(vmm, fd) || close(fd) ||
+	if (!vmm || attach_region(fd, vmm->vm_fd, 0) || close(fd) ||
 	    write(answer, &ok, 1) != 1)
 		_exit(1);
 	for (;;)
@@ -261,10 +249,11 @@ TEST_F_TIMEOUT(fault, end_of_process, TEST_SECONDS)
 	start = number_in("/sys/module/doorbell/sections/.text", "", 16);
 	size = number_in("/proc/modules", "doorbell ", 10);
 	snprintf(text, sizeof(text), "%#llx", start + size);
-	if (!start || !size || write_file(DEBUGFS "failslab/require-end", text))
+	if (!start || !size ||
+	    db_write_file(DEBUGFS "failslab/require-end", text))
 		SKIP(return, "no CONFIG_FAULT_INJECTION_STACKTRACE_FILTER, or not a module");
 	snprintf(text, sizeof(text), "%#llx", start);
-	ASSERT_EQ(0, write_file(DEBUGFS "failslab/require-start", text));
+	ASSERT_EQ(0, db_write_file(DEBUGFS "failslab/require-start", text));
 
 	ASSERT_EQ(0, pipe(pipes));
 	pid = fork();
@@ -272,21 +261,21 @@ TEST_F_TIMEOUT(fault, end_of_process, TEST_SECONDS)
 	if (!pid)
 		vmm_main(self->fd, pipes[1]);
 	ASSERT_EQ(1, read(pipes[0], &ok, 1));
-	refs = module_refs();
+	refs = db_module_refs();
 
-	ASSERT_EQ(0, write_file(DEBUGFS "failslab/times", "-1"));
-	ASSERT_EQ(0, write_file(DEBUGFS "failslab/probability", "100"));
+	ASSERT_EQ(0, db_write_file(DEBUGFS "failslab/times", "-1"));
+	ASSERT_EQ(0, db_write_file(DEBUGFS "failslab/probability", "100"));
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	ASSERT_NE(0, POLLHUP & poll_for(self->fd, 0));
 	ASSERT_TRUE(eventually(vms_alive(pid) <= 0));
-	ASSERT_TRUE(eventually(refs < module_refs()));
+	ASSERT_TRUE(eventually(refs < db_module_refs()));
 	ASSERT_EQ(0, db_read(self->fd, &event, 1));
 	ASSERT_EQ(0, db_detach(self->fd));
-	ASSERT_EQ(-ENOMEM, attach_here(self->vmm, self->fd));
+	ASSERT_EQ(-ENOMEM, attach_region(self->fd, self->vmm->vm_fd, 0));
 
-	ASSERT_EQ(0, write_file(DEBUGFS "failslab/probability", "0"));
-	ASSERT_EQ(0, attach_here(self->vmm, self->fd));
+	ASSERT_EQ(0, db_write_file(DEBUGFS "failslab/probability", "0"));
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
 	check_ring(_metadata, self->vmm, self->fd, true);
 }
 

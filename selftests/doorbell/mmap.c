@@ -48,16 +48,11 @@ static void unmap_region(struct mapped *m)
 
 static int attach_mode(int fd, __u32 flags, __u32 depth)
 {
-	struct doorbell_attach arg = {
-		.size = sizeof(arg),
-		.vm_fd = -1,
-		.base = BASE,
-		.len = QUEUES * STRIDE,
-		.flags = flags,
-		.depth = depth,
-	};
+	struct doorbell_attach arg = db_attach_arg(-1, BASE, QUEUES * STRIDE);
 
-	return ioctl(fd, DOORBELL_ATTACH, &arg) ? -errno : 0;
+	arg.flags = flags;
+	arg.depth = depth;
+	return db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
 }
 
 FIXTURE(raw)
@@ -346,11 +341,10 @@ static void *writer_main(void *arg)
 		if (db_random(&seed) & 1)
 			queue = WRITERS + db_random(&seed) % (QUEUES - WRITERS);
 		/* numbered by writer; goes up in the writer's own queue, too */
-		if (db_ring(w->fd, BASE + queue * STRIDE,
-			    (__u64)w->index << 32 | i)) {
-			w->error = errno;
+		w->error = db_ring(w->fd, BASE + queue * STRIDE,
+				   (__u64)w->index << 32 | i);
+		if (w->error)
 			break;
-		}
 		w->rung[queue]++;
 		db_spin(db_random(&seed) % 64);
 	}
@@ -439,10 +433,9 @@ static void *ponger_main(void *arg)
 		while (__atomic_load_n(&p->allowed, __ATOMIC_ACQUIRE) <= i)
 			db_yield();
 		db_spin(db_random(&p->seed) % 400);
-		if (db_ring(p->fd, BASE, i)) {
-			p->error = errno;
+		p->error = db_ring(p->fd, BASE, i);
+		if (p->error)
 			break;
-		}
 	}
 	return NULL;
 }
@@ -524,7 +517,7 @@ static void *blocked_main(void *arg)
 {
 	struct ponger *p = arg;
 
-	p->error = db_ring(p->fd, BASE, 3) ? errno : 0;
+	p->error = db_ring(p->fd, BASE, 3);
 	__atomic_store_n(&p->allowed, 1, __ATOMIC_RELEASE);
 	return NULL;
 }
@@ -582,7 +575,7 @@ TEST_F_TIMEOUT(full, detach_ends_a_waiting_write, TEST_SECONDS)
 	usleep(20000);
 	ASSERT_EQ(0, doorbell_detach(self->db));
 	ASSERT_EQ(0, pthread_join(thread, NULL));
-	ASSERT_EQ(ENOTCONN, p.error);
+	ASSERT_EQ(-ENOTCONN, p.error);
 }
 
 /* EPOLLOUT is signalled, by edge, when read() makes room */
@@ -693,7 +686,7 @@ TEST_F_TIMEOUT(hostile, garbage_hurts_nobody_else, TEST_SECONDS)
 		db_poll(self->fd, POLLIN | POLLOUT, 0);
 		n = db_read(self->fd, events, 1 + i % 16);
 		if (n < 0)
-			ASSERT_EQ(EAGAIN, errno);
+			ASSERT_EQ(-EAGAIN, n);
 		ASSERT_EQ(0, db_info(self->fd, &info));
 
 		/* the other consumer gets exactly what is its own */

@@ -11,18 +11,12 @@
 #include "libdoorbell.h"
 #include "vmutil.h"
 
-#define PIO		DOORBELL_ATTACH_PIO
 #define ORDERED		DOORBELL_ATTACH_ORDERED
 #define BY_VALUE	DOORBELL_ATTACH_BY_VALUE
 #define NO_VALUE	DOORBELL_ATTACH_NO_VALUE
 
 #define VCPUS		4
 #define SHARED_QUEUES	2
-
-static __u64 base_of(__u32 flags)
-{
-	return flags & PIO ? 0x1000 : 0xd0000000;
-}
 
 /* Ordered: each vCPU's numbers arrive complete and in order */
 
@@ -197,13 +191,6 @@ FIXTURE_TEARDOWN(one)
 	doorbell_close(self->db);
 }
 
-static int write_op(struct vmm *vmm, __u32 flags, unsigned int width,
-		    __u64 addr, __u64 value)
-{
-	return vmm_op(vmm, 0, flags & PIO ? GUEST_PIO_OUT : GUEST_MMIO_WRITE,
-		      width, addr, value);
-}
-
 /*
  * The queue is the low 16 bits of the value, wherever in the region it is
  * written; the rest comes with it; a number that is no queue is told.
@@ -238,9 +225,10 @@ TEST_F_TIMEOUT(one, queue_named_by_the_value, TEST_SECONDS)
 
 	ASSERT_EQ(0, doorbell_attach(self->db, &arg));
 	for (i = 0; i < ARRAY_SIZE(rings); i++) {
-		ASSERT_EQ(0, write_op(self->vmm, variant->flags, rings[i].width,
-				      arg.base + rings[i].offset,
-				      rings[i].value));
+		ASSERT_EQ(0, guest_write(self->vmm, variant->flags,
+					 rings[i].width,
+					 arg.base + rings[i].offset,
+					 rings[i].value));
 		n = doorbell_take(self->db, events, 16);
 		ASSERT_EQ(1, n);
 		ASSERT_EQ(rings[i].queue, events[0].queue);
@@ -258,7 +246,8 @@ TEST_F_TIMEOUT(one, queue_named_by_the_value, TEST_SECONDS)
 	ASSERT_EQ(1, doorbell_take(self->db, events, 16));
 	ASSERT_TRUE(db_event_is_bad(&events[0], 1, arg.base + 4));
 
-	ASSERT_EQ(0, write_op(self->vmm, variant->flags, 4, arg.base + 4, 1));
+	ASSERT_EQ(0,
+		  guest_write(self->vmm, variant->flags, 4, arg.base + 4, 1));
 	ASSERT_EQ(1, vmm_exits(self->vmm));
 }
 
@@ -279,21 +268,21 @@ TEST_F_TIMEOUT(one, no_value, TEST_SECONDS)
 		return;
 	}
 	ASSERT_EQ(0, doorbell_attach(self->db, &arg));
-	ASSERT_EQ(0, write_op(self->vmm, 0, 4, arg.base, 0x55));
-	ASSERT_EQ(0, write_op(self->vmm, 0, 4, arg.base + 8, 0x66));
+	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base, 0x55));
+	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base + 8, 0x66));
 	ASSERT_EQ(0, vmm_exits(self->vmm));
 	ASSERT_EQ(2, doorbell_take(self->db, events, 16));
 	ASSERT_TRUE(db_event_is(&events[0], 0, 1, 0));
 	ASSERT_TRUE(db_event_is(&events[1], 2, 1, 0));
 	ASSERT_EQ(0, events[0].width);
 
-	ASSERT_EQ(0, write_op(self->vmm, 0, 4, arg.base - 4, 1));
-	ASSERT_EQ(0, write_op(self->vmm, 0, 4, arg.base + 12, 1));
+	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base - 4, 1));
+	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base + 12, 1));
 	ASSERT_EQ(2, vmm_exits(self->vmm));
 
 	/* taken away from both buses, and put there again */
 	ASSERT_EQ(0, doorbell_detach(self->db));
-	ASSERT_EQ(0, write_op(self->vmm, 0, 4, arg.base, 1));
+	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base, 1));
 	ASSERT_EQ(3, vmm_exits(self->vmm));
 	ASSERT_EQ(0, doorbell_attach(self->db, &arg));
 }
@@ -313,7 +302,7 @@ TEST_F_TIMEOUT(one, no_value_has_one_owner, TEST_SECONDS)
 	ASSERT_EQ(-EEXIST, doorbell_attach(self->db, &arg));
 	arg.len = 8;
 	ASSERT_EQ(0, doorbell_attach(self->db, &arg));
-	ASSERT_EQ(0, write_op(self->vmm, 0, 4, arg.base + 8, 1));
+	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base + 8, 1));
 	ASSERT_EQ(0, vmm_exits(self->vmm));
 	close(fd);
 }
@@ -349,7 +338,7 @@ TEST_F_TIMEOUT(one, complete_ends_with_the_vm, TEST_SECONDS)
 		if (doorbell_attach(self->db, &arg))
 			_exit(2);
 		for (i = 0; i < 10; i++)
-			if (write_op(vmm, variant->flags, 4, arg.base, i))
+			if (guest_write(vmm, variant->flags, 4, arg.base, i))
 				_exit(3);
 		kill(getpid(), SIGKILL);
 	}

@@ -10,9 +10,6 @@
  */
 #include <pthread.h>
 #include <signal.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 
 #include "util.h"
 
@@ -33,78 +30,11 @@ static int read_one(int fd)
 {
 	struct doorbell_event event;
 
-	if (db_read(fd, &event, 1) != 1)
-		return errno ?: 1;
+	int ret = db_read(fd, &event, 1);
+
+	if (ret != 1)
+		return -ret;
 	return db_event_is(&event, EXEC_QUEUE, 1, EXEC_VALUE) ? EXEC_OK : 1;
-}
-
-static int wait_status(pid_t pid)
-{
-	int status;
-
-	if (waitpid(pid, &status, 0) != pid)
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) :
-				   0x100 + WTERMSIG(status);
-}
-
-static int send_fd(int sock, int fd)
-{
-	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {};
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
-	return sendmsg(sock, &msg, 0) == 1 ? 0 : -1;
-}
-
-static int receive_fd(int sock)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg;
-	int fd;
-
-	if (recvmsg(sock, &msg, 0) != 1)
-		return -1;
-	cmsg = CMSG_FIRSTHDR(&msg);
-	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS)
-		return -1;
-	memcpy(&fd, CMSG_DATA(cmsg), sizeof(int));
-	return fd;
-}
-
-/* How many hold the module: open files, or -1 if it is not loaded. */
-static int module_users(void)
-{
-	char text[16];
-	ssize_t len;
-	int fd = open("/sys/module/doorbell/refcnt", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -1;
-	len = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (len <= 0)
-		return -1;
-	text[len] = '\0';
-	return atoi(text);
-}
-
-static int module_unload(void)
-{
-	return syscall(SYS_delete_module, "doorbell", O_NONBLOCK);
 }
 
 static int module_open(void)
@@ -137,13 +67,13 @@ FIXTURE_SETUP(owner)
 		TH_LOG("%s: %s", DB_PATH, strerror(errno));
 	}
 	ASSERT_EQ(0, db_attach(self->fd, -1, 0, 64));
-	ASSERT_EQ(1, module_users());
+	ASSERT_EQ(1, db_module_refs());
 }
 
 FIXTURE_TEARDOWN(owner)
 {
 	close(self->fd);
-	EXPECT_EQ(0, module_users());
+	EXPECT_EQ(0, db_module_refs());
 }
 
 /* a child reads what its parent rings; one event goes to one of them */
@@ -157,7 +87,7 @@ TEST_F_TIMEOUT(owner, fork_child_reads, 120)
 		_exit(read_one(self->fd));
 	EXPECT_EQ(0, db_wait_sleeping(pid, pid, SYS_read));
 	ASSERT_EQ(0, db_ring(self->fd, 4 * EXEC_QUEUE, EXEC_VALUE));
-	EXPECT_EQ(EXEC_OK, wait_status(pid));
+	EXPECT_EQ(EXEC_OK, db_wait_status(pid));
 	ASSERT_EQ(0, db_info(self->fd, &info));
 	EXPECT_EQ(DOORBELL_ATTACHED, info.state);
 	EXPECT_EQ(0, info.pending);
@@ -172,13 +102,12 @@ TEST_F_TIMEOUT(owner, fork_child_rings, 120)
 
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		if (db_detach(self->fd) ||
-		    db_attach(self->fd, -1, 0x1000, 8) ||
+		if (db_detach(self->fd) || db_attach(self->fd, -1, 0x1000, 8) ||
 		    db_ring(self->fd, 0x1004, 3))
 			_exit(1);
 		_exit(0);
 	}
-	EXPECT_EQ(0, wait_status(pid));
+	EXPECT_EQ(0, db_wait_status(pid));
 	ASSERT_EQ(0, db_ring(self->fd, 0x1004, 4));
 	ASSERT_EQ(1, db_read(self->fd, &event, 1));
 	EXPECT_TRUE(db_event_is(&event, 1, 2, 4));
@@ -209,7 +138,7 @@ TEST_F_TIMEOUT(owner, exec_inherits, 120)
 			ASSERT_EQ(0, db_ring(self->fd, 4 * EXEC_QUEUE,
 					     EXEC_VALUE));
 		}
-		EXPECT_EQ(EXEC_OK, wait_status(pid));
+		EXPECT_EQ(EXEC_OK, db_wait_status(pid));
 	}
 	EXPECT_EQ(0, db_poll(self->fd, POLLIN, 0));
 }
@@ -229,10 +158,10 @@ TEST_F_TIMEOUT(owner, exec_closes, 120)
 		execl("/proc/self/exe", "owner", ARG_READ, text, NULL);
 		_exit(errno);
 	}
-	EXPECT_EQ(EBADF, wait_status(pid));
-	EXPECT_EQ(2, module_users());
+	EXPECT_EQ(EBADF, db_wait_status(pid));
+	EXPECT_EQ(2, db_module_refs());
 	close(fd);
-	EXPECT_EQ(1, module_users());
+	EXPECT_EQ(1, db_module_refs());
 }
 
 /* dup: two numbers, one consumer, until both are closed */
@@ -242,16 +171,15 @@ TEST_F(owner, dup)
 	int fd = dup(self->fd);
 
 	ASSERT_LE(0, fd);
-	EXPECT_EQ(1, module_users());
+	EXPECT_EQ(1, db_module_refs());
 	ASSERT_EQ(0, db_ring(self->fd, 8, 1));
 	ASSERT_EQ(0, db_ring(fd, 8, 2));
 	ASSERT_EQ(fd, dup2(fd, fd));
 	close(self->fd);
-	EXPECT_EQ(1, module_users());
+	EXPECT_EQ(1, db_module_refs());
 	ASSERT_EQ(1, db_read(fd, &event, 1));
 	EXPECT_TRUE(db_event_is(&event, 2, 2, 2));
-	EXPECT_EQ(-1, db_attach(fd, -1, 0, 4));
-	EXPECT_EQ(EBUSY, errno);
+	EXPECT_EQ(-EBUSY, db_attach(fd, -1, 0, 4));
 	self->fd = fd;
 }
 
@@ -270,32 +198,32 @@ TEST_F_TIMEOUT(owner, socket_passes, 120)
 		fd = db_open(0);
 		if (db_attach(fd, -1, 0, 64) ||
 		    db_ring(fd, 4 * EXEC_QUEUE, EXEC_VALUE) ||
-		    send_fd(pair[1], fd))
+		    db_send_fd(pair[1], fd))
 			_exit(1);
 		_exit(0);
 	}
-	EXPECT_EQ(0, wait_status(pid));
+	EXPECT_EQ(0, db_wait_status(pid));
 	/* in nobody's hands but the socket's */
-	EXPECT_EQ(2, module_users());
-	fd = receive_fd(pair[0]);
+	EXPECT_EQ(2, db_module_refs());
+	fd = db_receive_fd(pair[0]);
 	ASSERT_LE(0, fd);
 	EXPECT_EQ(EXEC_OK, read_one(fd));
 	ASSERT_EQ(0, db_ring(fd, 0, 1));
 	ASSERT_EQ(1, db_read(fd, &event, 1));
 	EXPECT_TRUE(db_event_is(&event, 0, 1, 1));
 	close(fd);
-	EXPECT_EQ(1, module_users());
+	EXPECT_EQ(1, db_module_refs());
 
 	/* never received: gone with the socket */
 	fd = db_open(0);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, db_attach(fd, -1, 0, 4));
-	ASSERT_EQ(0, send_fd(pair[1], fd));
+	ASSERT_EQ(0, db_send_fd(pair[1], fd));
 	close(fd);
-	EXPECT_EQ(2, module_users());
+	EXPECT_EQ(2, db_module_refs());
 	close(pair[1]);
 	close(pair[0]);
-	EXPECT_EQ(1, module_users());
+	EXPECT_EQ(1, db_module_refs());
 }
 
 /* who opened it closes first, or last: the other one goes on */
@@ -334,16 +262,16 @@ TEST_F_TIMEOUT(owner, close_order, 120)
 			close(fd);
 		ASSERT_EQ(1, write(go[1], &byte, 1));
 		close(go[1]);
-		status = wait_status(pid);
+		status = db_wait_status(pid);
 		EXPECT_EQ(0, status);
 		if (first) {
-			EXPECT_EQ(2, module_users());
+			EXPECT_EQ(2, db_module_refs());
 			ASSERT_EQ(0, db_ring(fd, 8, 6));
 			ASSERT_EQ(1, db_read(fd, &event, 1));
 			EXPECT_TRUE(db_event_is(&event, 2, 2, 6));
 			close(fd);
 		}
-		EXPECT_EQ(1, module_users());
+		EXPECT_EQ(1, db_module_refs());
 	}
 }
 
@@ -354,7 +282,7 @@ static void on_signal(int sig)
 struct blocked_reader {
 	int fd;
 	_Atomic pid_t tid;
-	int error;
+	int result;
 };
 
 static void *blocked_reader(void *arg)
@@ -363,7 +291,7 @@ static void *blocked_reader(void *arg)
 	struct doorbell_event event;
 
 	reader->tid = db_gettid();
-	reader->error = db_read(reader->fd, &event, 1) < 0 ? errno : 0;
+	reader->result = db_read(reader->fd, &event, 1);
 	return NULL;
 }
 
@@ -382,11 +310,11 @@ TEST_F_TIMEOUT(owner, close_under_reader, 120)
 		db_yield();
 	ASSERT_EQ(0, db_wait_sleeping(getpid(), reader.tid, SYS_read));
 	close(reader.fd);
-	EXPECT_EQ(2, module_users());
+	EXPECT_EQ(2, db_module_refs());
 	ASSERT_EQ(0, pthread_kill(thread, SIGUSR1));
 	ASSERT_EQ(0, pthread_join(thread, NULL));
-	EXPECT_EQ(EINTR, reader.error);
-	EXPECT_EQ(1, module_users());
+	EXPECT_EQ(-EINTR, reader.result);
+	EXPECT_EQ(1, db_module_refs());
 }
 
 /*
@@ -404,9 +332,8 @@ TEST_F_TIMEOUT(owner, killed_reader, 240)
 	unsigned int i;
 	int round;
 
-	log = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_TRUE(log != MAP_FAILED);
+	log = db_shared_memory(size);
+	ASSERT_NE(NULL, log);
 	for (round = 0; round < ROUNDS_KILL; round++) {
 		pid_t pid;
 
@@ -427,7 +354,7 @@ TEST_F_TIMEOUT(owner, killed_reader, 240)
 			db_spin(db_random(&seed) % 3000);
 		}
 		ASSERT_EQ(0, kill(pid, SIGKILL));
-		ASSERT_EQ(0x100 + SIGKILL, wait_status(pid));
+		ASSERT_EQ(0x100 + SIGKILL, db_wait_status(pid));
 		for (i = 0; i <= burst; i++)
 			by_dead += log[i].count;
 		/* the descriptor works for others */
@@ -479,7 +406,7 @@ TEST_F_TIMEOUT(owner, ping_pong, 240)
 		ASSERT_EQ(1, db_read(back, &event, 1));
 		ASSERT_TRUE(db_event_is(&event, i % 16, 1, i));
 	}
-	EXPECT_EQ(0, wait_status(pid));
+	EXPECT_EQ(0, db_wait_status(pid));
 	close(back);
 }
 
@@ -498,7 +425,7 @@ FIXTURE_SETUP(module)
 FIXTURE_TEARDOWN(module)
 {
 	/* for those that come later */
-	if (module_users() < 0)
+	if (db_module_refs() < 0)
 		EXPECT_EQ(0, module_load(self->ko));
 	close(self->ko);
 }
@@ -510,24 +437,20 @@ TEST_F_TIMEOUT(module, unload_refused, 120)
 
 	fd = db_open(0);
 	ASSERT_LE(0, fd);
-	EXPECT_EQ(-1, module_unload());
-	EXPECT_EQ(EWOULDBLOCK, errno);
+	EXPECT_EQ(-EWOULDBLOCK, db_module_unload());
 	ASSERT_EQ(0, db_attach(fd, -1, 0, 8));
 	other = dup(fd);
 	ASSERT_LE(0, other);
-	EXPECT_EQ(-1, module_unload());
-	EXPECT_EQ(EWOULDBLOCK, errno);
+	EXPECT_EQ(-EWOULDBLOCK, db_module_unload());
 	ASSERT_EQ(0, db_ring(fd, 0, 1));
 	close(fd);
-	EXPECT_EQ(-1, module_unload());
-	EXPECT_EQ(EWOULDBLOCK, errno);
+	EXPECT_EQ(-EWOULDBLOCK, db_module_unload());
 	ASSERT_EQ(0, db_detach(other));
-	EXPECT_EQ(-1, module_unload());
-	EXPECT_EQ(EWOULDBLOCK, errno);
+	EXPECT_EQ(-EWOULDBLOCK, db_module_unload());
 	close(other);
-	ASSERT_EQ(0, module_unload());
-	EXPECT_EQ(-1, module_users());
-	EXPECT_EQ(-1, db_open(0));
+	ASSERT_EQ(0, db_module_unload());
+	EXPECT_EQ(-ENOENT, db_module_refs());
+	EXPECT_EQ(-ENOENT, db_open(0));
 	EXPECT_EQ(0, module_load(self->ko));
 }
 
@@ -540,7 +463,7 @@ TEST_F_TIMEOUT(module, unload_rounds, 240)
 
 	for (round = 0; db_round(round, ROUNDS_LOAD_MIN, ROUNDS_LOAD, end);
 	     round++) {
-		ASSERT_EQ(0, module_unload());
+		ASSERT_EQ(0, db_module_unload());
 		ASSERT_EQ(0, module_load(self->ko));
 		fd = db_open(0);
 		ASSERT_LE(0, fd);

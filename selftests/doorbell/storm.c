@@ -10,8 +10,6 @@
 
 #include "vmutil.h"
 
-#define PIO		DOORBELL_ATTACH_PIO
-
 #define VCPUS		4
 #define RINGS		1000		/* per vCPU */
 #define SHARED_QUEUES	16
@@ -20,11 +18,6 @@
 #define WRITE_QUEUE	GUEST_QUEUES	/* rung by write() */
 #define END_QUEUE	(GUEST_QUEUES + 1)	/* tells a reader to leave */
 #define QUEUES		(GUEST_QUEUES + 2)
-
-static __u64 base_of(__u32 flags)
-{
-	return flags & PIO ? 0x1000 : 0xd0000000;
-}
 
 static unsigned int owner_of(unsigned int queue)
 {
@@ -105,10 +98,10 @@ static bool read_all(struct reader *r, __u64 quota)
 
 	do {
 		n = db_read(r->fd, events, r->room);
-		if (n < 0 && errno == EAGAIN && r->how != BLOCKING)
+		if (n == -EAGAIN && r->how != BLOCKING)
 			return true;
 		if (n <= 0) {
-			r->error = n ? errno : ENODATA;
+			r->error = n ? -n : ENODATA;
 			return false;
 		}
 		for (i = 0; i < n; i++) {
@@ -242,8 +235,8 @@ FIXTURE_SETUP(storm)
 	ASSERT_LE(0, self->fd);
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);
-	ASSERT_EQ(0, attach(self->fd, self->vmm->vm_fd, self->base, QUEUES * 8,
-			    8, variant->flags));
+	ASSERT_EQ(0, db_attach_as(self->fd, self->vmm->vm_fd, self->base,
+				  QUEUES * 8, 8, variant->flags));
 }
 
 FIXTURE_TEARDOWN(storm)
@@ -253,11 +246,14 @@ FIXTURE_TEARDOWN(storm)
 }
 
 /* Shared queues, and some of its own, in equal parts. */
-static struct guest_job storm_job(__u32 flags, unsigned int kind, unsigned int v)
+static struct guest_job storm_job(__u32 flags, unsigned int kind,
+				  unsigned int v)
 {
 	return (struct guest_job) {
-		.kind = kind, .width = flags & PIO ? 4 : 8, .pio = !!(flags & PIO),
-		.base = base_of(flags), .stride = 8, .limit = RINGS, .weight = 128,
+		.kind = kind, .width = flags & PIO ? 4 : 8,
+			.pio = !!(flags & PIO),
+		.base = base_of(flags), .stride = 8, .limit = RINGS,
+			.weight = 128,
 		.range = {
 			{ .first = 0, .nr = SHARED_QUEUES },
 			{ .first = SHARED_QUEUES + v * PRIVATE_QUEUES,
@@ -274,7 +270,8 @@ static __u64 read_total(const struct reader *readers, unsigned int n)
 
 	for (i = 0; i < n; i++)
 		total += book_total(&readers[i].book) +
-			 __atomic_load_n(&readers[i].book.bad, __ATOMIC_RELAXED);
+			 __atomic_load_n(&readers[i].book.bad,
+					 __ATOMIC_RELAXED);
 	return total;
 }
 
@@ -307,9 +304,8 @@ TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
 	__u64 deadline, seen = 0, sum, last, want, ends = 0;
 	pid_t pid = -1;
 
-	readers = mmap(NULL, sizeof(*readers) * 3, PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, readers);
+	readers = db_shared_memory(sizeof(*readers) * 3);
+	ASSERT_NE(NULL, readers);
 	for (i = 0; i < var->readers; i++)
 		readers[i] = (struct reader) {
 			.fd = self->fd, .how = var->how[i], .room = var->room,
@@ -328,8 +324,8 @@ TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
 		}
 	} else {
 		for (i = 0; i < var->readers; i++)
-			ASSERT_EQ(0, pthread_create(&thread[i], NULL, reader_main,
-						    &readers[i]));
+			ASSERT_EQ(0, pthread_create(&thread[i], NULL,
+						    reader_main, &readers[i]));
 	}
 	for (v = 0; v < VCPUS; v++) {
 		struct guest_job job = storm_job(var->flags, var->job, v);
@@ -369,7 +365,8 @@ TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
 		if (!var->process && gone(&readers[0])) {
 			ASSERT_EQ(0, readers[0].error);
 			pthread_join(thread[0], NULL);
-			ASSERT_TRUE(restart(&readers[0], &thread[0], self->vmm));
+			ASSERT_TRUE(restart(&readers[0], &thread[0],
+					    self->vmm));
 			lives++;
 		} else {
 			usleep(100);
@@ -414,15 +411,16 @@ TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
 		if (q < SHARED_QUEUES && var->readers == 1) {
 			/* the last of what some vCPU wrote */
 			for (v = 0; v < VCPUS; v++)
-				if (last == (guest_value(v, vmm_count(s, v, q)) &
+				if (last == (guest_value(v,
+							 vmm_count(s, v, q)) &
 					     readers[0].mask))
 					break;
 			ASSERT_LT(v, VCPUS) {
 				TH_LOG("queue %u ends with %#llx", q, last);
 			}
 		} else if (q >= SHARED_QUEUES) {
-			ASSERT_EQ(guest_value(owner_of(q), want) & readers[0].mask,
-				  last);
+			ASSERT_EQ(guest_value(owner_of(q), want) &
+				  readers[0].mask, last);
 		}
 	}
 	for (i = 0, sum = 0, want = 0; i < var->readers; i++) {
@@ -464,8 +462,9 @@ FIXTURE_SETUP(order)
 	ASSERT_LE(0, self->fd);
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);
-	ASSERT_EQ(0, attach(self->fd, self->vmm->vm_fd, base_of(variant->flags),
-			    QUEUES * 8, 8, variant->flags));
+	ASSERT_EQ(0, db_attach_as(self->fd, self->vmm->vm_fd,
+				  base_of(variant->flags), QUEUES * 8, 8,
+				  variant->flags));
 }
 
 FIXTURE_TEARDOWN(order)
@@ -477,8 +476,8 @@ FIXTURE_TEARDOWN(order)
 static int ring_by(struct vmm *vmm, unsigned int vcpu, __u32 flags,
 		   unsigned int queue, __u64 value)
 {
-	return vmm_op(vmm, vcpu, flags & PIO ? GUEST_PIO_OUT : GUEST_MMIO_WRITE,
-		      4, base_of(flags) + queue * 8, value);
+	return vmm_op(vmm, vcpu, write_op(flags), 4,
+		      base_of(flags) + queue * 8, value);
 }
 
 /* Events come in the order of first ring; repeats change count and value only. */
@@ -501,7 +500,8 @@ TEST_F_TIMEOUT(order, order_of_first_ring, TEST_SECONDS)
 	/* vCPUs in turns; after each first ring, repeats of earlier queues */
 	for (i = 0; i < GUEST_QUEUES; i++)
 		for (j = 0; j < 4; j++) {
-			unsigned int q = order[j ? db_random(&random) % (i + 1) : i];
+			unsigned int q =
+				order[j ? db_random(&random) % (i + 1) : i];
 
 			value[q] = ++next;
 			count[q]++;
@@ -518,7 +518,8 @@ TEST_F_TIMEOUT(order, order_of_first_ring, TEST_SECONDS)
 	ASSERT_EQ(0, ring_by(self->vmm, 1, variant->flags, order[9], 1001));
 	value[order[9]] = 1001;
 	count[order[9]]++;
-	ASSERT_EQ(GUEST_QUEUES - 5 + 1, db_read(self->fd, events + 5, QUEUES - 5));
+	ASSERT_EQ(GUEST_QUEUES - 5 + 1,
+		  db_read(self->fd, events + 5, QUEUES - 5));
 
 	for (i = 0; i < GUEST_QUEUES; i++) {
 		ASSERT_EQ(order[i], events[i].queue);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Util: what several of the test programs need, and nothing that tests.
+ * Util: what several test programs share; nothing here tests anything.
  *
- * Opening, attaching, ringing and reading in one line each; a snapshot of all
- * that a consumer shows of itself; looking at what another thread waits in.
+ * Functions that return an int return 0 or a count on success, and a negative
+ * errno on failure.
  */
 #ifndef _DOORBELL_SELFTEST_UTIL_H
 #define _DOORBELL_SELFTEST_UTIL_H
@@ -19,14 +19,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 /*
- * The harness compares whatever it is given, signed or not, hands every test
- * more than it may want, and jumps out of a failed one.
+ * The harness compares signed with unsigned numbers, passes every test
+ * parameters that it may not use, and leaves a failed test by longjmp().
  */
 #pragma GCC diagnostic ignored "-Wclobbered"
 #pragma GCC diagnostic ignored "-Wsign-compare"
@@ -37,14 +40,22 @@
 
 #define DB_PATH		"/dev/doorbell"
 
-/* Longer than anything takes, however slow the machine; for what never ends. */
+/* Only a wait that never ends takes longer, however slow the machine is. */
 #define DB_PATIENCE_MS	40000
 
 #define DB_EVENT_SIZE	sizeof(struct doorbell_event)
 
+/* The convention of this file, from that of libc */
+static inline int db_result(long ret)
+{
+	return ret < 0 ? -errno : ret;
+}
+
+/* The device */
+
 static inline int db_open(int flags)
 {
-	return open(DB_PATH, O_RDWR | O_CLOEXEC | flags);
+	return db_result(open(DB_PATH, O_RDWR | O_CLOEXEC | flags));
 }
 
 static inline struct doorbell_attach db_attach_arg(int vm_fd, uint64_t base,
@@ -58,66 +69,70 @@ static inline struct doorbell_attach db_attach_arg(int vm_fd, uint64_t base,
 	};
 }
 
-/* stride 0: the default */
-static inline int db_attach_full(int fd, int vm_fd, uint64_t base, uint64_t len,
-				 uint32_t stride, uint32_t flags)
+static inline int db_attach_as(int fd, int vm_fd, uint64_t base, uint64_t len,
+			       uint32_t stride, uint32_t flags)
 {
 	struct doorbell_attach arg = db_attach_arg(vm_fd, base, len);
 
 	arg.stride = stride;
 	arg.flags = flags;
-	return ioctl(fd, DOORBELL_ATTACH, &arg);
+	return db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
 }
 
+/* With the default stride and no flags */
 static inline int db_attach(int fd, int vm_fd, uint64_t base, uint64_t len)
 {
-	return db_attach_full(fd, vm_fd, base, len, 0, 0);
+	return db_attach_as(fd, vm_fd, base, len, 0, 0);
 }
 
 static inline int db_detach(int fd)
 {
-	return ioctl(fd, DOORBELL_DETACH, 0);
+	return db_result(ioctl(fd, DOORBELL_DETACH, 0));
 }
 
 static inline int db_info(int fd, struct doorbell_info *info)
 {
 	memset(info, 0, sizeof(*info));
 	info->size = sizeof(*info);
-	return ioctl(fd, DOORBELL_INFO, info);
+	return db_result(ioctl(fd, DOORBELL_INFO, info));
 }
 
-/* Ring once by write(): 0, or -1 with errno. */
+/* One ring by write() */
 static inline int db_ring(int fd, uint64_t addr, uint64_t value)
 {
 	struct doorbell_ring ring = { .addr = addr, .value = value };
-	ssize_t ret = write(fd, &ring, sizeof(ring));
+	int ret = db_result(write(fd, &ring, sizeof(ring)));
 
-	if (ret >= 0 && ret != sizeof(ring)) {
-		errno = EPROTO;
-		return -1;
-	}
-	return ret < 0 ? -1 : 0;
+	if (ret < 0)
+		return ret;
+	return ret == sizeof(ring) ? 0 : -EPROTO;
 }
 
-/* Read up to @max events: their number, or -1 with errno. */
+/* Read up to @max events and return their number. */
 static inline int db_read(int fd, struct doorbell_event *events, size_t max)
 {
-	ssize_t ret = read(fd, events, max * DB_EVENT_SIZE);
+	int ret = db_result(read(fd, events, max * DB_EVENT_SIZE));
 
-	if (ret > 0 && ret % DB_EVENT_SIZE) {
-		errno = EPROTO;
-		return -1;
-	}
-	return ret < 0 ? -1 : (int)(ret / DB_EVENT_SIZE);
+	if (ret > 0 && ret % DB_EVENT_SIZE)
+		return -EPROTO;
+	return ret < 0 ? ret : (int)(ret / DB_EVENT_SIZE);
 }
 
-/* Wait for bits of poll(); what it reports, 0 if none of them ever comes. */
+/* Nothing is pending. For descriptors with O_NONBLOCK */
+static inline bool db_is_empty(int fd)
+{
+	struct doorbell_event event;
+
+	return db_read(fd, &event, 1) == -EAGAIN;
+}
+
+/* Wait for bits of poll(). Return the bits it reports, 0 on timeout. */
 static inline int db_poll(int fd, short events, int timeout_ms)
 {
 	struct pollfd pfd = { .fd = fd, .events = events };
-	int ret = poll(&pfd, 1, timeout_ms);
+	int ret = db_result(poll(&pfd, 1, timeout_ms));
 
-	return ret < 0 ? -1 : ret ? pfd.revents : 0;
+	return ret > 0 ? pfd.revents : ret;
 }
 
 static inline bool db_event_is(const struct doorbell_event *event,
@@ -135,7 +150,58 @@ static inline bool db_event_is_bad(const struct doorbell_event *event,
 	       event->count == count && event->value == addr;
 }
 
-/* One line of a file under /proc/PID/fdinfo, or "" if it is not there. */
+/* Files of text */
+
+/* Read a small file, append a NUL, and return the length. */
+static inline int db_read_file(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int len;
+
+	if (fd < 0)
+		return -errno;
+	len = db_result(read(fd, text, size - 1));
+	close(fd);
+	if (len >= 0)
+		text[len] = '\0';
+	return len;
+}
+
+/* The non-negative number at the start of a file */
+static inline long db_read_number(const char *path)
+{
+	char text[32];
+	int ret = db_read_file(path, text, sizeof(text));
+
+	return ret < 0 ? ret : atol(text);
+}
+
+static inline int db_write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = db_result(write(fd, text, strlen(text)));
+	close(fd);
+	if (ret < 0)
+		return ret;
+	return ret == (int)strlen(text) ? 0 : -EIO;
+}
+
+/* References to the module, or -ENOENT if it is built in or not loaded */
+static inline int db_module_refs(void)
+{
+	return db_read_number("/sys/module/doorbell/refcnt");
+}
+
+static inline int db_module_unload(void)
+{
+	return db_result(syscall(SYS_delete_module, "doorbell", O_NONBLOCK));
+}
+
+/* The value of one line in a file under /proc/PID/fdinfo, or "" */
 static inline const char *db_fdinfo(const char *text, const char *key)
 {
 	static char value[64];
@@ -147,8 +213,10 @@ static inline const char *db_fdinfo(const char *text, const char *key)
 	return value;
 }
 
+/* Snapshots */
+
 /**
- * struct db_snapshot - all that a consumer shows of itself
+ * struct db_snapshot - everything a consumer shows of its state
  * @info: DOORBELL_INFO
  * @fdinfo: the part of /proc/self/fdinfo/FD that is about doorbells
  * @bits: what poll() reports
@@ -163,31 +231,26 @@ static inline int db_snapshot(int fd, struct db_snapshot *snap)
 {
 	char path[64], text[2048];
 	const char *ours;
-	ssize_t len;
-	int proc;
+	int ret;
 
 	memset(snap, 0, sizeof(*snap));
-	if (db_info(fd, &snap->info))
-		return -1;
+	ret = db_info(fd, &snap->info);
+	if (ret)
+		return ret;
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	proc = open(path, O_RDONLY | O_CLOEXEC);
-	if (proc < 0)
-		return -1;
-	len = read(proc, text, sizeof(text) - 1);
-	close(proc);
-	if (len < 0)
-		return -1;
-	text[len] = '\0';
+	ret = db_read_file(path, text, sizeof(text));
+	if (ret < 0)
+		return ret;
 	ours = strstr(text, "doorbell-");
 	if (!ours || strlen(ours) >= sizeof(snap->fdinfo))
-		return -1;
+		return -EPROTO;
 	memcpy(snap->fdinfo, ours, strlen(ours) + 1);
 	snap->bits = db_poll(fd, POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM |
 			     POLLPRI | POLLRDHUP, 0);
 	return 0;
 }
 
-/* As one line of diagnostics. */
+/* Print a snapshot as one line of diagnostics. */
 static inline void db_show(const char *what, const struct db_snapshot *snap)
 {
 	const char *at;
@@ -198,7 +261,7 @@ static inline void db_show(const char *what, const struct db_snapshot *snap)
 	putchar('\n');
 }
 
-/* Shows the difference, if there is one. */
+/* Compare two snapshots and print them if they differ. */
 static inline bool db_same(const struct db_snapshot *a,
 			   const struct db_snapshot *b)
 {
@@ -210,7 +273,39 @@ static inline bool db_same(const struct db_snapshot *a,
 	return false;
 }
 
-/* Time and threads */
+/* Memory */
+
+/* Zeroed memory that fork() shares, or NULL */
+static inline void *db_shared_memory(size_t size)
+{
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+/*
+ * Return an address with @inside bytes that can be accessed as @prot says.
+ * Every access beyond them faults.
+ */
+static inline void *db_edge(size_t inside, int prot)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	size_t room = (inside + page - 1) / page * page;
+	char *mem;
+
+	mem = mmap(NULL, room + page, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED)
+		abort();
+	memset(mem, 0, room);
+	if (mprotect(mem, room, prot) ||
+	    mprotect(mem + room, page, PROT_NONE))
+		abort();
+	return mem + room - inside;
+}
+
+/* Time */
 
 static inline uint64_t db_now_ms(void)
 {
@@ -220,32 +315,33 @@ static inline uint64_t db_now_ms(void)
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
-/* One more round? @max of them, or until @end, but not less than @min. */
+/* True for @max rounds, or fewer if @end passes, but for @min at least */
 static inline bool db_round(unsigned int done, unsigned int min,
 			    unsigned int max, uint64_t end)
 {
 	return done < min || (done < max && db_now_ms() < end);
 }
 
+/* Threads and processes */
+
 static inline pid_t db_gettid(void)
 {
 	return syscall(SYS_gettid);
 }
 
-/* Let the caller run on one CPU only: 0, or -1 if it is not there. */
+/* Run the calling thread on one CPU only. */
 static inline int db_pin(int cpu)
 {
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
-	return sched_setaffinity(0, sizeof(set), &set);
+	return db_result(sched_setaffinity(0, sizeof(set), &set));
 }
 
 /*
- * Let others run, here and elsewhere: an emulator that runs one CPU at a time
- * goes on to the next one at a PAUSE, and otherwise only after a tenth of a
- * second.
+ * Let other threads run, on this CPU and on others: an emulator that runs one
+ * CPU at a time switches at a PAUSE, and otherwise after a tenth of a second.
  */
 static inline void db_yield(void)
 {
@@ -255,38 +351,92 @@ static inline void db_yield(void)
 	sched_yield();
 }
 
+static inline void db_spin(unsigned int turns)
+{
+	while (turns--)
+		__asm__ volatile("" ::: "memory");
+}
+
 /*
- * Wait until a task sleeps in a system call: 0, or -1 if it never does. The
- * kernel shows the call's number in the numbering of the caller's own ABI, as
- * long as both programs are built alike.
+ * Wait until a task sleeps in system call @nr. The kernel numbers the call in
+ * the task's ABI, so 32-bit programs can only wait for 32-bit programs.
  */
 static inline int db_wait_sleeping(pid_t pid, pid_t tid, long nr)
 {
 	uint64_t end = db_now_ms() + DB_PATIENCE_MS;
 	char path[64], text[256];
-	ssize_t len;
-	int fd;
+	int len;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tid);
 	while (db_now_ms() < end) {
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			return -1;
-		len = read(fd, text, sizeof(text) - 1);
-		close(fd);
-		if (len > 0) {
-			text[len] = '\0';
-			/* "running" without a number if it does not sleep */
-			if (text[0] >= '0' && text[0] <= '9' &&
-			    strtol(text, NULL, 10) == nr)
-				return 0;
-		}
+		len = db_read_file(path, text, sizeof(text));
+		if (len < 0)
+			return len;
+		/* "running", without a number, if the task does not sleep */
+		if (text[0] >= '0' && text[0] <= '9' &&
+		    strtol(text, NULL, 10) == nr)
+			return 0;
 		db_yield();
 	}
-	return -1;
+	return -ETIMEDOUT;
 }
 
-/* xorshift: repeatable, and as many streams as one likes; *@state is not 0. */
+/* Wait for a child. Return its exit status, or 0x100 plus its signal. */
+static inline int db_wait_status(pid_t pid)
+{
+	int status;
+
+	if (waitpid(pid, &status, 0) != pid)
+		return -errno;
+	return WIFEXITED(status) ? WEXITSTATUS(status) :
+				   0x100 + WTERMSIG(status);
+}
+
+/* Pass a descriptor over a Unix socket. */
+static inline int db_send_fd(int sock, int fd)
+{
+	char byte = 0, control[CMSG_SPACE(sizeof(fd))] = {};
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	int ret;
+
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+	ret = db_result(sendmsg(sock, &msg, 0));
+	return ret < 0 ? ret : 0;
+}
+
+/* Receive a descriptor that db_send_fd() passed. */
+static inline int db_receive_fd(int sock)
+{
+	char byte, control[CMSG_SPACE(sizeof(int))] = {};
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg;
+	int fd;
+
+	fd = db_result(recvmsg(sock, &msg, MSG_CMSG_CLOEXEC));
+	if (fd < 0)
+		return fd;
+	cmsg = CMSG_FIRSTHDR(&msg);
+	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS)
+		return -EPROTO;
+	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+	return fd;
+}
+
+/* Random numbers */
+
+/* xorshift: repeatable, one stream for each *@state, which is never 0 */
 static inline uint32_t db_random(uint32_t *state)
 {
 	uint32_t x = *state;
@@ -296,12 +446,6 @@ static inline uint32_t db_random(uint32_t *state)
 	x ^= x << 5;
 	*state = x;
 	return x;
-}
-
-static inline void db_spin(unsigned int turns)
-{
-	while (turns--)
-		__asm__ volatile("" ::: "memory");
 }
 
 #endif /* _DOORBELL_SELFTEST_UTIL_H */

@@ -7,67 +7,11 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/time.h>
 
 #include "vmutil.h"
 
-#define PIO		DOORBELL_ATTACH_PIO
-#define BASE		0xd0000000ULL
-#define PORT		0x1000
-#define STRIDE		8
-#define QUEUES		32
-#define LEN		(QUEUES * STRIDE)
 #define VCPUS		3
-
-static __u64 base_of(__u32 flags)
-{
-	return flags & PIO ? PORT : BASE;
-}
-
-static int ring_by(struct vmm *vmm, __u32 flags, __u64 addr, __u64 value)
-{
-	return vmm_op(vmm, 0, flags & PIO ? GUEST_PIO_OUT : GUEST_MMIO_WRITE, 4,
-		      addr, value);
-}
-
-/* Have all vCPUs ring all queues until vmm_stop(). */
-static int start_ringing(struct vmm *vmm, __u32 flags)
-{
-	struct guest_job job = {
-		.kind = GUEST_STORM, .width = 4, .pio = !!(flags & PIO),
-		.base = base_of(flags), .stride = STRIDE,
-		.range = { { .first = 0, .nr = QUEUES } },
-	};
-	unsigned int v;
-	int ret = 0;
-
-	for (v = 0; !ret && v < vmm->nr_vcpus; v++) {
-		ret = vmm_job(vmm, v, &job);
-		if (!ret)
-			ret = vmm_thread_start(vmm, v);
-	}
-	return ret;
-}
-
-static int stop_ringing(struct vmm *vmm)
-{
-	unsigned int v;
-	int ret = 0;
-
-	vmm_stop(vmm);
-	for (v = 0; v < vmm->nr_vcpus; v++)
-		ret = vmm_thread_join(vmm, v) ?: ret;
-	return ret;
-}
-
-static void *shared_memory(size_t size)
-{
-	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	return mem == MAP_FAILED ? NULL : mem;
-}
 
 /* A VMM in a process of its own */
 
@@ -104,43 +48,6 @@ enum peer_command {
 	PEER_EXEC,
 };
 
-static int send_fd(int sock, int fd)
-{
-	char byte = 0, control[CMSG_SPACE(sizeof(fd))] = {};
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
-	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	return sendmsg(sock, &msg, 0) == 1 ? 0 : -1;
-}
-
-static int receive_fd(int sock)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))] = {};
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg;
-	int fd;
-
-	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != 1)
-		return -1;
-	cmsg = CMSG_FIRSTHDR(&msg);
-	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS)
-		return -1;
-	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
-	return fd;
-}
-
 __attribute__((noreturn))
 static void peer_main(int sock, int mem_fd, struct exits *exits, __u32 flags)
 {
@@ -161,9 +68,8 @@ static void peer_main(int sock, int mem_fd, struct exits *exits, __u32 flags)
 	vmm = vmm_create_on(VCPUS, mem_fd);
 	if (!vmm)
 		_exit(1);
-	vmm->exit_cb = exits_cb;
-	vmm->exit_ctx = exits;
-	if (send_fd(sock, vmm->vm_fd))
+	count_exits(vmm, exits, flags);
+	if (db_send_fd(sock, vmm->vm_fd))
 		_exit(1);
 	while (read(sock, &command, 1) == 1) {
 		switch (command) {
@@ -197,10 +103,8 @@ static void peer_start(struct __test_metadata *_metadata, struct peer *peer,
 	mem = vmm_mem_map(mem_fd);
 	ASSERT_NE(NULL, mem);
 	peer->shared = vmm_mem_shared(mem);
-	peer->exits = shared_memory(sizeof(*peer->exits));
+	peer->exits = db_shared_memory(sizeof(*peer->exits));
 	ASSERT_NE(NULL, peer->exits);
-	peer->exits->base = base_of(flags);
-	peer->exits->stride = STRIDE;
 	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks));
 	fflush(stdout);
 	fflush(stderr);
@@ -211,7 +115,7 @@ static void peer_start(struct __test_metadata *_metadata, struct peer *peer,
 	close(socks[1]);
 	close(mem_fd);
 	peer->sock = socks[0];
-	peer->vm_fd = receive_fd(peer->sock);
+	peer->vm_fd = db_receive_fd(peer->sock);
 	ASSERT_LE(0, peer->vm_fd);
 }
 
@@ -274,19 +178,6 @@ FIXTURE_TEARDOWN(owner)
 	vmm_destroy(self->vmm);
 }
 
-/* The one event that is there. */
-static void check_event(struct __test_metadata *_metadata, int fd,
-			unsigned int queue, __u64 value)
-{
-	struct doorbell_event events[2];
-
-	ASSERT_EQ(1, read_now(fd, events, 2));
-	ASSERT_TRUE(db_event_is(&events[0], queue, 1, value)) {
-		TH_LOG("queue %u count %u value %#llx", events[0].queue,
-		       events[0].count, events[0].value);
-	}
-}
-
 /* Two consumers, two regions side by side: each has its own rings. */
 TEST_F_TIMEOUT(owner, two_regions_in_one_vm, TEST_SECONDS)
 {
@@ -295,20 +186,25 @@ TEST_F_TIMEOUT(owner, two_regions_in_one_vm, TEST_SECONDS)
 	int i;
 
 	for (i = 1; i >= 0; i--)
-		ASSERT_EQ(0, attach(self->fd[i], vm, base + i * LEN, LEN, STRIDE,
-				    variant->flags));
-	ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base + LEN - 8, 1));
-	ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base + LEN, 2));
-	check_event(_metadata, self->fd[0], QUEUES - 1, 1);
+		ASSERT_EQ(0, db_attach_as(self->fd[i], vm,
+					  base + i * REGION_LEN, REGION_LEN,
+					  REGION_STRIDE, variant->flags));
+	ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4,
+				 base + REGION_LEN - 8, 1));
+	ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4,
+				 base + REGION_LEN, 2));
+	check_event(_metadata, self->fd[0], REGION_QUEUES - 1, 1);
 	check_event(_metadata, self->fd[1], 0, 2);
 	ASSERT_EQ(POLLOUT, poll_now(self->fd[0]));
 	ASSERT_EQ(POLLOUT, poll_now(self->fd[1]));
 	ASSERT_EQ(0, vmm_exits(self->vmm));
 
 	ASSERT_EQ(0, db_detach(self->fd[0]));
-	ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base + LEN - 8, 3));
+	ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4,
+				 base + REGION_LEN - 8, 3));
 	ASSERT_EQ(1, vmm_exits(self->vmm));
-	ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base + LEN, 4));
+	ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4,
+				 base + REGION_LEN, 4));
 	check_event(_metadata, self->fd[1], 0, 4);
 	ASSERT_EQ(0, poll_now(self->fd[0]));
 	ASSERT_EQ(1, vmm_exits(self->vmm));
@@ -323,15 +219,16 @@ TEST_F_TIMEOUT(owner, same_region_in_two_vms, TEST_SECONDS)
 
 	ASSERT_NE(NULL, vmm[1]);
 	for (i = 0; i < 2; i++)
-		ASSERT_EQ(0, attach(self->fd[i], vmm[i]->vm_fd, base, LEN,
-				    STRIDE, variant->flags));
+		ASSERT_EQ(0, attach_region(self->fd[i], vmm[i]->vm_fd,
+					   variant->flags));
 	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, ring_by(vmm[i], variant->flags, base + 8 * i, 7 + i));
+		ASSERT_EQ(0, guest_write(vmm[i], variant->flags, 4,
+					 base + 8 * i, 7 + i));
 		check_event(_metadata, self->fd[i], i, 7 + i);
 		ASSERT_EQ(POLLOUT, poll_now(self->fd[!i]));
 	}
 	ASSERT_EQ(0, db_detach(self->fd[0]));
-	ASSERT_EQ(0, ring_by(vmm[1], variant->flags, base, 9));
+	ASSERT_EQ(0, guest_write(vmm[1], variant->flags, 4, base, 9));
 	check_event(_metadata, self->fd[1], 0, 9);
 	ASSERT_EQ(0, vmm_exits(vmm[1]));
 	vmm_destroy(vmm[1]);
@@ -343,39 +240,42 @@ TEST_F_TIMEOUT(owner, intersecting_regions, TEST_SECONDS)
 	static const struct {
 		int offset, len, stride, ret;
 	} tries[] = {
-		{ 0, LEN, 8, -EEXIST },		/* the same */
-		{ 0, LEN, 2, -EEXIST },
+		{ 0, REGION_LEN, 8, -EEXIST },		/* the same */
+		{ 0, REGION_LEN, 2, -EEXIST },
 		{ 0, 8, 8, -EEXIST },		/* inside */
 		{ 64, 64, 4, -EEXIST },
-		{ LEN - 2, 2, 2, -EEXIST },
-		{ -64, 128 + LEN, 8, -EEXIST },	/* around */
-		{ -64, 64 + LEN, 8, -EEXIST },
-		{ 0, LEN + 8, 8, -EEXIST },
+		{ REGION_LEN - 2, 2, 2, -EEXIST },
+		{ -64, 128 + REGION_LEN, 8, -EEXIST },	/* around */
+		{ -64, 64 + REGION_LEN, 8, -EEXIST },
+		{ 0, REGION_LEN + 8, 8, -EEXIST },
 		{ -8, 16, 8, -EEXIST },		/* across an edge */
 		{ -2, 4, 2, -EEXIST },
-		{ LEN - 8, 16, 8, -EEXIST },
-		{ LEN - 2, 4, 2, -EEXIST },
+		{ REGION_LEN - 8, 16, 8, -EEXIST },
+		{ REGION_LEN - 2, 4, 2, -EEXIST },
 		{ -8, 8, 8, 0 },		/* adjacent */
-		{ LEN, 8, 8, 0 },
+		{ REGION_LEN, 8, 8, 0 },
 		{ -2, 2, 2, 0 },
-		{ LEN, 2, 2, 0 },
+		{ REGION_LEN, 2, 2, 0 },
 	};
 	__u64 base = base_of(variant->flags);
-	int vm = self->vmm->vm_fd;
+	int ret, vm = self->vmm->vm_fd;
 	struct db_snapshot before, after;
 	unsigned int i;
 
-	ASSERT_EQ(0, attach(self->fd[0], vm, base, LEN, STRIDE, variant->flags));
+	ASSERT_EQ(0, attach_region(self->fd[0], vm, variant->flags));
 	ASSERT_EQ(0, db_snapshot(self->fd[1], &before));
 	for (i = 0; i < ARRAY_SIZE(tries); i++) {
-		ASSERT_EQ(tries[i].ret,
-			  attach(self->fd[1], vm, base + tries[i].offset,
-				 tries[i].len, tries[i].stride, variant->flags)) {
+		ret = db_attach_as(self->fd[1], vm, base + tries[i].offset,
+				   tries[i].len, tries[i].stride,
+				   variant->flags);
+		ASSERT_EQ(tries[i].ret, ret) {
 			TH_LOG("[%d, +%d)", tries[i].offset, tries[i].len);
 		}
-		ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base + LEN - 8, i));
-		check_event(_metadata, self->fd[0], QUEUES - 1, i);
-		ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base, i));
+		ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4,
+					 base + REGION_LEN - 8, i));
+		check_event(_metadata, self->fd[0], REGION_QUEUES - 1, i);
+		ASSERT_EQ(0,
+			  guest_write(self->vmm, variant->flags, 4, base, i));
 		check_event(_metadata, self->fd[0], 0, i);
 		if (tries[i].ret) {
 			ASSERT_EQ(0, db_snapshot(self->fd[1], &after));
@@ -386,12 +286,13 @@ TEST_F_TIMEOUT(owner, intersecting_regions, TEST_SECONDS)
 			ASSERT_EQ(0, db_snapshot(self->fd[1], &before));
 		}
 	}
-	ASSERT_EQ(-EBUSY, attach(self->fd[0], vm, base + LEN, LEN, STRIDE,
-				 variant->flags));
+	ASSERT_EQ(-EBUSY, db_attach_as(self->fd[0], vm, base + REGION_LEN,
+				       REGION_LEN, REGION_STRIDE,
+				       variant->flags));
 	ASSERT_EQ(0, vmm_exits(self->vmm));
 	/* the other bus has addresses of its own */
-	ASSERT_EQ(0, attach(self->fd[1], vm, base & 0xffff, LEN, STRIDE,
-			    variant->flags ^ PIO));
+	ASSERT_EQ(0, db_attach_as(self->fd[1], vm, base & 0xffff, REGION_LEN,
+				  REGION_STRIDE, variant->flags ^ PIO));
 }
 
 /* Unlike the seed's trap, a region can be detached, and attached again. */
@@ -404,19 +305,23 @@ TEST_F_TIMEOUT(owner, attach_again, TEST_SECONDS)
 
 	for (i = 0; i < 12; i++) {
 		stride = 2U << i / 2 % 4;	/* the same twice, then another */
-		ASSERT_EQ(0, attach(fd, vm, base, LEN, stride, variant->flags));
+		ASSERT_EQ(0, db_attach_as(fd, vm, base, REGION_LEN, stride,
+					  variant->flags));
 		/* what was not read of the one before is dropped */
 		ASSERT_EQ(POLLOUT, poll_now(fd));
-		ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base + 96, i));
+		ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4,
+					 base + 96, i));
 		check_event(_metadata, fd, 96 / stride, i);
 		info = info_of(fd);
 		ASSERT_EQ(1, info.rings);
 		ASSERT_EQ(stride, info.stride);
-		ASSERT_EQ(LEN / stride, info.queues);
-		ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base + 32, i));
+		ASSERT_EQ(REGION_LEN / stride, info.queues);
+		ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4,
+					 base + 32, i));
 		ASSERT_EQ(i, vmm_exits(self->vmm));
 		ASSERT_EQ(0, db_detach(fd));
-		ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base + 96, i));
+		ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4,
+					 base + 96, i));
 		ASSERT_EQ(i + 1, vmm_exits(self->vmm));
 		/* rung before the end, so still there */
 		if (i % 2)
@@ -425,8 +330,8 @@ TEST_F_TIMEOUT(owner, attach_again, TEST_SECONDS)
 			ASSERT_EQ(POLLIN, poll_now(fd));
 	}
 	/* and by another consumer */
-	ASSERT_EQ(0, attach(self->fd[1], vm, base, LEN, STRIDE, variant->flags));
-	ASSERT_EQ(0, ring_by(self->vmm, variant->flags, base, 5));
+	ASSERT_EQ(0, attach_region(self->fd[1], vm, variant->flags));
+	ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4, base, 5));
 	check_event(_metadata, self->fd[1], 0, 5);
 }
 
@@ -449,12 +354,9 @@ FIXTURE_SETUP(ringing)
 {
 	self->fd = db_open(O_NONBLOCK);
 	ASSERT_LE(0, self->fd);
-	self->exits.base = base_of(variant->flags);
-	self->exits.stride = STRIDE;
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);
-	self->vmm->exit_cb = exits_cb;
-	self->vmm->exit_ctx = &self->exits;
+	count_exits(self->vmm, &self->exits, variant->flags);
 }
 
 FIXTURE_TEARDOWN(ringing)
@@ -463,41 +365,12 @@ FIXTURE_TEARDOWN(ringing)
 	vmm_destroy(self->vmm);
 }
 
-/* Every ring the guest counted is an event or an exit, and only one of them. */
-static void check_books(struct __test_metadata *_metadata,
-			const struct guest_shared *shared,
-			const struct book *book, const struct exits *exits)
-{
-	unsigned int q;
-
-	for (q = 0; q < QUEUES; q++)
-		ASSERT_EQ(guest_count(shared, q),
-			  book->count[q] + exits->count[q]) {
-			TH_LOG("queue %u: %llu events, %llu exits", q,
-			       book->count[q], exits->count[q]);
-		}
-	ASSERT_EQ(0, book->wrong);
-	ASSERT_EQ(0, book->bad);
-	ASSERT_EQ(0, exits->other);
-}
-
-static bool all_exit(struct exits *exits)
-{
-	unsigned int v;
-
-	for (v = 0; v < VCPUS; v++)
-		if (!exits_of(exits, v))
-			return false;
-	return true;
-}
-
 /* After DETACH no ring comes any more, and none is lost in between. */
 TEST_F_TIMEOUT(ringing, detach, TEST_SECONDS)
 {
 	struct doorbell_info detached, end;
 
-	ASSERT_EQ(0, attach(self->fd, self->vmm->vm_fd, base_of(variant->flags),
-			    LEN, STRIDE, variant->flags));
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, variant->flags));
 	ASSERT_EQ(0, start_ringing(self->vmm, variant->flags));
 	ASSERT_TRUE(eventually(info_of(self->fd).rings > 1000));
 	ASSERT_EQ(0, vmm_exits(self->vmm));
@@ -505,7 +378,7 @@ TEST_F_TIMEOUT(ringing, detach, TEST_SECONDS)
 
 	ASSERT_EQ(0, db_detach(self->fd));
 	detached = info_of(self->fd);
-	ASSERT_TRUE(eventually(all_exit(&self->exits)));
+	ASSERT_TRUE(eventually(all_exit(&self->exits, VCPUS)));
 	ASSERT_EQ(0, stop_ringing(self->vmm));
 	end = info_of(self->fd);
 	ASSERT_EQ(DOORBELL_DETACHED, end.state);
@@ -525,10 +398,10 @@ TEST_F_TIMEOUT(ringing, attach_and_detach, TEST_SECONDS)
 
 	ASSERT_EQ(0, start_ringing(self->vmm, variant->flags));
 	for (i = 0; db_round(i, 40, 120, end); i++) {
-		ASSERT_EQ(0, attach(self->fd, self->vmm->vm_fd,
-				    base_of(variant->flags),
-				    i % 2 ? LEN : LEN / 2, STRIDE,
-				    variant->flags));
+		ASSERT_EQ(0, db_attach_as(self->fd, self->vmm->vm_fd,
+					  base_of(variant->flags),
+					  i % 2 ? REGION_LEN : REGION_LEN / 2,
+					  REGION_STRIDE, variant->flags));
 		if (i % 4 == 1) {
 			ASSERT_NE(0, POLLIN & poll_for(self->fd, POLLIN));
 			ASSERT_EQ(0, book_drain(&self->book, self->fd));
@@ -538,7 +411,8 @@ TEST_F_TIMEOUT(ringing, attach_and_detach, TEST_SECONDS)
 		ASSERT_EQ(0, book_drain(&self->book, self->fd));
 		rings += info_of(self->fd).rings;
 		if (i % 16 == 0)
-			ASSERT_TRUE(eventually(vmm_exits(self->vmm) > before + 1));
+			ASSERT_TRUE(eventually(vmm_exits(self->vmm) >
+					       before + 1));
 	}
 	ASSERT_EQ(0, stop_ringing(self->vmm));
 	ASSERT_EQ(rings, book_total(&self->book));
@@ -571,7 +445,7 @@ TEST_F_TIMEOUT(process, vm_fd_by_socket, TEST_SECONDS)
 {
 	struct peer *peer = &self->peer;
 
-	ASSERT_EQ(0, attach(self->fd, peer->vm_fd, BASE, LEN, STRIDE, 0));
+	ASSERT_EQ(0, attach_region(self->fd, peer->vm_fd, 0));
 	ASSERT_EQ(0, close(peer->vm_fd));
 	peer->vm_fd = -1;
 	ASSERT_EQ(0, peer_do(peer, PEER_RING));
@@ -585,7 +459,7 @@ TEST_F_TIMEOUT(process, vm_fd_by_socket, TEST_SECONDS)
 
 	ASSERT_EQ(0, db_detach(self->fd));
 	ASSERT_EQ(0, peer_do(peer, PEER_RING));
-	ASSERT_TRUE(eventually(all_exit(peer->exits)));
+	ASSERT_TRUE(eventually(all_exit(peer->exits, VCPUS)));
 	ASSERT_EQ(0, peer_do(peer, PEER_STOP));
 	ASSERT_EQ(0, poll_now(self->fd));
 	check_books(_metadata, peer->shared, &self->book, peer->exits);
@@ -597,14 +471,14 @@ TEST_F_TIMEOUT(process, attach_to_the_dead, TEST_SECONDS)
 	struct db_snapshot before, after;
 
 	/* something that was not read yet must survive */
-	ASSERT_EQ(0, attach(self->fd, -1, BASE, LEN, STRIDE, 0));
-	ASSERT_EQ(0, db_ring(self->fd, BASE + 8, 5));
+	ASSERT_EQ(0, attach_region(self->fd, -1, 0));
+	ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE + 8, 5));
 	ASSERT_EQ(0, db_detach(self->fd));
 	ASSERT_EQ(0, db_snapshot(self->fd, &before));
 
 	kill(self->peer.pid, SIGKILL);
 	ASSERT_EQ(self->peer.pid, waitpid(self->peer.pid, NULL, 0));
-	ASSERT_EQ(-ESRCH, attach(self->fd, self->peer.vm_fd, BASE, LEN, STRIDE, 0));
+	ASSERT_EQ(-ESRCH, attach_region(self->fd, self->peer.vm_fd, 0));
 	ASSERT_EQ(0, db_snapshot(self->fd, &after));
 	ASSERT_TRUE(db_same(&before, &after));
 	check_event(_metadata, self->fd, 1, 5);
@@ -662,7 +536,7 @@ TEST_F_TIMEOUT(process, waiters_see_the_end, TEST_SECONDS)
 	int i;
 
 	ASSERT_EQ(0, fcntl(self->fd, F_SETFL, 0));
-	ASSERT_EQ(0, attach(self->fd, self->peer.vm_fd, BASE, LEN, STRIDE, 0));
+	ASSERT_EQ(0, attach_region(self->fd, self->peer.vm_fd, 0));
 	for (i = 0; i < NR_WAITERS; i++) {
 		w[i].kind = i;
 		w[i].fd = self->fd;
@@ -698,7 +572,7 @@ TEST_F_TIMEOUT(process, races_with_the_end, TEST_SECONDS)
 			ASSERT_EQ(0, peer_do(&self->peer, PEER_RING));
 		if (i % 2)
 			kill(self->peer.pid, SIGKILL);
-		ret = attach(self->fd, self->peer.vm_fd, BASE, LEN, STRIDE, 0);
+		ret = attach_region(self->fd, self->peer.vm_fd, 0);
 		if (!(i % 2))
 			kill(self->peer.pid, SIGKILL);
 		if (ret) {
@@ -727,29 +601,26 @@ TEST_F_TIMEOUT(process, races_with_the_end, TEST_SECONDS)
 /* The module stays while someone has it open, whatever its state (promise 7). */
 TEST_F_TIMEOUT(process, no_unload_while_open, TEST_SECONDS)
 {
-	int refs = module_refs(), other;
+	int refs = db_module_refs(), other;
 
 	if (refs < 0)
 		SKIP(return, "no /sys/module/doorbell/refcnt: not a module");
-	ASSERT_EQ(0, attach(self->fd, self->peer.vm_fd, BASE, LEN, STRIDE, 0));
-	ASSERT_EQ(-1, syscall(SYS_delete_module, "doorbell", O_NONBLOCK));
-	ASSERT_EQ(EWOULDBLOCK, errno);
+	ASSERT_EQ(0, attach_region(self->fd, self->peer.vm_fd, 0));
+	ASSERT_EQ(-EWOULDBLOCK, db_module_unload());
 
 	kill(self->peer.pid, SIGKILL);
 	ASSERT_NE(0, POLLHUP & poll_for(self->fd, 0));
-	ASSERT_EQ(-1, syscall(SYS_delete_module, "doorbell", O_NONBLOCK));
-	ASSERT_EQ(EWOULDBLOCK, errno);
+	ASSERT_EQ(-EWOULDBLOCK, db_module_unload());
 
 	other = db_open(0);
 	ASSERT_LE(0, other);
-	ASSERT_EQ(refs + 1, module_refs());
+	ASSERT_EQ(refs + 1, db_module_refs());
 	close(other);
-	ASSERT_EQ(refs, module_refs());
+	ASSERT_EQ(refs, db_module_refs());
 	ASSERT_EQ(0, db_detach(self->fd));
-	ASSERT_EQ(-1, syscall(SYS_delete_module, "doorbell", O_NONBLOCK));
-	ASSERT_EQ(EWOULDBLOCK, errno);
+	ASSERT_EQ(-EWOULDBLOCK, db_module_unload());
 	close(self->fd);
-	ASSERT_EQ(refs - 1, module_refs());
+	ASSERT_EQ(refs - 1, db_module_refs());
 	self->fd = -1;
 }
 
@@ -796,10 +667,9 @@ TEST_F_TIMEOUT(vmm_ends, while_ringing, TEST_SECONDS)
 	unsigned int q;
 	int n;
 
-	ASSERT_EQ(0, attach(self->fd, peer->vm_fd, base, LEN, STRIDE,
-			    variant->flags));
-	ASSERT_EQ(0, attach(self->other, peer->vm_fd, base + LEN, LEN, STRIDE,
-			    variant->flags));
+	ASSERT_EQ(0, attach_region(self->fd, peer->vm_fd, variant->flags));
+	ASSERT_EQ(0, db_attach_as(self->other, peer->vm_fd, base + REGION_LEN,
+				  REGION_LEN, REGION_STRIDE, variant->flags));
 	ASSERT_EQ(0, peer_do(peer, PEER_RING));
 	ASSERT_TRUE(eventually(guest_finished(peer->shared) > 300));
 	n = db_read(self->fd, events, ARRAY_SIZE(events));
@@ -821,9 +691,8 @@ TEST_F_TIMEOUT(vmm_ends, while_ringing, TEST_SECONDS)
 	finished = guest_finished(peer->shared);
 	info = info_of(self->fd);
 	ASSERT_EQ(DOORBELL_HANGUP, info.state);
-	ASSERT_EQ(-1, db_ring(self->fd, base, 0));
-	ASSERT_EQ(EPIPE, errno);
-	ASSERT_EQ(-EBUSY, attach(self->fd, -1, base, LEN, STRIDE, 0));
+	ASSERT_EQ(-EPIPE, db_ring(self->fd, base, 0));
+	ASSERT_EQ(-EBUSY, attach_region(self->fd, -1, 0));
 
 	/* all that was rung, then the end, as often as one asks */
 	while ((n = db_read(self->fd, events, ARRAY_SIZE(events))) > 0)
@@ -832,7 +701,7 @@ TEST_F_TIMEOUT(vmm_ends, while_ringing, TEST_SECONDS)
 	ASSERT_EQ(0, db_read(self->fd, events, 1));
 	ASSERT_EQ(POLLHUP, poll_now(self->fd));
 	ASSERT_EQ(0, db_read(self->other, events, 1));
-	for (q = 0; q < QUEUES; q++)
+	for (q = 0; q < REGION_QUEUES; q++)
 		ASSERT_LE(self->book.count[q], guest_count(peer->shared, q));
 	ASSERT_LE(finished, book_total(&self->book));
 	ASSERT_LE(book_total(&self->book), started);
@@ -843,15 +712,12 @@ TEST_F_TIMEOUT(vmm_ends, while_ringing, TEST_SECONDS)
 	/* then it waits as any consumer, and can serve another VM */
 	ASSERT_EQ(0, db_detach(self->fd));
 	ASSERT_EQ(0, poll_now(self->fd));
-	ASSERT_EQ(-1, db_detach(self->fd));
-	ASSERT_EQ(ENOTCONN, errno);
-	ASSERT_EQ(-1, db_ring(self->fd, base, 0));
-	ASSERT_EQ(ENOTCONN, errno);
+	ASSERT_EQ(-ENOTCONN, db_detach(self->fd));
+	ASSERT_EQ(-ENOTCONN, db_ring(self->fd, base, 0));
 	vmm = vmm_create(1);
 	ASSERT_NE(NULL, vmm);
-	ASSERT_EQ(0, attach(self->fd, vmm->vm_fd, base, LEN, STRIDE,
-			    variant->flags));
-	ASSERT_EQ(0, ring_by(vmm, variant->flags, base + 8, 3));
+	ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd, variant->flags));
+	ASSERT_EQ(0, guest_write(vmm, variant->flags, 4, base + 8, 3));
 	check_event(_metadata, self->fd, 1, 3);
 	ASSERT_EQ(0, vmm_exits(vmm));
 	vmm_destroy(vmm);
@@ -884,14 +750,11 @@ FIXTURE_VARIANT_ADD(consumer_ends, closes) { .kill = false, };
 
 FIXTURE_SETUP(consumer_ends)
 {
-	self->state = shared_memory(sizeof(*self->state));
+	self->state = db_shared_memory(sizeof(*self->state));
 	ASSERT_NE(NULL, self->state);
-	self->exits.base = base_of(variant->flags);
-	self->exits.stride = STRIDE;
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);
-	self->vmm->exit_cb = exits_cb;
-	self->vmm->exit_ctx = &self->exits;
+	count_exits(self->vmm, &self->exits, variant->flags);
 }
 
 FIXTURE_TEARDOWN(consumer_ends)
@@ -908,7 +771,7 @@ static void consumer_main(struct consumer_state *state, int vm_fd, __u32 flags)
 	struct doorbell_event events[8];
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (attach(fd, vm_fd, base_of(flags), LEN, STRIDE, flags))
+	if (attach_region(fd, vm_fd, flags))
 		_exit(1);
 	__atomic_store_n(&state->ready, true, __ATOMIC_RELEASE);
 	while (!__atomic_load_n(&state->close, __ATOMIC_ACQUIRE)) {
@@ -926,18 +789,18 @@ static void consumer_main(struct consumer_state *state, int vm_fd, __u32 flags)
 TEST_F_TIMEOUT(consumer_ends, while_ringing, TEST_SECONDS)
 {
 	struct consumer_state *state = self->state;
-	__u64 base = base_of(variant->flags), seen;
+	__u64 seen;
 	int fd;
 
 	self->pid = fork();
 	ASSERT_LE(0, self->pid);
 	if (!self->pid)
 		consumer_main(state, self->vmm->vm_fd, variant->flags);
-	ASSERT_TRUE(eventually(__atomic_load_n(&state->ready, __ATOMIC_ACQUIRE)));
+	ASSERT_TRUE(eventually(__atomic_load_n(&state->ready,
+					       __ATOMIC_ACQUIRE)));
 	fd = db_open(O_NONBLOCK);
 	ASSERT_LE(0, fd);
-	ASSERT_EQ(-EEXIST, attach(fd, self->vmm->vm_fd, base, LEN, STRIDE,
-				  variant->flags));
+	ASSERT_EQ(-EEXIST, attach_region(fd, self->vmm->vm_fd, variant->flags));
 
 	ASSERT_EQ(0, start_ringing(self->vmm, variant->flags));
 	ASSERT_TRUE(eventually(__atomic_load_n(&state->rings,
@@ -954,9 +817,8 @@ TEST_F_TIMEOUT(consumer_ends, while_ringing, TEST_SECONDS)
 	}
 
 	/* nobody's: all vCPUs reach the VMM; then somebody else's */
-	ASSERT_TRUE(eventually(all_exit(&self->exits)));
-	ASSERT_EQ(0, attach(fd, self->vmm->vm_fd, base, LEN, STRIDE,
-			    variant->flags));
+	ASSERT_TRUE(eventually(all_exit(&self->exits, VCPUS)));
+	ASSERT_EQ(0, attach_region(fd, self->vmm->vm_fd, variant->flags));
 	ASSERT_NE(0, POLLIN & poll_for(fd, POLLIN));
 	ASSERT_EQ(0, stop_ringing(self->vmm));
 	ASSERT_EQ(0, book_drain(&self->book, fd));
@@ -1000,8 +862,8 @@ TEST_F_TIMEOUT(vm_closed, while_attached, TEST_SECONDS)
 	for (i = 0; i < 4; i++) {
 		vmm = vmm_create(2);
 		ASSERT_NE(NULL, vmm);
-		ASSERT_EQ(0, attach(self->fd, vmm->vm_fd, BASE, LEN, STRIDE, 0));
-		ASSERT_EQ(0, ring_by(vmm, 0, BASE + 8, i));
+		ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd, 0));
+		ASSERT_EQ(0, guest_write(vmm, 0, 4, MMIO_BASE + 8, i));
 		if (i % 2)	/* the VM's descriptor first, or last */
 			vmm_close_vm(vmm);
 		vmm_destroy(vmm);
@@ -1010,7 +872,7 @@ TEST_F_TIMEOUT(vm_closed, while_attached, TEST_SECONDS)
 		ASSERT_EQ(POLLIN | POLLOUT, poll_now(self->fd));
 		ASSERT_EQ(DOORBELL_ATTACHED, info_of(self->fd).state);
 		check_event(_metadata, self->fd, 1, i);
-		ASSERT_EQ(0, db_ring(self->fd, BASE, 1));
+		ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE, 1));
 		if (can_tell)
 			ASSERT_EQ(1, vms_alive(getpid()));
 
@@ -1049,7 +911,7 @@ TEST_F_TIMEOUT(vm_closed, in_a_race, TEST_SECONDS)
 	for (i = 0; i < 6; i++) {
 		vmm = vmm_create(2);
 		ASSERT_NE(NULL, vmm);
-		ASSERT_EQ(0, attach(self->fd, vmm->vm_fd, BASE, LEN, STRIDE, 0));
+		ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd, 0));
 		ASSERT_EQ(0, start_ringing(vmm, 0));
 		ASSERT_NE(0, POLLIN & poll_for(self->fd, POLLIN));
 		if (variant->detach) {
@@ -1128,7 +990,7 @@ TEST_F_TIMEOUT(signals, during_attach, TEST_SECONDS)
 
 	/* how long it takes without, to have the signals come in the middle */
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	ASSERT_EQ(0, attach(self->fd, self->vmm->vm_fd, BASE, LEN, STRIDE, 0));
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	us = (end.tv_sec - start.tv_sec) * 1000000 +
 	     (end.tv_nsec - start.tv_nsec) / 1000;
@@ -1139,10 +1001,10 @@ TEST_F_TIMEOUT(signals, during_attach, TEST_SECONDS)
 		again = 3;
 		arm();
 		in_attach = 1;
-		ret = attach(self->fd, self->vmm->vm_fd, BASE, LEN, STRIDE, 0);
+		ret = attach_region(self->fd, self->vmm->vm_fd, 0);
 		in_attach = 0;
 		ASSERT_EQ(0, ret);
-		ASSERT_EQ(0, ring_by(self->vmm, 0, BASE, i));
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, MMIO_BASE, i));
 		check_event(_metadata, self->fd, 0, i);
 		arm();
 		ASSERT_EQ(0, db_detach(self->fd));
@@ -1159,7 +1021,7 @@ FIXTURE(both_end) {
 
 FIXTURE_SETUP(both_end)
 {
-	self->state = shared_memory(sizeof(*self->state));
+	self->state = db_shared_memory(sizeof(*self->state));
 	ASSERT_NE(NULL, self->state);
 }
 
@@ -1170,7 +1032,7 @@ FIXTURE_TEARDOWN(both_end)
 TEST_F_TIMEOUT(both_end, killed, TEST_SECONDS)
 {
 	struct consumer_state *state = self->state;
-	int i, refs = module_refs();
+	int i, refs = db_module_refs();
 	struct peer peer;
 	pid_t pid;
 
@@ -1190,7 +1052,7 @@ TEST_F_TIMEOUT(both_end, killed, TEST_SECONDS)
 		kill(i % 2 ? pid : peer.pid, SIGKILL);
 		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
 		peer_end(&peer);
-		ASSERT_EQ(refs, module_refs());
+		ASSERT_EQ(refs, db_module_refs());
 	}
 }
 

@@ -1,31 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the tests with real guests share: the harness, calls that return errno,
- * and books of what the consumer read and of what reached the VMM, to be
- * compared with what the guest says it rang.
+ * Vmutil: what the programs with guests share.
+ *
+ * One book holds what the consumer read, another one what reached the VMM. The
+ * tests compare both with the rings that the guest counted.
  */
 #ifndef _DOORBELL_SELFTEST_VMUTIL_H
 #define _DOORBELL_SELFTEST_VMUTIL_H
 
 #include <dirent.h>
-#include <poll.h>
-#include <sys/mman.h>
-
-/* The harness compares whatever it is given, forks, and has unused parameters. */
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#pragma GCC diagnostic ignored "-Wclobbered"
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#include "kselftest_harness.h"
 
 #include "util.h"
 #include "vmm.h"
 
-/* Bounds of a failure, never a measure of speed: machines may be emulated. */
+/* Limits what hangs, never what is slow: the machine may be emulated. */
 #define TEST_SECONDS	240
+
+#define PIO		DOORBELL_ATTACH_PIO
+#define MMIO_BASE	0xd0000000ULL
+#define PIO_BASE	0x1000ULL
+
+/* The region of most tests: see attach_region(). */
+#define REGION_STRIDE	8
+#define REGION_QUEUES	32
+#define REGION_LEN	(REGION_QUEUES * REGION_STRIDE)
 
 #define BOOK_QUEUES	128
 
-/* Is @cond true, now or soon? */
+/* Wait until @cond is true: false if it stays false. */
 #define eventually(cond) __extension__ ({				\
 	__u64 _end = db_now_ms() + DB_PATIENCE_MS;			\
 	bool _ok;							\
@@ -35,14 +37,9 @@
 	_ok;								\
 })
 
-/* 0 or a negative errno */
-static inline int attach(int fd, int vm_fd, __u64 base, __u64 len, __u32 stride,
-			 __u32 flags)
-{
-	return db_attach_full(fd, vm_fd, base, len, stride, flags) ? -errno : 0;
-}
+/* Consumers */
 
-/* All ones if the call fails. */
+/* All ones if the call fails */
 static inline struct doorbell_info info_of(int fd)
 {
 	struct doorbell_info info;
@@ -52,7 +49,6 @@ static inline struct doorbell_info info_of(int fd)
 	return info;
 }
 
-/* What poll() reports of all bits there are: at once, or within reason */
 static inline int poll_now(int fd)
 {
 	return db_poll(fd, POLLIN | POLLOUT, 0);
@@ -63,34 +59,83 @@ static inline int poll_for(int fd, short events)
 	return db_poll(fd, events, DB_PATIENCE_MS);
 }
 
-/* What is pending, without waiting: number of events, or a negative errno */
+/* Read what is pending without waiting. Return the number of events. */
 static inline int read_now(int fd, struct doorbell_event *events, size_t max)
 {
-	int n;
-
 	if (!(db_poll(fd, POLLIN, 0) & POLLIN))
 		return 0;
-	n = db_read(fd, events, max);
-	return n < 0 ? -errno : n;
+	return db_read(fd, events, max);
 }
 
-/* The kernel's own view of it */
-
-/* Who has the module in use, or -1 if it is not a module. */
-static inline int module_refs(void)
+/* Expect exactly one event: one ring of @queue. */
+static inline void check_event(struct __test_metadata *_metadata, int fd,
+			       unsigned int queue, __u64 value)
 {
-	char text[16] = {};
-	int fd = open("/sys/module/doorbell/refcnt", O_RDONLY | O_CLOEXEC);
-	ssize_t n;
+	struct doorbell_event events[2];
 
-	if (fd < 0)
-		return -1;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	return n > 0 ? atoi(text) : -1;
+	ASSERT_EQ(1, read_now(fd, events, 2));
+	ASSERT_TRUE(db_event_is(&events[0], queue, 1, value)) {
+		TH_LOG("queue %u count %u value %#llx", events[0].queue,
+		       events[0].count, events[0].value);
+	}
 }
 
-/* VMs of a process that KVM has not freed yet, or -1 if there is no debugfs. */
+/* Guests */
+
+static inline __u64 base_of(__u32 flags)
+{
+	return flags & PIO ? PIO_BASE : MMIO_BASE;
+}
+
+static inline enum guest_op_kind write_op(__u32 flags)
+{
+	return flags & PIO ? GUEST_PIO_OUT : GUEST_MMIO_WRITE;
+}
+
+static inline int attach_region(int fd, int vm_fd, __u32 flags)
+{
+	return db_attach_as(fd, vm_fd, base_of(flags), REGION_LEN,
+			    REGION_STRIDE, flags);
+}
+
+/* One write by vCPU 0 */
+static inline int guest_write(struct vmm *vmm, __u32 flags, unsigned int width,
+			      __u64 addr, __u64 value)
+{
+	return vmm_op(vmm, 0, write_op(flags), width, addr, value);
+}
+
+/* Make all vCPUs ring all queues of the region until stop_ringing(). */
+static inline int start_ringing(struct vmm *vmm, __u32 flags)
+{
+	struct guest_job job = {
+		.kind = GUEST_STORM, .width = 4, .pio = !!(flags & PIO),
+		.base = base_of(flags), .stride = REGION_STRIDE,
+		.range = { { .first = 0, .nr = REGION_QUEUES } },
+	};
+	unsigned int v;
+	int ret = 0;
+
+	for (v = 0; !ret && v < vmm->nr_vcpus; v++) {
+		ret = vmm_job(vmm, v, &job);
+		if (!ret)
+			ret = vmm_thread_start(vmm, v);
+	}
+	return ret;
+}
+
+static inline int stop_ringing(struct vmm *vmm)
+{
+	unsigned int v;
+	int ret = 0;
+
+	vmm_stop(vmm);
+	for (v = 0; v < vmm->nr_vcpus; v++)
+		ret = vmm_thread_join(vmm, v) ?: ret;
+	return ret;
+}
+
+/* VMs of a process that KVM has not freed yet, or -ENOENT without debugfs */
 static inline int vms_alive(pid_t pid)
 {
 	DIR *dir = opendir("/sys/kernel/debug/kvm");
@@ -98,20 +143,57 @@ static inline int vms_alive(pid_t pid)
 	int n = 0;
 
 	if (!dir)
-		return -1;
+		return -errno;
 	while ((e = readdir(dir)))
 		n += atoi(e->d_name) == pid && strchr(e->d_name, '-');
 	closedir(dir);
 	return n;
 }
 
+/* What the guest counted */
+
+/* Rings of one queue by all vCPUs */
+static inline __u64 guest_count(const struct guest_shared *s,
+				unsigned int queue)
+{
+	__u64 count = 0;
+	unsigned int v;
+
+	for (v = 0; v < GUEST_MAX_VCPUS; v++)
+		count += vmm_count(s, v, queue);
+	return count;
+}
+
+static inline __u64 guest_total(const struct guest_shared *s)
+{
+	__u64 total = 0;
+	unsigned int q;
+
+	for (q = 0; q < BOOK_QUEUES; q++)
+		total += guest_count(s, q);
+	return total;
+}
+
+/* Rings whose instruction has finished */
+static inline __u64 guest_finished(const struct guest_shared *s)
+{
+	__u64 total = 0;
+	unsigned int v;
+
+	for (v = 0; v < GUEST_MAX_VCPUS; v++)
+		total += vmm_rings(s, v);
+	return total;
+}
+
+/* What the consumer read */
+
 /**
- * struct book - rings of each queue, as one side saw them
- * @count: how many
- * @last: value of the last one
- * @bad: rings of no queue
- * @bad_last: address of the last one
- * @events: how many events these were
+ * struct book - what a consumer read
+ * @count: rings of each queue
+ * @last: last value of each queue
+ * @bad: rings of bad addresses
+ * @bad_last: the last bad address
+ * @events: all events
  * @wrong: events that no consumer should see
  */
 struct book {
@@ -145,7 +227,7 @@ static inline void book_events(struct book *book,
 	}
 }
 
-/* Read until nothing is pending; the last result of read(), 0 or negative. */
+/* Read until nothing is pending. */
 static inline int book_drain(struct book *book, int fd)
 {
 	struct doorbell_event events[64];
@@ -166,13 +248,15 @@ static inline __u64 book_total(const struct book *book)
 	return total;
 }
 
+/* What reached the VMM */
+
 /**
- * struct exits - writes that reached the VMM, from any number of vCPUs
+ * struct exits - accesses that reached the VMM
  * @base: address of queue 0
  * @stride: bytes per queue
- * @count: of each queue
- * @vcpu: of each vCPU
- * @other: whatever is not a write to one of the queues
+ * @count: writes to each queue
+ * @vcpu: accesses by each vCPU
+ * @other: accesses that are no write to a queue
  */
 struct exits {
 	__u64 base;
@@ -194,40 +278,43 @@ static inline int exits_cb(void *ctx, unsigned int vcpu, struct vmm_exit *exit)
 	return 0;
 }
 
-static inline __u64 exits_of(struct exits *exits, unsigned int vcpu)
+/* Make the VMM count the accesses to the region that reach it. */
+static inline void count_exits(struct vmm *vmm, struct exits *exits,
+			       __u32 flags)
 {
-	return __atomic_load_n(&exits->vcpu[vcpu], __ATOMIC_ACQUIRE);
+	exits->base = base_of(flags);
+	exits->stride = REGION_STRIDE;
+	vmm->exit_cb = exits_cb;
+	vmm->exit_ctx = exits;
 }
 
-/* What the guest says it rang: one queue, all vCPUs; and how much is finished. */
-static inline __u64 guest_count(const struct guest_shared *s, unsigned int queue)
+/* Every vCPU has had an access that reached the VMM. */
+static inline bool all_exit(struct exits *exits, unsigned int vcpus)
 {
-	__u64 count = 0;
-	unsigned int v;
-
-	for (v = 0; v < GUEST_MAX_VCPUS; v++)
-		count += vmm_count(s, v, queue);
-	return count;
+	while (vcpus--)
+		if (!__atomic_load_n(&exits->vcpu[vcpus], __ATOMIC_ACQUIRE))
+			return false;
+	return true;
 }
 
-static inline __u64 guest_total(const struct guest_shared *s)
+/* Every ring the guest counted is an event or an exit, and only one of both. */
+static inline void check_books(struct __test_metadata *_metadata,
+			       const struct guest_shared *shared,
+			       const struct book *book,
+			       const struct exits *exits)
 {
-	__u64 total = 0;
 	unsigned int q;
 
-	for (q = 0; q < BOOK_QUEUES; q++)
-		total += guest_count(s, q);
-	return total;
-}
-
-static inline __u64 guest_finished(const struct guest_shared *s)
-{
-	__u64 total = 0;
-	unsigned int v;
-
-	for (v = 0; v < GUEST_MAX_VCPUS; v++)
-		total += vmm_rings(s, v);
-	return total;
+	for (q = 0; q < BOOK_QUEUES; q++) {
+		ASSERT_EQ(guest_count(shared, q),
+			  book->count[q] + exits->count[q]) {
+			TH_LOG("queue %u: %llu events, %llu exits", q,
+			       book->count[q], exits->count[q]);
+		}
+	}
+	ASSERT_EQ(0, book->wrong);
+	ASSERT_EQ(0, book->bad);
+	ASSERT_EQ(0, exits->other);
 }
 
 #endif /* _DOORBELL_SELFTEST_VMUTIL_H */

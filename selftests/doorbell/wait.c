@@ -65,12 +65,18 @@ static bool count(struct waiter *waiter, const struct doorbell_event *events,
 	for (i = 0; i < n; i++) {
 		if (events[i].type != DOORBELL_EVENT_QUEUE ||
 		    events[i].queue >= QUEUES || !events[i].count)
-			waiter->race->wrong = EPROTO;
+			waiter->race->wrong = -EPROTO;
 		sum += events[i].count;
 	}
 	/* last: who rings goes on when it sees the sum */
 	waiter->race->counted += sum;
 	return !stop || !n;
+}
+
+/* A call did something other than it should: why. */
+static int failure(void)
+{
+	return errno ? -errno : -EPROTO;
 }
 
 static void idle(struct waiter *waiter)
@@ -80,7 +86,7 @@ static void idle(struct waiter *waiter)
 }
 
 /*
- * The ways to wait. They return 0 at the end, or an errno. Each of the inner
+ * The ways to wait. They return 0 at the end, or a negative errno. Each inner
  * loops reads @max events at a time, until there are none, or, if it may, until
  * there are fewer than it asked for.
  */
@@ -96,7 +102,7 @@ static int drain(struct waiter *waiter, int max, int until)
 	for (;;) {
 		n = db_read(waiter->race->fd, events, max);
 		if (n < 0)
-			return errno == EAGAIN ? 1 : -errno;
+			return n == -EAGAIN ? 1 : n;
 		if (!n)
 			return -EPROTO;
 		if (!count(waiter, events, n))
@@ -114,7 +120,7 @@ static int wait_read(struct waiter *waiter)
 		idle(waiter);
 		ret = drain(waiter, 1, ONCE);
 	} while (ret > 0);
-	return -ret;
+	return ret;
 }
 
 static int wait_readv(struct waiter *waiter)
@@ -130,7 +136,7 @@ static int wait_readv(struct waiter *waiter)
 		idle(waiter);
 		ret = readv(waiter->race->fd, iov, 3);
 		if (ret <= 0 || ret % DB_EVENT_SIZE)
-			return ret < 0 ? errno : EPROTO;
+			return failure();
 	} while (count(waiter, events, ret / DB_EVENT_SIZE));
 	return 0;
 }
@@ -143,10 +149,10 @@ static int wait_poll(struct waiter *waiter)
 	do {
 		idle(waiter);
 		if (poll(&pfd, 1, -1) != 1 || pfd.revents != POLLIN)
-			return errno ?: EPROTO;
+			return failure();
 		ret = drain(waiter, 1, ONCE);
 	} while (ret > 0);
-	return -ret;
+	return ret;
 }
 
 static int wait_select(struct waiter *waiter)
@@ -159,10 +165,10 @@ static int wait_select(struct waiter *waiter)
 		FD_SET(waiter->race->fd, &set);
 		idle(waiter);
 		if (select(waiter->race->fd + 1, &set, NULL, NULL, NULL) != 1)
-			return errno ?: EPROTO;
+			return failure();
 		ret = drain(waiter, 2, ONCE);
 	} while (ret > 0);
-	return -ret;
+	return ret;
 }
 
 static int epoll_add(int epfd, int fd, uint32_t bits)
@@ -182,24 +188,24 @@ static int wait_epoll(struct waiter *waiter, bool own, uint32_t bits, int max,
 	if (own) {
 		epfd = epoll_create1(EPOLL_CLOEXEC);
 		if (epfd < 0 || epoll_add(epfd, waiter->race->fd, bits))
-			return errno;
+			return failure();
 	}
 	do {
 		idle(waiter);
 		if (epoll_wait(epfd, &event, 1, -1) != 1 ||
 		    !(event.events & EPOLLIN))
-			return errno ?: EPROTO;
+			return failure();
 		ret = drain(waiter, max, until);
 		if (bits & EPOLLONESHOT) {
 			event.events = bits;
 			if (epoll_ctl(epfd, EPOLL_CTL_MOD, waiter->race->fd,
 				      &event))
-				return errno;
+				return failure();
 		}
 	} while (ret > 0);
 	if (own)
 		close(epfd);
-	return -ret;
+	return ret;
 }
 
 #define EPOLL_WAY(name, own, bits, max, until)				\
@@ -227,7 +233,7 @@ static int signal_me(int fd)
 
 	return fcntl(fd, F_SETOWN_EX, &owner) ||
 	       fcntl(fd, F_SETSIG, SIGRTMIN) ||
-	       fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC) ? errno : 0;
+	       fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC) ? -errno : 0;
 }
 
 static int wait_signal(struct waiter *waiter, int until)
@@ -245,12 +251,12 @@ static int wait_signal(struct waiter *waiter, int until)
 		/* what became readable before O_ASYNC has no signal */
 		ret = drain(waiter, 8, until);
 		if (ret <= 0)
-			return -ret;
+			return ret;
 		idle(waiter);
 		if (sigwaitinfo(&set, &info) != SIGRTMIN)
-			return errno ?: EPROTO;
+			return failure();
 		if (info.si_fd != fd)
-			return EPROTO;
+			return -EPROTO;
 	}
 }
 
@@ -306,7 +312,7 @@ static int wait_uring_read(struct waiter *waiter, unsigned int flight)
 	}
 	/* reads still in flight are cancelled, none has taken an event */
 	io_uring_queue_exit(&ring);
-	return -ret;
+	return ret;
 }
 
 static int wait_uring_read_one(struct waiter *waiter)
@@ -327,7 +333,7 @@ static int uring_poll(struct waiter *waiter, bool multishot)
 	bool armed = false;
 	int ret;
 
-	ret = -io_uring_queue_init(8, &ring, 0);
+	ret = io_uring_queue_init(8, &ring, 0);
 	if (ret)
 		return ret;
 	do {
@@ -354,7 +360,7 @@ static int uring_poll(struct waiter *waiter, bool multishot)
 			ret = drain(waiter, 8, multishot ? UNTIL_EMPTY : ONCE);
 	} while (ret > 0);
 	io_uring_queue_exit(&ring);
-	return -ret;
+	return ret;
 }
 
 static int wait_uring_poll(struct waiter *waiter)
@@ -451,7 +457,8 @@ WAY(epoll_edge_single, SYS_epoll_wait, 2, O_NONBLOCK, 0);
 WAY(epoll_exclusive, SYS_epoll_wait, 3, O_NONBLOCK, 0);
 WAY(epoll_exclusive_edge, SYS_epoll_wait, 3, O_NONBLOCK, 0);
 WAY(epoll_oneshot, SYS_epoll_wait, 2, O_NONBLOCK, 0);
-WAY(epoll_oneshot_shared, SYS_epoll_wait, 3, O_NONBLOCK, EPOLLIN | EPOLLONESHOT);
+WAY(epoll_oneshot_shared, SYS_epoll_wait, 3, O_NONBLOCK,
+    EPOLLIN | EPOLLONESHOT);
 WAY(sigio, SYS_rt_sigtimedwait, 1, O_NONBLOCK, 0);
 WAY(sigio_short, SYS_rt_sigtimedwait, 1, O_NONBLOCK, 0);
 WAY(uring_read_one, SYS_io_uring_enter, 2, 0, 0);
@@ -728,7 +735,7 @@ TEST_F_TIMEOUT(one, signal_interrupts, 120)
 	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter->tid, SYS_read));
 	ASSERT_EQ(0, pthread_kill(waiter->thread, SIGUSR1));
 	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
-	EXPECT_EQ(EINTR, self->race.wrong);
+	EXPECT_EQ(-EINTR, self->race.wrong);
 	EXPECT_EQ(1, signals);
 	ASSERT_EQ(0, RING(&self->race, 1));
 	ASSERT_EQ(1, db_read(self->race.fd, &event, 1));
@@ -744,7 +751,7 @@ static int wait_interrupted(struct waiter *waiter)
 		idle(waiter);
 		ret = drain(waiter, 1, ONCE);
 	} while (ret > 0 || ret == -EINTR);
-	return -ret;
+	return ret;
 }
 
 TEST_F_TIMEOUT(one, signals_race_rings, 240)
@@ -842,10 +849,13 @@ static int poll_all_the_time(struct waiter *waiter)
 static int read_all_the_time(struct waiter *waiter)
 {
 	struct doorbell_event event;
+	int ret;
 
-	while (!waiter->race->stop)
-		if (db_read(waiter->race->fd, &event, 1) < 0 && errno != EAGAIN)
-			return errno;
+	while (!waiter->race->stop) {
+		ret = db_read(waiter->race->fd, &event, 1);
+		if (ret < 0 && ret != -EAGAIN)
+			return ret;
+	}
 	return 0;
 }
 
@@ -889,13 +899,17 @@ static struct doorbell_event *faulting;
 
 static int read_faulting(struct waiter *waiter)
 {
-	return db_read(waiter->race->fd, faulting, 1) == 1 ? 0 : errno;
+	int ret = db_read(waiter->race->fd, faulting, 1);
+
+	return ret == 1 ? 0 : ret;
 }
 
 static int attach_another(struct waiter *waiter)
 {
-	if (db_attach(waiter->race->fd, -1, 64, 4 * QUEUES))
-		return errno;
+	int ret = db_attach(waiter->race->fd, -1, 64, 4 * QUEUES);
+
+	if (ret)
+		return ret;
 	waiter->race->counted = 1;
 	return 0;
 }
@@ -951,7 +965,7 @@ static int wait_pollout(struct waiter *waiter)
 {
 	/* for ever: poll() that times out looks again, and would find it */
 	if (db_poll(waiter->race->fd, POLLOUT, -1) != POLLOUT)
-		return EPROTO;
+		return -EPROTO;
 	waiter->race->counted = 1;
 	return 0;
 }
