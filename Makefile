@@ -2,8 +2,11 @@
 # doorbell: everything a person runs. README.md and Documentation/ tell more.
 #
 #   make                  build doorbell.ko for the running kernel, or KDIR=...
-#   make install          install it, its udev rule and its header
-#   make lib              build libdoorbell; make install-lib installs it
+#   make install          install it and its udev rule
+#   make lib              build libdoorbell
+#   make install-lib      install it and its headers
+#   make uninstall        remove what make install, or install-lib, installed;
+#   make uninstall-lib    with the same KDIR, PREFIX and so on
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
 #   make check            the tests, in micro-VMs; ends with N passed, N failed
 #   make litmus           the memory-model proofs (part of make check)
@@ -33,12 +36,35 @@ install-lib: lib
 	$(MAKE) -C tools/lib/doorbell OUTPUT=$(CURDIR)/$(BUILD)/lib \
 		DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) install
 
+# kbuild runs depmod only where the headers have System.map; Debian's have not.
+# A tree without the kernel's own modules is staged for a package, which runs
+# depmod when it is installed.
+INSTALL_MOD_PATH ?= $(DESTDIR)
+MODULES_ROOT = $(abspath $(INSTALL_MOD_PATH))
+MODULES_DIR = $(MODULES_ROOT)/lib/modules/$(RELEASE)
+RELEASE = $(or $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' \
+	$(KDIR)/include/generated/utsrelease.h),$(error set KDIR or RELEASE))
+DEPMOD = [ ! -e $(MODULES_DIR)/modules.order ] || \
+	PATH=$$PATH:/usr/sbin:/sbin depmod -b $(MODULES_ROOT)/ $(RELEASE)
+
 install: modules
-	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
+	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(MODULES_ROOT) \
+		modules_install
+	@$(DEPMOD)
 	install -D -m 644 tools/udev/60-doorbell.rules \
 		$(DESTDIR)$(UDEVDIR)/60-doorbell.rules
-	install -D -m 644 include/uapi/linux/doorbell.h \
-		$(DESTDIR)$(PREFIX)/include/linux/doorbell.h
+
+# The folder is "extra" in 6.1 and "updates" later; the module may be compressed.
+uninstall:
+	@[ ! -d $(MODULES_DIR) ] || cd $(MODULES_DIR) && \
+	for dir in $(or $(INSTALL_MOD_DIR),extra updates); do \
+		rm -f $$dir/drivers/virt/doorbell/doorbell.ko* \
+			$$dir/kunit/doorbell_kunit.ko*; \
+		rmdir -p --ignore-fail-on-non-empty $$dir/kunit \
+			$$dir/drivers/virt/doorbell 2>/dev/null; \
+	done; :
+	@$(DEPMOD)
+	rm -f $(DESTDIR)$(UDEVDIR)/60-doorbell.rules
 
 clean:
 	rm -rf $(BUILD)
@@ -103,4 +129,4 @@ bench: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: modules lib install install-lib clean setup demo selftests check litmus bench lint
+.PHONY: modules lib install uninstall install-lib clean setup demo selftests check litmus bench lint
