@@ -20,6 +20,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 KERNEL ?= 6.12
 DESTDIR ?=
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
 UDEVDIR ?= /lib/udev/rules.d
 
 CFLAGS_USER := -std=gnu11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -Iinclude/uapi
@@ -29,12 +30,17 @@ USER := $(BUILD)/user
 modules:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
-lib:
-	$(MAKE) -C tools/lib/doorbell OUTPUT=$(CURDIR)/$(BUILD)/lib
+MAKE_LIB = $(MAKE) -C tools/lib/doorbell OUTPUT=$(CURDIR)/$(BUILD)/lib \
+	DESTDIR=$(abspath $(DESTDIR)) PREFIX=$(PREFIX) LIBDIR=$(LIBDIR)
 
-install-lib: lib
-	$(MAKE) -C tools/lib/doorbell OUTPUT=$(CURDIR)/$(BUILD)/lib \
-		DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) install
+lib:
+	$(MAKE_LIB)
+
+install-lib:
+	$(MAKE_LIB) install
+
+uninstall-lib:
+	$(MAKE_LIB) uninstall
 
 # kbuild runs depmod only where the headers have System.map; Debian's have not.
 # A tree without the kernel's own modules is staged for a package, which runs
@@ -129,4 +135,4 @@ bench: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: modules lib install uninstall install-lib clean setup demo selftests check litmus bench lint
+.PHONY: modules lib install uninstall install-lib uninstall-lib clean setup demo selftests check litmus bench lint
