@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The guest program: rings queues as the job in its mailbox says, then halts.
- * Freestanding, no interrupts, no exceptions: a fault shuts the VM down, and
- * the VMM reports it. The VMM set up long mode, page tables and stack.
+ * The guest program: does the job in its mailbox, then halts. It handles
+ * neither interrupts nor exceptions: a fault shuts down the VM, and the VMM
+ * reports it. The VMM sets up long mode, page tables and stack.
  */
 #include "guest.h"
 
-#undef __always_inline	/* <linux/types.h> only says inline */
+#undef __always_inline	/* <linux/types.h> has plain inline */
 #define __always_inline	inline __attribute__((__always_inline__))
 #define READ_ONCE(x)	(*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
@@ -102,7 +102,8 @@ static void run_script(struct guest_job *job, struct guest_op *op)
 				mmio_write(addr, op->width, value);
 				break;
 			case GUEST_MMIO_READ:
-				WRITE_ONCE(op->value, mmio_read(addr, op->width));
+				WRITE_ONCE(op->value,
+					   mmio_read(addr, op->width));
 				break;
 			case GUEST_PIO_OUT:
 				pio_out(addr, op->width, value);
@@ -118,7 +119,7 @@ static void run_script(struct guest_job *job, struct guest_op *op)
 	}
 }
 
-/* Ring @queue once, for every job that counts. */
+/* Ring @queue once, and count the ring. */
 static void ring(struct guest_job *job, unsigned int vcpu, __u32 queue)
 {
 	__u64 *count = &shared->counts[vcpu][queue];
@@ -148,7 +149,8 @@ static int job_over(const struct guest_job *job)
 
 static void run_random(struct guest_job *job, unsigned int vcpu)
 {
-	__u64 x = (job->seed + 1) * 0x9e3779b97f4a7c15 ^ (vcpu + 1) * 0xbf58476d1ce4e5b9;
+	__u64 x = (job->seed + 1) * 0x9e3779b97f4a7c15 ^
+		  (vcpu + 1) * 0xbf58476d1ce4e5b9;
 	const struct guest_range *r;
 
 	while (!job_over(job)) {
@@ -187,7 +189,7 @@ static __always_inline __u64 rdtsc(void)
 	return (__u64)hi << 32 | lo;
 }
 
-/* Inlined once per kind of access, to have nothing else in the loop. */
+/* Inlined once per kind of access: the loop has no other instructions. */
 static __always_inline void timed(struct guest_job *job, int pio, int width)
 {
 	__u64 start = job->base + job->range[0].first * job->stride;
@@ -229,7 +231,7 @@ static void run_loop(struct guest_job *job)
 	}
 }
 
-/* Every vCPU starts here, at the start of the image. */
+/* Every vCPU starts here. The linker puts this first in the image. */
 __attribute__((section(".text.entry"), noreturn))
 void guest_main(unsigned int vcpu)
 {
@@ -251,7 +253,7 @@ void guest_main(unsigned int vcpu)
 			run_loop(job);
 			break;
 		}
-		/* Without an in-kernel irqchip this always reaches the VMM. */
+		/* Always exits to the VMM, as there is no in-kernel irqchip. */
 		asm volatile("hlt" : : : "memory");
 	}
 }

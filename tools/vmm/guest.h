@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the VMM (vmm.c) and its guest program (guest.c) share: where things
- * are in guest memory, and the jobs a vCPU can be given. Plain data only,
- * this is compiled both freestanding and hosted.
+ * Shared by the VMM (vmm.c) and its guest program (guest.c): the layout of
+ * guest memory, and the jobs of a vCPU. Plain data only: guest.c is
+ * freestanding, vmm.c is not.
  */
 #ifndef DOORBELL_VMM_GUEST_H
 #define DOORBELL_VMM_GUEST_H
@@ -13,7 +13,7 @@
 #define GUEST_MAX_QUEUES	4096
 #define GUEST_MAX_OPS		1024
 
-/* Guest-physical (= virtual) layout. All from GUEST_MEM_SIZE up is MMIO. */
+/* Guest-physical (= virtual) layout. Everything above the memory is MMIO. */
 #define GUEST_MEM_SIZE		0x1000000UL
 #define GUEST_PML4_GPA		0x1000UL	/* PML4, PDPT, four PDs */
 #define GUEST_CODE_GPA		0x100000UL	/* as in guest.lds */
@@ -42,11 +42,11 @@ enum guest_op_kind {
  * @kind: enum guest_op_kind
  * @width: bytes: 1, 2, 4, and for MMIO 8
  * @addr: guest-physical address or port
- * @value: to write; or what was read last
- * @repeat: times to do it, 0 means once
- * @step: added to the value written, per repeat
- * @addr_step: added to the address, per repeat
- * @done: how many of the instructions have finished; set by the guest
+ * @value: value to write, or the value read last
+ * @repeat: number of times, 0 means once
+ * @step: added to the value written after each time
+ * @addr_step: added to the address after each time
+ * @done: number of finished instructions; set by the guest
  */
 struct guest_op {
 	__u32 kind;
@@ -68,20 +68,21 @@ struct guest_range {
 /**
  * struct guest_job - the mailbox of one vCPU
  * @kind: enum guest_job_kind
- * @stop: set it to end the job early, whatever its kind but GUEST_LOOP
+ * @stop: set it to end the job early; GUEST_LOOP ignores it
  * @nr_ops: GUEST_SCRIPT: length of the script
  * @width: bytes per ring
  * @pio: ring by OUT instead of a memory write
  * @base: address of queue 0
  * @stride: bytes per queue
  * @range: queues to ring; only the second may be empty
- * @weight: GUEST_STORM, GUEST_NUMBERED: how many rings in 256 go to range[1]
- * @pace: turns of an empty loop after each ring (no PAUSE: where one CPU
- *	emulates all, that gives up the whole time slice)
- * @limit: rings to do, 0 means until stopped
- * @seed: of the random choice; each vCPU differs even if this is the same
- * @rings: rings finished, counted after the instruction; set by the guest.
- *	GUEST_NUMBERED numbers from here, all but GUEST_LOOP count from here.
+ * @weight: GUEST_STORM, GUEST_NUMBERED: of 256 rings, so many go to range[1]
+ * @pace: iterations of an empty loop after each ring. No PAUSE: if one CPU
+ *	emulates all vCPUs, PAUSE gives up the whole time slice
+ * @limit: number of rings, 0 means until stopped
+ * @seed: of the random choice; vCPUs with the same seed differ
+ * @rings: number of finished rings, incremented after the instruction; set by
+ *	the guest. All jobs but GUEST_LOOP start at the initial value, which is
+ *	also the first number of GUEST_NUMBERED
  * @tsc: GUEST_LOOP: time stamp counter before and after; set by the guest
  */
 struct guest_job {
@@ -105,9 +106,10 @@ struct guest_job {
  * struct guest_shared - at GUEST_SHARED_GPA
  * @job: mailbox of each vCPU
  * @ops: script of each vCPU
- * @counts: rings per vCPU and queue, counted *before* the instruction: never
- *	less than what the host has seen, and equal to it once the job is done.
- *	Not reset by a new job. GUEST_SCRIPT and GUEST_LOOP leave it alone.
+ * @counts: rings per vCPU and queue, incremented *before* the instruction:
+ *	never less than the host has seen, and equal to that once the job is
+ *	done. A new job does not reset it. GUEST_SCRIPT and GUEST_LOOP do not
+ *	count
  */
 struct guest_shared {
 	struct guest_job job[GUEST_MAX_VCPUS];
@@ -115,13 +117,13 @@ struct guest_shared {
 	__u64 counts[GUEST_MAX_VCPUS][GUEST_MAX_QUEUES];
 };
 
-/** guest_value() - what GUEST_STORM and GUEST_RATES write as ring @count */
+/** guest_value() - value of GUEST_STORM and GUEST_RATES for ring @count */
 static inline __u64 guest_value(unsigned int vcpu, __u64 count)
 {
 	return (__u64)vcpu << 56 | count;
 }
 
-/** guest_number() - what GUEST_NUMBERED writes as a vCPU's @n-th ring */
+/** guest_number() - value of GUEST_NUMBERED for a vCPU's @n-th ring */
 static inline __u64 guest_number(unsigned int vcpu, __u64 n)
 {
 	return (__u64)vcpu << 32 | n;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The small VMM: all the KVM calls. It knows nothing of doorbell; whoever
- * uses it attaches a region to vm_fd. See vmm.h for how to use it.
+ * The small VMM: all KVM calls. It knows nothing of doorbell; its callers
+ * attach a region to vm_fd. vmm.h describes the API.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,7 +32,7 @@
 #define EFER_LME	0x100UL
 #define EFER_LMA	0x400UL
 
-/* Intel's KVM wants three pages somewhere; just below the BIOS, as QEMU. */
+/* Three pages for KVM on Intel, just below the BIOS, as in QEMU. */
 #define TSS_GPA		0xfffbd000UL
 
 asm(".section .rodata\n\t"
@@ -78,7 +78,7 @@ void *vmm_mem_map(int mem_fd)
 	return mem;
 }
 
-/* Identity map of the low 4 GiB in 2 MiB pages, and the guest program. */
+/* Map the low 4 GiB 1:1 with 2 MiB pages, and copy the guest program. */
 static void fill_memory(char *mem)
 {
 	__u64 *pml4 = (__u64 *)(mem + GUEST_PML4_GPA);
@@ -99,7 +99,8 @@ static int set_cpuid(struct vmm *vmm, int fd)
 	struct kvm_cpuid2 *cpuid;
 	int ret = 0;
 
-	cpuid = calloc(1, sizeof(*cpuid) + MAX_CPUID * sizeof(cpuid->entries[0]));
+	cpuid = calloc(1, sizeof(*cpuid) +
+			  MAX_CPUID * sizeof(cpuid->entries[0]));
 	if (!cpuid)
 		return fail("calloc");
 	cpuid->nent = MAX_CPUID;
@@ -111,7 +112,7 @@ static int set_cpuid(struct vmm *vmm, int fd)
 	return ret;
 }
 
-/* 64-bit mode at the guest's entry point, as a call of guest_main(index). */
+/* Set the vCPU up for a call of guest_main(index), in 64-bit mode. */
 static int set_regs(int fd, unsigned int index)
 {
 	struct kvm_segment code = {
@@ -202,7 +203,7 @@ static int create_vm(struct vmm *vmm, int mem_fd)
 	return 0;
 }
 
-/* The signal only has to interrupt KVM_RUN. */
+/* The signal only interrupts KVM_RUN. */
 static void on_kick(int sig)
 {
 	(void)sig;
@@ -253,7 +254,7 @@ void vmm_close_vcpu(struct vmm *vmm, unsigned int vcpu)
 {
 	struct vmm_vcpu *v = &vmm->vcpu[vcpu];
 
-	/* The mapping alone would keep the vCPU, and so the VM. */
+	/* The mapping alone keeps the vCPU, and thus the VM, alive. */
 	if (v->run)
 		munmap(v->run, vmm->run_size);
 	if (v->fd >= 0)
@@ -301,7 +302,7 @@ void vmm_destroy(struct vmm *vmm)
 	free(vmm);
 }
 
-/* Let KVM finish the access that was interrupted, if any, and start over. */
+/* Let KVM finish an interrupted access, then reset the vCPU. */
 static int restart(struct vmm_vcpu *v)
 {
 	v->run->immediate_exit = 1;
@@ -319,7 +320,7 @@ static bool valid_width(unsigned int width, bool pio)
 	return width == 1 || width == 2 || width == 4 || (width == 8 && !pio);
 }
 
-/* The guest checks nothing: queues it counts must have a counter. */
+/* The guest checks nothing, so check that the queues have counters. */
 static bool valid_job(const struct guest_job *job)
 {
 	bool counts = job->kind != GUEST_LOOP;
@@ -341,7 +342,8 @@ int vmm_job(struct vmm *vmm, unsigned int vcpu, const struct guest_job *job)
 	int ret = 0;
 
 	errno = EINVAL;
-	if (vcpu >= vmm->nr_vcpus || v->fd < 0 || !vmm->shared || !valid_job(job))
+	if (vcpu >= vmm->nr_vcpus || v->fd < 0 || !vmm->shared ||
+	    !valid_job(job))
 		return fail("job");
 	errno = EBUSY;
 	if (__atomic_load_n(&v->tid, __ATOMIC_SEQ_CST))
@@ -410,17 +412,22 @@ static int crashed(struct vmm_vcpu *v)
 
 	ioctl(v->fd, KVM_GET_REGS, &r);
 	ioctl(v->fd, KVM_GET_SREGS, &s);
-	fprintf(stderr, "vmm: vCPU %u: exit reason %u, rip %llx rsp %llx rflags %llx cr2 %llx\n",
-		v->index, run->exit_reason, r.rip, r.rsp, r.rflags, s.cr2);
+	fprintf(stderr, "vmm: vCPU %u: exit reason %u\n", v->index,
+		run->exit_reason);
 	/* After a triple fault, AMD's registers are those of a reset. */
-	fprintf(stderr, "vmm: rax %llx rbx %llx rcx %llx rdx %llx rsi %llx rdi %llx\n",
-		r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi);
+	fprintf(stderr, "vmm: rip %llx rsp %llx rflags %llx cr2 %llx\n",
+		r.rip, r.rsp, r.rflags, s.cr2);
+	fprintf(stderr, "vmm: rax %llx rbx %llx rcx %llx\n",
+		r.rax, r.rbx, r.rcx);
+	fprintf(stderr, "vmm: rdx %llx rsi %llx rdi %llx\n",
+		r.rdx, r.rsi, r.rdi);
 	if (v->vmm->shared)
 		fprintf(stderr, "vmm: in job kind %u after %llu rings\n",
 			v->vmm->shared->job[v->index].kind,
 			vmm_rings(v->vmm->shared, v->index));
 	if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR) {
-		fprintf(stderr, "vmm: internal error %u:", run->internal.suberror);
+		fprintf(stderr, "vmm: internal error %u:",
+			run->internal.suberror);
 		for (i = 0; i < run->internal.ndata && i < 16; i++)
 			fprintf(stderr, " %llx", run->internal.data[i]);
 		fputc('\n', stderr);
@@ -434,21 +441,23 @@ static int crashed(struct vmm_vcpu *v)
 static int handle_exit(struct vmm_vcpu *v)
 {
 	struct kvm_run *run = v->run;
+	bool is_write;
 	char *data;
 	__u32 i;
 	int ret = 0;
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_MMIO:
-		return handle_access(v->vmm, v->index, run->mmio.is_write, false,
+		is_write = run->mmio.is_write;
+		return handle_access(v->vmm, v->index, is_write, false,
 				     run->mmio.phys_addr, run->mmio.len,
 				     run->mmio.data);
 	case KVM_EXIT_IO:
+		is_write = run->io.direction == KVM_EXIT_IO_OUT;
 		data = (char *)run + run->io.data_offset;
 		for (i = 0; !ret && i < run->io.count; i++)
-			ret = handle_access(v->vmm, v->index,
-					    run->io.direction == KVM_EXIT_IO_OUT,
-					    true, run->io.port, run->io.size,
+			ret = handle_access(v->vmm, v->index, is_write, true,
+					    run->io.port, run->io.size,
 					    data + i * run->io.size);
 		return ret;
 	case KVM_EXIT_INTR:
@@ -479,7 +488,8 @@ int vmm_vcpu_run(struct vmm *vmm, unsigned int vcpu)
 			ret = handle_exit(v);
 		} else if (errno != EINTR) {
 			ret = fail("KVM_RUN");
-		} else if (__atomic_load_n(&v->run->immediate_exit, __ATOMIC_SEQ_CST)) {
+		} else if (__atomic_load_n(&v->run->immediate_exit,
+					   __ATOMIC_SEQ_CST)) {
 			ret = -EINTR;
 		}
 	} while (!ret);
@@ -536,7 +546,8 @@ void vmm_stop(struct vmm *vmm)
 	unsigned int i;
 
 	for (i = 0; vmm->shared && i < vmm->nr_vcpus; i++)
-		__atomic_store_n(&vmm->shared->job[i].stop, 1, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&vmm->shared->job[i].stop, 1,
+				 __ATOMIC_SEQ_CST);
 }
 
 int vmm_ioeventfd(struct vmm *vmm, __u64 addr, __u32 len, int fd, __u32 flags)

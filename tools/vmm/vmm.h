@@ -3,8 +3,8 @@
  * API of the small VMM that the demo, the selftests and the benchmark share:
  * one VM, up to eight vCPUs, one guest program (guest.c) that rings queues.
  *
- * Functions return 0 or a negative errno, and say on stderr what failed.
- * Give a vCPU a job, run it here or in a thread, read the guest's counters:
+ * Functions return 0 or a negative errno, and print what failed on stderr.
+ * Give a job to a vCPU, run it here or in a thread, read the guest's counters:
  *
  *	struct vmm *vmm = vmm_create(1);
  *
@@ -12,8 +12,8 @@
  *	vmm_destroy(vmm);
  *
  * KVM ties a VM to the process that created it: fork first, then create. To
- * read the guest's counters in another process, create its memory beforehand
- * with vmm_mem_create(), or pass mem_fd on; vmm_mem_map() maps it.
+ * read the guest's counters in another process, create the memory first, with
+ * vmm_mem_create(), or send mem_fd to it. vmm_mem_map() maps the memory.
  */
 #ifndef DOORBELL_VMM_H
 #define DOORBELL_VMM_H
@@ -45,23 +45,23 @@ struct vmm_exit {
  * typedef vmm_exit_fn - handles an exit, on the vCPU's thread
  * @ctx: exit_ctx of struct vmm
  * @vcpu: index of the vCPU
- * @exit: what it did
+ * @exit: the access
  *
- * Return: 0 to go on; a negative errno ends vmm_vcpu_run(), which returns it.
+ * Return: 0 to continue; a negative errno, which vmm_vcpu_run() returns.
  */
 typedef int (*vmm_exit_fn)(void *ctx, unsigned int vcpu, struct vmm_exit *exit);
 
 /**
  * struct vmm_vcpu - private state of one vCPU
  * @fd: KVM's vCPU, -1 once closed
- * @run: its shared page
- * @tid: thread inside vmm_vcpu_run(), or 0
+ * @run: its page shared with KVM
+ * @tid: thread in vmm_vcpu_run(), or 0
  * @busy: its job is not done
- * @thread: of vmm_thread_start()
- * @threaded: @thread is to be joined
- * @result: what vmm_vcpu_run() returned in @thread
+ * @thread: thread of vmm_thread_start()
+ * @threaded: @thread exists and must be joined
+ * @result: result of vmm_vcpu_run() in @thread
  * @vmm: the VM
- * @index: this vCPU
+ * @index: index of this vCPU
  */
 struct vmm_vcpu {
 	int fd;
@@ -82,10 +82,10 @@ struct vmm_vcpu {
  * @mem_fd: memfd of the guest's memory
  * @mem: the memory, GUEST_MEM_SIZE bytes at guest-physical 0
  * @shared: the part of @mem that holds jobs, scripts and counters
- * @run_size: size of KVM's shared page
- * @nr_vcpus: how many vCPUs
+ * @run_size: size of @run of a vCPU
+ * @nr_vcpus: number of vCPUs
  * @vcpu: the vCPUs
- * @exits: accesses that reached user space so far, read with vmm_exits()
+ * @exits: number of accesses that reached user space; see vmm_exits()
  * @exit_cb: called for each of them, or NULL; set it before running
  * @exit_ctx: first argument of @exit_cb
  */
@@ -103,16 +103,16 @@ struct vmm {
 	void *exit_ctx;
 };
 
-/** vmm_mem_create() - new guest memory, as a memfd or a negative errno */
+/** vmm_mem_create() - create guest memory: a memfd, or a negative errno */
 int vmm_mem_create(void);
 
 /** vmm_mem_map() - map guest memory, NULL and errno on failure */
 void *vmm_mem_map(int mem_fd);
 
-/** vmm_create() - a VM with @vcpus vCPUs; NULL and errno on failure */
+/** vmm_create() - create a VM with @vcpus vCPUs, NULL and errno on failure */
 struct vmm *vmm_create(unsigned int vcpus);
 
-/** vmm_create_on() - the same on memory of vmm_mem_create(), dup()ed */
+/** vmm_create_on() - the same with @mem_fd as memory, which it dup()s */
 struct vmm *vmm_create_on(unsigned int vcpus, int mem_fd);
 
 /* Steps of vmm_destroy(), for any order of teardown; each may be repeated. */
@@ -124,12 +124,12 @@ void vmm_close_mem(struct vmm *vmm);
 void vmm_destroy(struct vmm *vmm);
 
 /**
- * vmm_job() - put a job into a vCPU's mailbox, to be run next
+ * vmm_job() - put a job into a vCPU's mailbox; vmm_vcpu_run() runs it
  * @vmm: the VM
  * @vcpu: index of the vCPU
- * @job: what to do, copied
+ * @job: the job, copied
  *
- * A job that was interrupted is forgotten. -EBUSY while the vCPU is running.
+ * Replaces a job that was interrupted. -EBUSY while the vCPU runs.
  */
 int vmm_job(struct vmm *vmm, unsigned int vcpu, const struct guest_job *job);
 
@@ -137,7 +137,7 @@ int vmm_job(struct vmm *vmm, unsigned int vcpu, const struct guest_job *job);
 int vmm_script(struct vmm *vmm, unsigned int vcpu, const struct guest_op *ops,
 	       unsigned int n);
 
-/** vmm_op() - run one access on the calling thread, @value unused for reads */
+/** vmm_op() - run one access on the calling thread; reads ignore @value */
 int vmm_op(struct vmm *vmm, unsigned int vcpu, enum guest_op_kind kind,
 	   unsigned int width, __u64 addr, __u64 value);
 
@@ -146,75 +146,75 @@ int vmm_op(struct vmm *vmm, unsigned int vcpu, enum guest_op_kind kind,
  * @vmm: the VM
  * @vcpu: index of the vCPU
  *
- * Return: 0; -EINTR after vmm_kick(), and running it again continues the job;
- * what exit_cb returned; -EIO if the guest crashed.
+ * Return: 0; -EINTR after vmm_kick(), and the next call continues the job; the
+ * error of exit_cb; -EIO if the guest crashed.
  */
 int vmm_vcpu_run(struct vmm *vmm, unsigned int vcpu);
 
 /** vmm_thread_start() - vmm_vcpu_run() in a thread of its own */
 int vmm_thread_start(struct vmm *vmm, unsigned int vcpu);
 
-/** vmm_thread_join() - wait for it, return what vmm_vcpu_run() returned */
+/** vmm_thread_join() - wait for the thread; return its vmm_vcpu_run() result */
 int vmm_thread_join(struct vmm *vmm, unsigned int vcpu);
 
-/** vmm_stop() - tell the guest to end all jobs, at an instruction boundary */
+/** vmm_stop() - ask the guest to end all jobs, at an instruction boundary */
 void vmm_stop(struct vmm *vmm);
 
 /**
- * vmm_kick() - interrupt a vCPU wherever it is
+ * vmm_kick() - interrupt a vCPU
  * @vmm: the VM
  * @vcpu: index of the vCPU
  *
- * Makes the present vmm_vcpu_run() return, or else the next one at once.
- * Uses the signal SIGRTMIN.
+ * The present call of vmm_vcpu_run() returns. If there is none, the next call
+ * returns at once. Uses the signal SIGRTMIN.
  */
 void vmm_kick(struct vmm *vmm, unsigned int vcpu);
 
 /** vmm_ioeventfd() - KVM_IOEVENTFD, @flags as in struct kvm_ioeventfd */
 int vmm_ioeventfd(struct vmm *vmm, __u64 addr, __u32 len, int fd, __u32 flags);
 
-/** vmm_mem_shared() - jobs, scripts and counters in a mapping of the memory */
+/** vmm_mem_shared() - jobs, scripts and counters in mapped guest memory */
 static inline struct guest_shared *vmm_mem_shared(void *mem)
 {
 	return (struct guest_shared *)((char *)mem + GUEST_SHARED_GPA);
 }
 
-/** vmm_exits() - how many accesses have reached user space */
+/** vmm_exits() - number of accesses that have reached user space */
 static inline __u64 vmm_exits(const struct vmm *vmm)
 {
 	return __atomic_load_n(&vmm->exits, __ATOMIC_ACQUIRE);
 }
 
-/** vmm_count() - rings of @queue by @vcpu so far, as the guest counts them */
+/** vmm_count() - rings of @queue by @vcpu so far, counted by the guest */
 static inline __u64 vmm_count(const struct guest_shared *s, unsigned int vcpu,
 			      unsigned int queue)
 {
 	return __atomic_load_n(&s->counts[vcpu][queue], __ATOMIC_ACQUIRE);
 }
 
-/** vmm_rings() - rings by @vcpu that have finished in this job */
+/** vmm_rings() - finished rings by @vcpu in this job */
 static inline __u64 vmm_rings(const struct guest_shared *s, unsigned int vcpu)
 {
 	return __atomic_load_n(&s->job[vcpu].rings, __ATOMIC_ACQUIRE);
 }
 
-/** vmm_ticks() - what GUEST_LOOP measured, in TSC ticks */
+/** vmm_ticks() - duration of GUEST_LOOP, in TSC ticks */
 static inline __u64 vmm_ticks(const struct guest_shared *s, unsigned int vcpu)
 {
 	return __atomic_load_n(&s->job[vcpu].tsc[1], __ATOMIC_ACQUIRE) -
 	       __atomic_load_n(&s->job[vcpu].tsc[0], __ATOMIC_ACQUIRE);
 }
 
-/** vmm_op_done() - how often op @i of a script has been done */
+/** vmm_op_done() - number of times that op @i of a script has finished */
 static inline __u64 vmm_op_done(const struct guest_shared *s, unsigned int vcpu,
 				unsigned int i)
 {
 	return __atomic_load_n(&s->ops[vcpu][i].done, __ATOMIC_ACQUIRE);
 }
 
-/** vmm_op_value() - what read op @i of a script read last */
-static inline __u64 vmm_op_value(const struct guest_shared *s, unsigned int vcpu,
-				 unsigned int i)
+/** vmm_op_value() - last value that read op @i of a script has read */
+static inline __u64 vmm_op_value(const struct guest_shared *s,
+				 unsigned int vcpu, unsigned int i)
 {
 	return __atomic_load_n(&s->ops[vcpu][i].value, __ATOMIC_ACQUIRE);
 }
