@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Shared declarations of the benchmark. A path is one way for a guest's rings to
- * reach a consumer. A bench is one VM with one path.
+ * Shared declarations of the benchmark. A path is one way for a guest's rings
+ * to reach a consumer. A bench is one VM with one path.
  *
  * Each measurement is a process. Any failure ends it.
  */
@@ -31,7 +31,8 @@ struct bench;
  * @name: its name in the results
  * @attach: set up the VM's side for all queues
  * @listen: set up the consumer's side, on the consumer's thread
- * @unlisten: undo @listen, so that another path can use the same VM; may be NULL
+ * @unlisten: undo @listen, so that another path can use the same VM; may be
+ *	NULL
  * @consume: hear() every queue that was rung. With @wait, sleep until there is
  *	one, and prepare the next sleep, so that a ring ends it. Without @wait,
  *	check once, as a busy consumer does
