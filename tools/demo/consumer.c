@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * demo-consumer: a device back end in a process of its own. It gets a VM over a
- * Unix socket, attaches the notify region, shows who rings, and at the end
- * compares what it read with what the guest counted.
+ * demo-consumer: a device back end in a process of its own. It receives a VM
+ * over a Unix socket, attaches the notify region, and prints which queues ring.
+ * At the end it compares what it read with what the guest counted.
  *
  * Usage: demo-consumer SOCKET [live]
  *
- * With "live" the table is drawn over and over in its place on a terminal.
+ * With "live" it updates the table in place, on a terminal.
  */
 #include <err.h>
 #include <errno.h>
@@ -41,12 +41,12 @@ static int connect_vmm(const char *path)
 	int sock, tries;
 
 	if (strlen(path) >= sizeof(addr.sun_path))
-		errx(1, "%s: too long for a socket", path);
+		errx(1, "%s: path too long for a socket", path);
 	strcpy(addr.sun_path, path);
 	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		err(1, "socket");
-	/* the VMM may still be starting */
+	/* the VMM may not listen yet */
 	for (tries = 0; connect(sock, (void *)&addr, sizeof(addr)); tries++) {
 		if ((errno != ENOENT && errno != ECONNREFUSED) || tries == 100)
 			err(1, "%s", path);
@@ -71,7 +71,7 @@ static void receive_hello(int sock, struct demo_hello *hello, int fds[2])
 	struct cmsghdr *cmsg;
 
 	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != sizeof(*hello))
-		errx(1, "the VMM is gone");
+		errx(1, "the VMM closed the connection");
 	cmsg = CMSG_FIRSTHDR(&msg);
 	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS ||
 	    cmsg->cmsg_len != CMSG_LEN(2 * sizeof(int)))
@@ -165,8 +165,9 @@ static int compare(const struct demo_hello *hello, int mem_fd)
 		rung += guest;
 		delivered += queues[q].rings;
 		if (queues[q].rings != guest || queues[q].value != last) {
-			printf("queue %u: the guest rang %llu times, last %#llx\n",
-			       q, (unsigned long long)guest,
+			printf("queue %u: ", q);
+			printf("the guest rang %llu times, last %#llx\n",
+			       (unsigned long long)guest,
 			       (unsigned long long)last);
 			bad++;
 		}
@@ -216,7 +217,7 @@ int main(int argc, char **argv)
 			take_events(db);
 		} else {
 			if (read(sock, &byte, 1) != 1 || byte != DEMO_STOPPED)
-				errx(1, "the VMM is gone");
+				errx(1, "the VMM closed the connection");
 			stopped = true;
 		}
 		clock_gettime(CLOCK_MONOTONIC, &now);
@@ -226,7 +227,7 @@ int main(int argc, char **argv)
 			shown = now;
 		}
 	}
-	/* the guest has stopped: what is here now is all there is */
+	/* the guest has stopped, so no further event comes */
 	take_events(db);
 	doorbell_close(db);
 	show(&hello, live && again);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the two programs of the demo say to each other over a Unix socket.
+ * The protocol of the two demo programs, over a Unix socket.
  */
 #ifndef DOORBELL_DEMO_H
 #define DOORBELL_DEMO_H
 
 #include <linux/types.h>
 
-/* The VMM's first message; the VM's and its memory's descriptors come with it */
+/* The VMM's first message, with the descriptors of the VM and its memory */
 struct demo_hello {
 	__u64 base;
 	__u64 len;
@@ -16,9 +16,9 @@ struct demo_hello {
 	__u32 vcpus;
 };
 
-/* Then single bytes: */
+/* All later messages are single bytes. */
 #define DEMO_ATTACHED	'a'	/* consumer to VMM: the guest may start */
 #define DEMO_STOPPED	's'	/* VMM to consumer: the guest has stopped */
-#define DEMO_BYE	'b'	/* consumer to VMM: counters are compared */
+#define DEMO_BYE	'b'	/* consumer to VMM: counters compared */
 
 #endif /* DOORBELL_DEMO_H */

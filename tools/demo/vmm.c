@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * demo-vmm: runs a guest whose vCPUs ring the queues of a notify region, each
- * queue at its own rate, and which counts its rings in its own memory.
+ * queue at its own rate. The guest counts its rings in its memory.
  *
- * The VMM knows nothing of doorbell: it hands its VM to whoever connects.
+ * The VMM knows nothing of doorbell: it sends its VM to the consumer that
+ * connects.
  *
  * Usage: demo-vmm SOCKET SECONDS
  */
@@ -28,7 +29,7 @@ static int accept_consumer(const char *path)
 	int listener, fd;
 
 	if (strlen(path) >= sizeof(addr.sun_path))
-		errx(1, "%s: too long for a socket", path);
+		errx(1, "%s: path too long for a socket", path);
 	strcpy(addr.sun_path, path);
 	listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (listener < 0)
@@ -80,7 +81,7 @@ static void expect(int sock, char what)
 	char got;
 
 	if (read(sock, &got, 1) != 1 || got != what)
-		errx(1, "the consumer is gone");
+		errx(1, "the consumer closed the connection");
 }
 
 int main(int argc, char **argv)
@@ -116,7 +117,7 @@ int main(int argc, char **argv)
 		if (vmm_thread_join(vmm, i))
 			errx(1, "vCPU %u failed", i);
 	if (vmm_exits(vmm))
-		errx(1, "%llu rings came to the VMM instead of the consumer",
+		errx(1, "%llu rings reached the VMM, not the consumer",
 		     (unsigned long long)vmm_exits(vmm));
 
 	if (write(sock, &(char) { DEMO_STOPPED }, 1) != 1)
