@@ -15,8 +15,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include <linux/fs.h>
 
 #include "libdoorbell.h"
 
@@ -344,6 +347,11 @@ static unsigned int take_ordered(struct doorbell *db,
 	return taken;
 }
 
+/*
+ * RWF_NOWAIT never waits, neither for events that another reader takes first nor
+ * for that reader, and leaves O_NONBLOCK to those who share the descriptor. musl
+ * has no preadv2() before 1.2.5. An offset of -1, in two halves, is that of read().
+ */
 static int take_by_read(struct doorbell *db, struct doorbell_event *events,
 			unsigned int max)
 {
@@ -351,7 +359,8 @@ static int take_by_read(struct doorbell *db, struct doorbell_event *events,
 		.iov_base = events,
 		.iov_len = max * sizeof(*events),
 	};
-	ssize_t size = preadv2(db->fd, &iov, 1, -1, RWF_NOWAIT);
+	long size = syscall(SYS_preadv2, (long)db->fd, &iov, 1L, -1L, -1L,
+			    (long)RWF_NOWAIT);
 
 	if (size < 0)
 		return errno == EAGAIN ? 0 : -errno;
