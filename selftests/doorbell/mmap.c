@@ -280,7 +280,7 @@ static int lib_attach(struct doorbell *db, __u32 flags, __u32 depth)
 		.depth = depth,
 	};
 
-	return doorbell_attach(db, &arg);
+	return doorbell_attach_region(db, &arg);
 }
 
 FIXTURE_SETUP(lib)
@@ -310,9 +310,9 @@ TEST_F_TIMEOUT(lib, complete, TEST_SECONDS)
 {
 	struct doorbell_event events[4], *next = events;
 
-	ASSERT_EQ(0, doorbell_ring(self->db, BASE, 1));
-	ASSERT_EQ(0, doorbell_ring(self->db, BASE + 4, 2));
-	ASSERT_EQ(0, doorbell_ring(self->db, BASE - 1, 3));
+	ASSERT_EQ(0, doorbell_ring_addr(self->db, BASE, 1));
+	ASSERT_EQ(0, doorbell_ring_addr(self->db, BASE + 4, 2));
+	ASSERT_EQ(0, doorbell_ring_addr(self->db, BASE - 1, 3));
 	ASSERT_EQ(42, doorbell_complete(self->db, notify, &next));
 	ASSERT_EQ(3, next - events);
 	ASSERT_TRUE(db_event_is(&events[0], 0, 1, 1));
@@ -527,8 +527,8 @@ TEST_F_TIMEOUT(full, write_fails_without_room, TEST_SECONDS)
 	struct doorbell_info info;
 
 	fcntl(self->fd, F_SETFL, O_NONBLOCK);
-	ASSERT_EQ(-EAGAIN, doorbell_ring(self->db, BASE, 3));
-	ASSERT_EQ(0, doorbell_info(self->db, &info));
+	ASSERT_EQ(-EAGAIN, doorbell_ring_addr(self->db, BASE, 3));
+	ASSERT_EQ(0, doorbell_get_info(self->db, &info));
 	ASSERT_EQ(3, info.rings);
 	ASSERT_EQ(3, info.pending);
 	ASSERT_EQ(0, info.bounced);
@@ -573,7 +573,7 @@ TEST_F_TIMEOUT(full, detach_ends_a_waiting_write, TEST_SECONDS)
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, blocked_main, &p));
 	usleep(20000);
-	ASSERT_EQ(0, doorbell_detach(self->db));
+	ASSERT_EQ(0, doorbell_detach_region(self->db));
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	ASSERT_EQ(-ENOTCONN, p.error);
 }

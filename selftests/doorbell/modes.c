@@ -73,7 +73,8 @@ static int hand_in(void *ctx, unsigned int vcpu, struct vmm_exit *exit)
 {
 	struct doorbell *db = ctx;
 
-	return exit->is_write ? doorbell_ring(db, exit->addr, exit->data) : 0;
+	return exit->is_write ?
+		doorbell_ring_addr(db, exit->addr, exit->data) : 0;
 }
 
 TEST_F_TIMEOUT(ordered, numbers_are_complete_and_in_order, TEST_SECONDS)
@@ -105,7 +106,7 @@ TEST_F_TIMEOUT(ordered, numbers_are_complete_and_in_order, TEST_SECONDS)
 	/* a port takes 4 bytes, without the vCPU's number: one queue each */
 	if (variant->flags & PIO)
 		job.weight = 0;
-	ASSERT_EQ(0, doorbell_attach(self->db, &arg));
+	ASSERT_EQ(0, doorbell_attach_region(self->db, &arg));
 	self->vmm->exit_cb = hand_in;
 	self->vmm->exit_ctx = self->db;
 	for (i = 0; i < VCPUS; i++) {
@@ -145,7 +146,7 @@ TEST_F_TIMEOUT(ordered, numbers_are_complete_and_in_order, TEST_SECONDS)
 		ASSERT_EQ(variant->numbers, vmm_rings(self->vmm->shared, i));
 	}
 	ASSERT_EQ(0, doorbell_take(self->db, events, 64));
-	ASSERT_EQ(0, doorbell_info(self->db, &info));
+	ASSERT_EQ(0, doorbell_get_info(self->db, &info));
 	ASSERT_EQ(VCPUS * variant->numbers, info.rings);
 	ASSERT_EQ(0, info.pending);
 	ASSERT_EQ(vmm_exits(self->vmm), info.bounced);
@@ -223,7 +224,7 @@ TEST_F_TIMEOUT(one, queue_named_by_the_value, TEST_SECONDS)
 	struct doorbell_event events[16];
 	int i, n;
 
-	ASSERT_EQ(0, doorbell_attach(self->db, &arg));
+	ASSERT_EQ(0, doorbell_attach_region(self->db, &arg));
 	for (i = 0; i < ARRAY_SIZE(rings); i++) {
 		ASSERT_EQ(0, guest_write(self->vmm, variant->flags,
 					 rings[i].width,
@@ -242,7 +243,7 @@ TEST_F_TIMEOUT(one, queue_named_by_the_value, TEST_SECONDS)
 	ASSERT_EQ(0, vmm_exits(self->vmm));
 
 	/* outside, by write(): a bad address, not a bad queue */
-	ASSERT_EQ(0, doorbell_ring(self->db, arg.base + 4, 1));
+	ASSERT_EQ(0, doorbell_ring_addr(self->db, arg.base + 4, 1));
 	ASSERT_EQ(1, doorbell_take(self->db, events, 16));
 	ASSERT_TRUE(db_event_is_bad(&events[0], 1, arg.base + 4));
 
@@ -264,10 +265,10 @@ TEST_F_TIMEOUT(one, no_value, TEST_SECONDS)
 	struct doorbell_event events[16];
 
 	if (variant->flags & PIO) {
-		ASSERT_EQ(-EINVAL, doorbell_attach(self->db, &arg));
+		ASSERT_EQ(-EINVAL, doorbell_attach_region(self->db, &arg));
 		return;
 	}
-	ASSERT_EQ(0, doorbell_attach(self->db, &arg));
+	ASSERT_EQ(0, doorbell_attach_region(self->db, &arg));
 	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base, 0x55));
 	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base + 8, 0x66));
 	ASSERT_EQ(0, vmm_exits(self->vmm));
@@ -281,10 +282,10 @@ TEST_F_TIMEOUT(one, no_value, TEST_SECONDS)
 	ASSERT_EQ(2, vmm_exits(self->vmm));
 
 	/* taken away from both buses, and put there again */
-	ASSERT_EQ(0, doorbell_detach(self->db));
+	ASSERT_EQ(0, doorbell_detach_region(self->db));
 	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base, 1));
 	ASSERT_EQ(3, vmm_exits(self->vmm));
-	ASSERT_EQ(0, doorbell_attach(self->db, &arg));
+	ASSERT_EQ(0, doorbell_attach_region(self->db, &arg));
 }
 
 /* A fast ioeventfd is on the fast bus, too: one owner there as well */
@@ -299,9 +300,9 @@ TEST_F_TIMEOUT(one, no_value_has_one_owner, TEST_SECONDS)
 	int fd = eventfd(0, EFD_CLOEXEC);
 
 	ASSERT_EQ(0, vmm_ioeventfd(self->vmm, arg.base + 8, 0, fd, 0));
-	ASSERT_EQ(-EEXIST, doorbell_attach(self->db, &arg));
+	ASSERT_EQ(-EEXIST, doorbell_attach_region(self->db, &arg));
 	arg.len = 8;
-	ASSERT_EQ(0, doorbell_attach(self->db, &arg));
+	ASSERT_EQ(0, doorbell_attach_region(self->db, &arg));
 	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base + 8, 1));
 	ASSERT_EQ(0, vmm_exits(self->vmm));
 	close(fd);
@@ -335,7 +336,7 @@ TEST_F_TIMEOUT(one, complete_ends_with_the_vm, TEST_SECONDS)
 		if (!vmm)
 			_exit(1);
 		arg.vm_fd = vmm->vm_fd;
-		if (doorbell_attach(self->db, &arg))
+		if (doorbell_attach_region(self->db, &arg))
 			_exit(2);
 		for (i = 0; i < 10; i++)
 			if (guest_write(vmm, variant->flags, 4, arg.base, i))
@@ -347,7 +348,7 @@ TEST_F_TIMEOUT(one, complete_ends_with_the_vm, TEST_SECONDS)
 	ASSERT_TRUE(WIFSIGNALED(status));
 	ASSERT_EQ(0, doorbell_complete(self->db, count_events, &count));
 	ASSERT_EQ(10, count);
-	ASSERT_EQ(-EPIPE, doorbell_ring(self->db, arg.base, 1));
+	ASSERT_EQ(-EPIPE, doorbell_ring_addr(self->db, arg.base, 1));
 }
 
 TEST_HARNESS_MAIN

@@ -362,7 +362,7 @@ static void doorbell_region(struct bench *b, unsigned int open_flags,
 	b->db = doorbell_open(open_flags);
 	if (!b->db)
 		die("/dev/doorbell");
-	errno = -doorbell_attach(b->db, &arg);
+	errno = -doorbell_attach_region(b->db, &arg);
 	if (errno)
 		die("DOORBELL_ATTACH");
 }

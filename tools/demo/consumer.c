@@ -92,7 +92,7 @@ static struct doorbell *attach(const struct demo_hello *hello, int vm_fd)
 
 	if (!db)
 		err(1, "/dev/doorbell");
-	ret = doorbell_attach(db, &arg);
+	ret = doorbell_attach_region(db, &arg);
 	if (ret)
 		errx(1, "DOORBELL_ATTACH: %s", strerror(-ret));
 	return db;

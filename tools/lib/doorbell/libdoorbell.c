@@ -149,7 +149,8 @@ int doorbell_fd(const struct doorbell *db)
 	return db->fd;
 }
 
-int doorbell_attach(struct doorbell *db, const struct doorbell_attach *arg)
+int doorbell_attach_region(struct doorbell *db,
+			   const struct doorbell_attach *arg)
 {
 	struct doorbell_attach sized = *arg;
 
@@ -161,18 +162,18 @@ int doorbell_attach(struct doorbell *db, const struct doorbell_attach *arg)
 	return 0;
 }
 
-int doorbell_detach(struct doorbell *db)
+int doorbell_detach_region(struct doorbell *db)
 {
 	return ioctl(db->fd, DOORBELL_DETACH, 0) ? -errno : 0;
 }
 
-int doorbell_info(const struct doorbell *db, struct doorbell_info *info)
+int doorbell_get_info(const struct doorbell *db, struct doorbell_info *info)
 {
 	info->size = sizeof(*info);
 	return ioctl(db->fd, DOORBELL_INFO, info) ? -errno : 0;
 }
 
-int doorbell_ring(struct doorbell *db, __u64 addr, __u64 value)
+int doorbell_ring_addr(struct doorbell *db, __u64 addr, __u64 value)
 {
 	struct doorbell_ring ring = { .addr = addr, .value = value };
 

@@ -70,34 +70,35 @@ void doorbell_close(struct doorbell *db);
 int doorbell_fd(const struct doorbell *db);
 
 /**
- * doorbell_attach() - DOORBELL_ATTACH
+ * doorbell_attach_region() - DOORBELL_ATTACH
  * @db: the consumer
  * @arg: what to attach; its size is filled in
  */
-int doorbell_attach(struct doorbell *db, const struct doorbell_attach *arg);
+int doorbell_attach_region(struct doorbell *db,
+			   const struct doorbell_attach *arg);
 
 /**
- * doorbell_detach() - DOORBELL_DETACH; what was rung can still be taken
+ * doorbell_detach_region() - DOORBELL_DETACH; what was rung can still be taken
  * @db: the consumer
  */
-int doorbell_detach(struct doorbell *db);
+int doorbell_detach_region(struct doorbell *db);
 
 /**
- * doorbell_info() - DOORBELL_INFO
+ * doorbell_get_info() - DOORBELL_INFO
  * @db: the consumer
  * @info: filled in
  */
-int doorbell_info(const struct doorbell *db, struct doorbell_info *info);
+int doorbell_get_info(const struct doorbell *db, struct doorbell_info *info);
 
 /**
- * doorbell_ring() - ring the region as a guest would
+ * doorbell_ring_addr() - ring the region as a guest would
  * @db: the consumer
  * @addr: address to ring
  * @value: value to write
  *
  * Return: 0, or a negative errno of write() on /dev/doorbell.
  */
-int doorbell_ring(struct doorbell *db, __u64 addr, __u64 value);
+int doorbell_ring_addr(struct doorbell *db, __u64 addr, __u64 value);
 
 /**
  * doorbell_take() - take the events there are, without waiting
