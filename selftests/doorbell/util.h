@@ -58,6 +58,17 @@ static inline int db_open(int flags)
 	return db_result(open(DB_PATH, O_RDWR | O_CLOEXEC | flags));
 }
 
+/* For tests: end the test if the device cannot be opened. */
+static inline int db_must_open(struct __test_metadata *_metadata, int flags)
+{
+	int fd = db_open(flags);
+
+	ASSERT_LE(0, fd) {
+		TH_LOG("%s: %s", DB_PATH, strerror(-fd));
+	}
+	return fd;
+}
+
 static inline struct doorbell_attach db_attach_arg(int vm_fd, uint64_t base,
 						   uint64_t len)
 {
