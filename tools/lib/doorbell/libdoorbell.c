@@ -66,18 +66,24 @@ static void unmap(struct doorbell *db)
 	db->control = NULL;
 }
 
+/* Geometry and state, without the counters, which take long to add up. */
+static int get_geometry(int fd, struct doorbell_info *info)
+{
+	*info = (struct doorbell_info) {
+		.size = offsetof(struct doorbell_info, rings),
+	};
+	return ioctl(fd, DOORBELL_INFO, info);
+}
+
 /* Where this does not work out read() does. */
 static void map(struct doorbell *db)
 {
-	/* without the counters, which take long to add up */
-	struct doorbell_info info = {
-		.size = offsetof(struct doorbell_info, rings),
-	};
+	struct doorbell_info info;
 	void *control, *shared;
 
 	db->nr_partial = 0;
 	if (db->flags & DOORBELL_OPEN_READ ||
-	    ioctl(db->fd, DOORBELL_INFO, &info) || !info.nr_entries)
+	    get_geometry(db->fd, &info) || !info.nr_entries)
 		return;
 
 	control = mmap(NULL, info.control_size, PROT_READ | PROT_WRITE,
@@ -107,10 +113,18 @@ static void map(struct doorbell *db)
 
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
 {
+	struct doorbell_info info;
 	struct doorbell *db;
 
 	if (flags & ~DOORBELL_OPEN_READ) {
 		errno = EINVAL;
+		return NULL;
+	}
+	if (get_geometry(fd, &info))
+		return NULL;
+	/* Another device may have this ioctl(), but does not fill in this. */
+	if (info.size < sizeof(info)) {
+		errno = ENOTTY;
 		return NULL;
 	}
 	db = calloc(1, sizeof(*db));

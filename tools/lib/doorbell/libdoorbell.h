@@ -47,13 +47,14 @@ struct doorbell *doorbell_open(unsigned int flags);
 /**
  * doorbell_from_fd() - a consumer from a descriptor of /dev/doorbell
  * @fd: the descriptor, from a socket or a parent; owned by the consumer if the
- *	call succeeds
+ *	call succeeds, else still by the caller
  * @flags: 0 or DOORBELL_OPEN_READ
  *
  * Whoever attaches another region through another descriptor of the same open
  * file has to tell: memory mapped from the region before is not followed.
  *
- * Return: the consumer, or NULL with errno.
+ * Return: the consumer, or NULL with errno: EBADF or ENOTTY if @fd is no
+ * descriptor of /dev/doorbell.
  */
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags);
 
