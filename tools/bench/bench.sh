@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# All ways from a guest's ring to a consumer, in instructions: "make bench".
+# Count the instructions of each way from a guest's ring to a consumer: what
+# "make bench" runs.
 #
 # Usage: bench.sh [KERNEL]...	(default 6.1 6.12)
 #
 # Builds the modules and the program, runs it in one virtual machine per kernel,
-# prints tables, and writes build/bench.json and build/bench.svg. What was
-# measured stays in build/bench/.
+# prints tables, and writes build/bench.json and build/bench.svg. The raw
+# measurements stay in build/bench/.
 set -euo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -30,7 +31,8 @@ run_kernel()
 
 	echo "kernel $(cat "$dir/release")" >"$out/$kernel.txt"
 	"$testbed/run.sh" -k "$kernel" -o -t 1200 -l "$out/$kernel.log" \
-		-f "$here/guest.sh:/bench/guest.sh" -f "$out/bench:/bench/bench" \
+		-f "$here/guest.sh:/bench/guest.sh" \
+		-f "$out/bench:/bench/bench" \
 		-f "$ko/doorbell.ko:/bench/doorbell.ko" \
 		-f "$floor/tools/bench/floor.ko:/bench/floor.ko" \
 		-- /bench/guest.sh >>"$out/$kernel.txt"

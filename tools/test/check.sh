@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# All tests, on all kernels: what "make check" runs.
+# Run all tests on all kernels: what "make check" runs.
 #
 # Usage: check.sh PROGRAMS [KERNEL]...
 #
-# PROGRAMS is a list of kselftest programs, built in build/selftests. Builds the
-# modules, boots one micro-VM per kernel, some at a time, and adds up their TAP.
-# Each machine is a test of its own: nothing hung, panicked, or left a bug
-# report in the kernel log. All that was printed stays in build/check/. The last
-# line is "N passed, N failed".
+# PROGRAMS is a list of kselftest programs in build/selftests. This script
+# builds the modules, boots one micro-VM per kernel, some at a time, and adds up
+# their TAP. Each machine is a test of its own: it passes if nothing hangs or
+# panics and the kernel log has no bug report. build/check/ keeps all output.
+# The last line is "N passed, N failed".
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -17,12 +17,15 @@ read -ra programs <<<"$1"
 shift
 limit=1200
 
-# The verdict on a machine: "clean", "skip WHY", or what is wrong.
+# verdict KERNEL STATUS: print "clean", "skip WHY", or the failure of a machine.
 verdict() {
 	local kernel=$1 ret=$2
 
 	case $ret in
-	77) echo "skip kernel $kernel cannot be had: $(tail -n 1 "$out/$kernel.err")" ;;
+	77)
+		echo "skip kernel $kernel is unavailable:" \
+			"$(tail -n 1 "$out/$kernel.err")"
+		;;
 	124) echo "hung, stopped after $limit s" ;;
 	125) echo "panicked, or ended without a verdict" ;;
 	*)
@@ -35,7 +38,7 @@ verdict() {
 	esac
 }
 
-# A test program that runs here: NAME COMMAND...
+# run_here NAME COMMAND...: run a test program on this machine.
 run_here() {
 	local name=$1 ret
 	shift
@@ -53,7 +56,7 @@ run_here() {
 	echo "check: $name done after $SECONDS s"
 }
 
-# Have the modules for a kernel, which may have to be built first; sets ko.
+# Build the modules for a kernel, and the kernel if the cache lacks it. Sets ko.
 prepare() {
 	local kernel=$1 ret
 
@@ -74,7 +77,7 @@ prepare() {
 run_kernel() {
 	local kernel=$1 ko=$2 prog args=() run=(demo "${programs[@]}") cpus=2
 
-	# KUnit's threads, each on a CPU of its own
+	# run each thread of the KUnit suites on a CPU of its own
 	[[ $kernel != *-kcsan ]] || run=() cpus=4
 
 	args=(-f "$ko/doorbell.ko:/tests/doorbell.ko")
@@ -87,7 +90,7 @@ run_kernel() {
 	for prog in user/demo-vmm user/demo-consumer; do
 		args+=(-f "$top/build/$prog:/tests/${prog#user/}")
 	done
-	# from 7.x on KUnit only runs suites if it is told to
+	# from 7.x on KUnit runs suites only with kunit.autorun
 	"$testbed/run.sh" -k "$kernel" -c $cpus -t $limit \
 		-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
 		-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
@@ -101,15 +104,16 @@ run_kernel() {
 
 rm -rf "$out"
 mkdir -p "$out"
-# One more at a time than there are CPUs: each of them waits now and then.
+# Wait until fewer machines run than there are CPUs and one more: a machine does
+# not keep a CPU busy all the time.
 room() {
 	while [ "$(jobs -rp | wc -l)" -gt "$(nproc)" ]; do
 		wait -n
 	done
 }
 
-# The kernels that take longest are named first. What has to be built is built one
-# after the other, while the machines that have theirs run.
+# The Makefile names the slowest kernels first. Build one kernel at a time,
+# while machines of earlier kernels run.
 for kernel; do
 	prepare "$kernel" || continue
 	room

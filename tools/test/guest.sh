@@ -1,15 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# Runs in a micro-VM: every test program in /tests, and the KUnit suites where
-# the kernel has them, as TAP with a line before and after each program.
+# Run test programs in a micro-VM, and the KUnit suites if the kernel has KUnit.
 #
-# The kernel log is run.sh's to judge.
+# Usage: guest.sh PROGRAM...
+#
+# Prints the TAP of the programs, which are in /tests, with a line before and
+# after each. run.sh judges the kernel log.
 status=0
 
 begin() { echo "# begin $1"; }
 end() { echo "# end $1 $2"; [ "$2" -eq 0 ] || status=1; }
 
-# KCSAN: look at more accesses than at boot
+# KCSAN: watch more accesses than during boot.
 skip=/sys/module/kcsan/parameters/skip_watch
 [ ! -e $skip ] || echo 500 >$skip
 
@@ -19,7 +21,7 @@ if [ -e /tests/doorbell_kunit.ko ]; then
 	ret=$?
 	for suite in /sys/kernel/debug/kunit/doorbell*/results; do
 		cat "$suite" || ret=1
-		# a suite that was loaded but did not run says ok as well
+		# a suite prints "ok" even if it did not run
 		grep -q '^# Totals: ' "$suite" || ret=1
 		! grep -q '^ *not ok' "$suite" || ret=1
 	done

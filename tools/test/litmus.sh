@@ -4,14 +4,14 @@
 #
 # Usage: litmus.sh [TEST]...
 #
-# Runs all of Documentation/litmus-tests, or those named, with herd7 and the
-# model of the packaged kernel source, and compares what herd7 observes with the
-# "Result:" line of each. A test NAME-WHAT-broken.litmus is a twin of
-# NAME.litmus; it must differ from it by one line removed, replaced or moved
+# Runs the named tests, by default all of Documentation/litmus-tests, with herd7
+# and the model of the packaged kernel source, and compares what herd7 observes
+# with the "Result:" line of each test. A test NAME-WHAT-broken.litmus is a twin
+# of NAME.litmus. It must differ from it by one line removed, replaced or moved
 # (a critical section moves as a whole). Each test must have a twin.
 #
-# Prints TAP. Exit status: 1 if something failed, 77 if herd7, or the source,
-# cannot be had.
+# Prints TAP. Exit status: 1 if a test fails, 77 if herd7 or the source is
+# unavailable.
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -20,23 +20,23 @@ limit=60
 
 skip() { echo "1..0 # SKIP $1"; exit 77; }
 
-# get NAME SCRIPT [ARGUMENT]: set path to what the script of tools/testbed prints.
+# get NAME SCRIPT [ARGUMENT]: set path to the output of a script of the testbed.
 get() {
 	local name=$1 ret
 	shift
 
 	path=$("$testbed/$1" "${@:2}")
 	ret=$?
-	[ $ret -ne 77 ] || skip "$name cannot be had"
+	[ $ret -ne 77 ] || skip "$name is unavailable"
 	[ $ret -eq 0 ] || { echo "Bail out! $1 failed"; exit 1; }
 }
 
-# A test without its comment, which comes first.
+# Print a test without the comment that it begins with.
 code() {
 	sed '1,/^ \*)$/d' "$dir/$1.litmus"
 }
 
-# The test that a twin is one of.
+# Print the name of the test that a twin belongs to.
 base() {
 	local name=${1%-broken}
 
@@ -46,20 +46,20 @@ base() {
 	echo "$name"
 }
 
-# What a twin changes, as lines that begin with - and +.
+# Print the changes of a twin, as lines that begin with - and +.
 changes() {
 	diff <(code "$1") <(code "$2") |
 		sed -n 's/^< */- /p; s/^> */+ /p' | tr -d '\t'
 }
 
-# Does that amount to a single change? Prints why not.
+# Is this a single change? If not, print why.
 single_change() {
 	local removed added moved
 
 	removed=$(sed -n 's/^- //p' <<<"$1" | sort)
 	added=$(sed -n 's/^+ //p' <<<"$1" | sort)
 	if [ -z "$1" ]; then
-		echo "is the same as the test it is a twin of"
+		echo "does not differ from the test that it is a twin of"
 	elif [ "$removed" = "$added" ]; then
 		moved=$(wc -l <<<"$removed")
 		[ "$moved" -eq 1 ] || grep -q '^spin_unlock' <<<"$removed" ||
@@ -70,7 +70,7 @@ single_change() {
 	fi
 }
 
-# Run a test. Sets why, empty if all is well, and observed.
+# Run a test. Set why to the reason if it fails, and observed.
 judge() {
 	local name=$1 file=$dir/$1.litmus expected out
 
@@ -92,7 +92,7 @@ judge() {
 	fi
 }
 
-# Judge a test, and see to it that it has a twin, or is one.
+# Judge a test, and check that it has a twin, or is a twin.
 check() {
 	local name=$1 diff=
 	local why='' observed='' twin

@@ -1,8 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Does the micro-VM tell good from bad? TAP about run.sh, splat.sh and tap.py.
-#
-# Every verdict of "make check" rests on these.
+# Check that the test tools notice failures: run.sh, splat.sh and tap.py, on
+# which every verdict of "make check" rests. Prints TAP.
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -45,7 +44,7 @@ scan() {
 	status $? "$1" "splat.sh: $2"
 }
 
-# report NAME EXPECTED TAP: what tap.py has to say
+# report NAME EXPECTED TAP: compare the output of tap.py
 report() {
 	local got why
 	echo "$3" >"$log"
@@ -59,7 +58,8 @@ echo 1..17
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
-expect 125 "a kernel that panics" -- sh -c 'echo c >/proc/sysrq-trigger; sleep 1000'
+expect 125 "a kernel that panics" -- \
+	sh -c 'echo c >/proc/sysrq-trigger; sleep 1000'
 expect 126 "a bug report in the log of a command that passes" -- \
 	sh -c 'echo "WARNING: CPU: 0 PID: 1 at x.c:1 f+0x0/0x1" >/dev/kmsg'
 
@@ -68,12 +68,14 @@ scan 1 "KASAN" "BUG: KASAN: slab-use-after-free in f+0x1/0x2 [doorbell]"
 scan 1 "KCSAN" "BUG: KCSAN: data-race in f / g [doorbell_kunit]"
 scan 0 "KCSAN elsewhere" "BUG: KCSAN: data-race in f / g"
 scan 1 "lockdep" "WARNING: possible circular locking dependency detected"
-scan 1 "kmemleak" "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"
+scan 1 "kmemleak" \
+	"kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/f)"
 scan 1 "a hung task" "INFO: task cat:99 blocked for more than 120 seconds."
-scan 1 "sleeping while atomic" "BUG: sleeping function called from invalid context at f.c:1"
+scan 1 "sleeping while atomic" \
+	"BUG: sleeping function called from invalid context at f.c:1"
 scan 0 "an innocent line" "doorbell: loading out-of-tree module taints kernel."
 
-report "what passed and what was skipped" "skipped vm/a: two # SKIP why
+report "passed and skipped tests" "skipped vm/a: two # SKIP why
 2 passed, 0 failed, 1 skipped" "# begin a
 1..2
 ok 1 one
@@ -81,7 +83,7 @@ ok 2 two # SKIP why
 # end a 0
 # verdict clean"
 
-report "the failed test's own lines" "FAILED vm/a: two
+report "the output of the failed test" "FAILED vm/a: two
 --- vm/a printed:
 # two.c:7: why
 not ok 2 two
@@ -96,7 +98,8 @@ ok 3 three
 # end a 1
 # verdict clean"
 
-report "the last lines of what ended early" "FAILED vm/a: 1 of 2 results, status 139
+report "the last lines of a program that ended early" \
+	"FAILED vm/a: 1 of 2 results, status 139
 --- vm/a printed:
 # its last words
 ---

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Adds up what the micro-VMs of check.sh printed.
+"""Add up the TAP of check.sh's micro-VMs.
 
 Usage: tap.py FILE.tap...
 
-A program that ends early, with a status other than its results say, or without
-any result counts as a failure of its own. Shows what failed tests printed.
+A program counts as a failure of its own if it ends early, if it prints no
+result, or if its exit status contradicts its results. Prints the output of
+failed tests.
 """
 import os
 import re
@@ -13,7 +14,7 @@ import sys
 
 RESULT = re.compile(r'( *)(ok|not ok) \d+ ?-? ?(.*)')
 PLAN = re.compile(r'( *)1\.\.(\d+)')
-# of what a failed test, or a program that ended early, printed
+# How much output of a failed test, or of a program that ended early, to print
 LINES = 60
 
 
@@ -34,10 +35,10 @@ class Totals:
 
 
 def program(totals, where, lines, status):
-    """One program's lines; KUnit's tests are one level inside their suites."""
+    """Count a program's results: those of KUnit are one level inside suites."""
     indent = ' ' * 4 if where.endswith('/kunit') else ''
     planned = results = failures = start = 0
-    told = []
+    output = []
     for at, line in enumerate(lines):
         plan = PLAN.match(line)
         if plan and plan[1] == indent:
@@ -48,19 +49,20 @@ def program(totals, where, lines, status):
             totals.add(result[2] == 'ok', where, result[3])
             if result[2] != 'ok':
                 failures += 1
-                told += lines[max(start, at - LINES):at + 1]
+                output += lines[max(start, at - LINES):at + 1]
             start = at + 1
     if status is None or results < planned:
-        told += lines[max(start, len(lines) - LINES):]
+        output += lines[max(start, len(lines) - LINES):]
     if status is None:
         totals.add(False, where, 'never ended')
     elif results < planned or not results:
-        totals.add(False, where, f'{results} of {planned} results, status {status}')
+        totals.add(False, where,
+                   f'{results} of {planned} results, status {status}')
     elif (status != 0) != (failures != 0):
         totals.add(False, where, f'status {status} with {failures} failures')
     if status != 0 or failures:
         print(f'--- {where} printed:')
-        print('\n'.join(told or lines[-LINES:]))
+        print('\n'.join(output or lines[-LINES:]))
         print('---')
 
 

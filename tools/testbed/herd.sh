@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Make sure that herd7 is in the cache and print the path of a script that runs it.
+# Make sure that herd7 is in the cache, and print the path of a script that runs
+# it.
 #
-# The package herdtools7 is in Debian sid only. It is unpacked beside sid's own
-# loader and libraries, so that it runs whatever the machine's own are, and
-# nothing is installed.
+# Only Debian sid has the package herdtools7. This script unpacks it beside the
+# loader and the libraries of sid: herd7 then does not depend on the libraries
+# of this machine, and nothing is installed.
 #
-# The cache is ${DOORBELL_CACHE:-${XDG_CACHE_HOME:-~/.cache}/doorbell}, the one of
-# kernel.sh, with which it shares the package lists of sid; it may be deleted at
-# any time. Exit status: 77 if the packages cannot be had.
+# The cache and the package lists of sid in it are those of kernel.sh. Exit
+# status: 77 if a package is unavailable.
 set -euo pipefail
 
 . "$(dirname "$0")/lib.sh"
@@ -21,21 +21,27 @@ if [ "$(dpkg --print-architecture 2>/dev/null)" != amd64 ]; then
 	die 77 "needs Debian on amd64"
 fi
 
-# Download and unpack into $tmp, and add the script that runs herd7.
+# Unpack the packages into $tmp, and add the script that runs herd7.
 unpack()
 {
 	local loader
 
 	rm -rf "$tmp"
 	download "$tmp/root" "${packages[@]}" || return 1
-	loader=$(cd "$tmp" && find root -name ld-linux-x86-64.so.2 ! -type l | sed -n 1p)
-	[ -n "$loader" ] && [ -d "$tmp/root/usr/share/herdtools7/herd" ] || return 1
+	loader=$(cd "$tmp" &&
+		 find root -name ld-linux-x86-64.so.2 ! -type l | sed -n 1p)
+	if [ -z "$loader" ] || [ ! -d "$tmp/root/usr/share/herdtools7/herd" ]
+	then
+		return 1
+	fi
 	cat > "$tmp/herd7" <<-RUN
 		#!/bin/sh
 		here=\$(dirname "\$0")
-		lib=\$here/root/usr/lib/x86_64-linux-gnu
-		exec "\$here/$loader" --library-path "\$lib" "\$here/root/usr/bin/herd7" \\
-			-set-libdir "\$here/root/usr/share/herdtools7/herd" "\$@"
+		root=\$here/root/usr
+		lib=\$root/lib/x86_64-linux-gnu
+		exec "\$here/$loader" --library-path "\$lib" \\
+			"\$root/bin/herd7" \\
+			-set-libdir "\$root/share/herdtools7/herd" "\$@"
 	RUN
 	chmod +x "$tmp/herd7"
 	"$tmp/herd7" -version >/dev/null

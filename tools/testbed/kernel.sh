@@ -4,16 +4,19 @@
 #
 # Usage: kernel.sh NAME
 #
-#   6.1, 6.12       Debian's stock amd64 kernel with its headers, unpacked, not installed
-#   6.12-debug      linux-source-6.12 with base.config, user.config and debug.config
-#   7.2-debug       the newest linux-source-7.x in Debian sid, with 7.config as well
+#   6.1, 6.12       Debian's stock amd64 kernel and its headers, unpacked only
+#   6.12-debug      linux-source-6.12 with base, user and debug.config
+#   7.2-debug       the newest linux-source-7.x of Debian sid with base, user,
+#                   debug and 7.config
 #   6.12-kcsan      linux-source-6.12 with base.config and kcsan.config
 #   source-6.12     only the unpacked source tree of linux-source-6.12
 #
-# A kernel's directory holds vmlinuz (for QEMU), build (for make -C), release (its name
-# in a text file) and, for stock kernels, modules/lib/modules/RELEASE.
-# The cache is ${DOORBELL_CACHE:-${XDG_CACHE_HOME:-~/.cache}/doorbell}; it may be
-# deleted at any time. Exit status: 77 if the packages cannot be had, 1 for errors.
+# A kernel's directory holds vmlinuz (for QEMU), build (for make -C), release
+# (a text file with its name) and, for stock kernels,
+# modules/lib/modules/RELEASE.
+#
+# The cache is ${DOORBELL_CACHE:-${XDG_CACHE_HOME:-~/.cache}/doorbell}. Deleting
+# it is safe. Exit status: 77 if a package is unavailable, 1 for errors.
 set -euo pipefail
 
 . "$(dirname "$0")/lib.sh"
@@ -22,22 +25,25 @@ me="kernel.sh: $name"
 use_cache
 
 export LC_ALL=C
-unset MAKEFLAGS MFLAGS GNUMAKEFLAGS MAKEOVERRIDES MAKELEVEL ARCH CROSS_COMPILE \
-	KBUILD_OUTPUT KCFLAGS KCPPFLAGS CC CFLAGS CPPFLAGS LDFLAGS O M V W C || :
+unset MAKEFLAGS MFLAGS GNUMAKEFLAGS MAKEOVERRIDES MAKELEVEL ARCH \
+	CROSS_COMPILE KBUILD_OUTPUT KCFLAGS KCPPFLAGS CC CFLAGS CPPFLAGS \
+	LDFLAGS O M V W C || :
 
-# -- packages -------------------------------------------------------------------
-update_lists()				# the machine's own package lists
+# -- packages ----------------------------------------------------------------
+# Refresh the package lists of this machine.
+update_lists()
 {
 	say "refreshing the package lists"
 	as_root apt-get -qq update >&2
 }
 
+# candidate() of this machine's own release
 stable_candidate()
 {
 	candidate "$1" || { update_lists && candidate "$1"; }
 }
 
-# After a failed download: start over once with fresh lists, if they can be had.
+# Start over once, after a failed download, with fresh lists if apt gets them.
 again()
 {
 	[ -z "${DOORBELL_AGAIN-}" ] || return 0
@@ -55,29 +61,34 @@ fetch()
 	download "$@" || { again; return 1; }
 }
 
-# -- stock kernels --------------------------------------------------------------
-# uncompress VMLINUZ VMLINUX: emulated, a kernel that unpacks itself takes seconds
+# -- stock kernels -----------------------------------------------------------
+# uncompress VMLINUZ VMLINUX: a kernel that unpacks itself takes seconds in
+# emulation. The offsets are those of the x86 boot protocol.
 uncompress()
 {
 	local sectors offset length with
-	sectors=$(od -An -tu1 -j497 -N1 "$1")		# see the x86 boot protocol
+
+	sectors=$(od -An -tu1 -j497 -N1 "$1")
 	offset=$(od -An -tu4 -j584 -N4 "$1")
 	length=$(od -An -tu4 -j588 -N4 "$1")
 	for with in xz zstd gzip; do
 		head -c $(((sectors + 1) * 512 + offset + length - 4)) "$1" |
-			tail -c $((length - 4)) | $with -dc > "$2" 2>/dev/null && return 0
+			tail -c $((length - 4)) |
+			$with -dc > "$2" 2>/dev/null && return 0
 	done
 	rm -f "$2"
 	return 1
 }
 
-# stock META: the kernel that the meta-package META stands for
+# stock META: unpack the kernel that the meta-package META depends on
 stock()
 {
-	local meta=$1 pkg rel ver kbuild tmp
+	local meta=$1 image pkg rel ver kbuild tmp
+
 	ver=$(stable_candidate "$meta") || ver=
+	image="linux-image-${name//./\\.}\.[^ ]*"
 	pkg=$(apt-cache depends --important "$meta" |
-		sed -n "s/^ *|*Depends: \(linux-image-${name//./\\.}\.[^ ]*\)$/\1/p" | sed -n 1p)
+		sed -n "s/^ *|*Depends: \($image\)$/\1/p" | sed -n 1p)
 	if [ -z "$ver" ] || [ -z "$pkg" ]; then
 		die 77 "apt knows no $meta with Linux $name"
 	fi
@@ -106,19 +117,22 @@ stock()
 	uncompress "$tmp/root/boot/vmlinuz-$rel" "$tmp/vmlinuz" ||
 		ln -s "root/boot/vmlinuz-$rel" "$tmp/vmlinuz"
 	ln -s "root/usr/src/linux-headers-$rel" "$tmp/build"
-	# the only absolute paths: one include line and the links to the headers
-	sed -i "s|^include /usr/src/|include $dir/root/usr/src/|" "$tmp/build/Makefile"
+	# The only absolute paths are one include line and the links to headers.
+	sed -i "s|^include /usr/src/|include $dir/root/usr/src/|" \
+		"$tmp/build/Makefile"
 	rm -f "$tmp/root/lib/modules/$rel/source"
-	ln -sfn "../../../usr/src/linux-headers-$rel" "$tmp/root/lib/modules/$rel/build"
+	ln -sfn "../../../usr/src/linux-headers-$rel" \
+		"$tmp/root/lib/modules/$rel/build"
 	PATH=$PATH:/usr/sbin:/sbin depmod -b "$tmp/root" "$rel"
 	mv "$tmp" "$dir"
 }
 
-# -- kernels built from source --------------------------------------------------
-# source_tree PACKAGE: the unpacked source; sets src and ver
+# -- kernels built from source -----------------------------------------------
+# source_tree PACKAGE VERSION: unpack the source, set src and ver
 source_tree()
 {
 	local pkg=$1 tmp=$cache/tmp-$1
+
 	src=$cache/${pkg}_${2}
 	ver=$2
 	[ ! -e "$src" ] || return 0
@@ -133,10 +147,12 @@ source_tree()
 	rm -rf "$tmp"
 }
 
-# newest_source PACKAGE-GLOB VERSION: that source, or else the newest cached one
+# newest_source GLOB PACKAGE VERSION: source_tree() of that version, or else the
+# newest source in the cache whose package matches GLOB
 newest_source()
 {
 	local glob=$1 pkg=$2 v=$3 old
+
 	if [ -n "$v" ] && source_tree "$pkg" "$v"; then
 		return 0
 	fi
@@ -151,6 +167,7 @@ newest_source()
 source_6_12()
 {
 	local v
+
 	v=$(stable_candidate linux-source-6.12) || v=
 	newest_source linux-source-6.12 linux-source-6.12 "$v"
 }
@@ -158,12 +175,13 @@ source_6_12()
 source_7()
 {
 	local pkg='' v=''
+
 	stable_candidate base-files >/dev/null ||
 		die 77 "apt has no package lists"
 	if use_sid; then
 		pkg=$(apt-cache "${apt_args[@]}" pkgnames linux-source-7. |
-			grep -x 'linux-source-7\.[0-9]*' | sort -V | tail -n 1) ||
-			pkg=
+			grep -x 'linux-source-7\.[0-9]*' | sort -V |
+			tail -n 1) || pkg=
 	fi
 	[ -z "$pkg" ] || v=$(candidate "$pkg") || v=
 	newest_source 'linux-source-7.*' "$pkg" "$v"
@@ -173,6 +191,7 @@ source_7()
 check_config()
 {
 	local line bad=0
+
 	while IFS= read -r line; do
 		case $line in
 		CONFIG_*=*)
@@ -190,10 +209,11 @@ check_config()
 	return $bad
 }
 
-# built FRAGMENT...: src configured with these fragments
+# built FRAGMENT...: build the kernel of src, configured with these fragments
 built()
 {
 	local frag hash build log
+
 	frag=$(cd "$testbed" && cat "$@")
 	hash=$(printf %s "$frag" | sha256sum | cut -c 1-12)
 	dir=$cache/${name}_${ver}_$hash
@@ -203,15 +223,17 @@ built()
 	lock "${dir##*/}"
 	[ ! -e "$dir/complete" ] || return 0
 
-	# a build tree holds its own absolute path, so it is made in its final place
-	# and counts only once the stamp is there
+	# A build tree holds its own absolute path, so build it in its final
+	# place. It counts only once the stamp exists.
 	rm -rf "$dir"
 	mkdir -p "$build"
 	printf '%s\n' "$frag" > "$dir/fragments"
 	say "building Linux $ver in $dir (some minutes)"
-	make -C "$src" O="$build" KCONFIG_ALLCONFIG="$dir/fragments" allnoconfig > "$log" 2>&1 ||
+	make -C "$src" O="$build" KCONFIG_ALLCONFIG="$dir/fragments" \
+		allnoconfig > "$log" 2>&1 ||
 		{ tail -n 30 "$log" >&2; die 1 "cannot configure, see $log"; }
-	check_config "$build/.config" "$dir/fragments" || die 1 "wrong configuration"
+	check_config "$build/.config" "$dir/fragments" ||
+		die 1 "wrong configuration"
 	make -C "$src" O="$build" -j"$(nproc)" bzImage modules >> "$log" 2>&1 ||
 		{ tail -n 30 "$log" >&2; die 1 "the build failed, see $log"; }
 	cp "$build/arch/x86/boot/bzImage" "$dir/vmlinuz"
@@ -219,7 +241,7 @@ built()
 	touch "$dir/complete"
 }
 
-# What was looked up within a day is used without asking apt again.
+# Ask apt once a day only: the link names what the last look-up found.
 known=$cache/.today-$name-$(cat "$testbed"/*.config | sha256sum | cut -c 1-12)
 if [ -n "$(find "$known" -mtime -1 2>/dev/null)" ]; then
 	dir=$(readlink "$known")
@@ -236,7 +258,7 @@ source-6.12)	source_6_12; dir=$src ;;
 6.12-debug)	source_6_12; built base.config user.config debug.config ;;
 6.12-kcsan)	source_6_12; built base.config kcsan.config ;;
 7.2-debug)	source_7; built base.config user.config debug.config 7.config ;;
-*)		sed -n '/^# Usage/,/^$/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+*)		usage ;;
 esac
 [ -z "$known" ] || ln -sfn "$dir" "$known"
 echo "$dir"

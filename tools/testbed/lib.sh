@@ -16,7 +16,10 @@ say() { echo "$me: $*" >&2; }
 # die STATUS MESSAGE
 die() { say "$2"; exit "$1"; }
 
-# -- the cache ------------------------------------------------------------------
+# Print the comment that a script begins with, from "Usage:" on.
+usage() { sed -n '/^# Usage/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+
+# -- the cache ---------------------------------------------------------------
 # Set cache to the directory of kernels and tools. Deleting it is safe.
 use_cache()
 {
@@ -39,7 +42,7 @@ newest_cached()
 	find "$cache" -maxdepth 1 -name "$1" | sort -V | tail -n 1
 }
 
-# -- apt ------------------------------------------------------------------------
+# -- apt ---------------------------------------------------------------------
 # The options of all apt commands. use_sid() adds to them.
 apt_args=(-q)
 [ "$(id -u)" != 0 ] || apt_args+=(-o APT::Sandbox::User=root)
@@ -111,7 +114,7 @@ download()
 	rm -rf "$to.debs"
 }
 
-# -- modules --------------------------------------------------------------------
+# -- modules -----------------------------------------------------------------
 # link_sources DIR PATH...: link these paths of the checkout into DIR. A kernel
 # build writes beside the sources, so each build needs its own links.
 link_sources()

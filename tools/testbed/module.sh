@@ -4,8 +4,9 @@
 #
 # Usage: module.sh NAME
 #
-# Prints the directory that holds doorbell.ko, and doorbell_kunit.ko where the
-# kernel has KUnit. A warning is an error. Exit status 77: no such kernel here.
+# Prints the directory that holds doorbell.ko, and doorbell_kunit.ko if the
+# kernel has KUnit. A warning is an error. Exit status: 77 if the kernel is
+# unavailable.
 set -euo pipefail
 
 . "$(dirname "$0")/lib.sh"

@@ -8,25 +8,28 @@
 #   -m MB                memory (default 1024)
 #   -c CPUS              1 to 4 (default 2)
 #   -t SECONDS           time limit (default 300)
-#   -f PATH[:GUESTPATH]  put this file or directory into the machine (default /basename)
-#   -l LOGFILE           keep the kernel log here (default: kept in build/ on failure)
-#   -o                   repeatable figures: one CPU, the TSC counts instructions
+#   -f PATH[:GUESTPATH]  put this file or directory into the machine (default:
+#                        in /)
+#   -l LOGFILE           keep the kernel log here (default: in build/, on
+#                        failure only)
+#   -o                   repeatable figures: one CPU, a TSC that counts
+#                        instructions
 #   -a CMDLINE           add to the kernel command line
 #   -q ARG               add one argument to QEMU's
 #
-# COMMAND runs as root in / with BusyBox around it and /dev/kvm; its output comes
-# to stdout. Exit status: COMMAND's own, or
+# COMMAND runs as root in / and finds BusyBox and /dev/kvm. Its output comes to
+# stdout. Exit status: that of COMMAND, or
 #
 #   124   the time limit passed
 #   125   the kernel panicked, or the machine ended without a verdict
 #   126   COMMAND passed, but the kernel log has a bug report
-#   77    the kernel cannot be had
+#   77    the kernel is unavailable
 set -euo pipefail
 
 . "$(dirname "$0")/lib.sh"
-usage() { sed -n '/^# Usage/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-kernel=6.12 mem=1024 cpus=2 limit=300 log='' icount='' append='' files=() extra=()
+kernel=6.12 mem=1024 cpus=2 limit=300 log='' icount='' append=''
+files=() extra=()
 while getopts k:m:c:t:f:l:oa:q: opt; do
 	case $opt in
 	k) kernel=$OPTARG ;;
@@ -69,7 +72,7 @@ if [ -z "$log" ]; then
 fi
 : > "$log"
 
-# -- initramfs ------------------------------------------------------------------
+# -- initramfs ---------------------------------------------------------------
 root=$tmp/root
 mkdir -p "$root"/{bin,sbin,dev,proc,sys}
 cp "$testbed/init" "$root/init"
@@ -110,31 +113,34 @@ if [ -d "$dir/modules" ]; then
 			*) cp "$ko" "$to" ;;
 			esac
 			n=$((n + 1))
-		done < <(PATH=$PATH:/usr/sbin:/sbin modprobe -d "$dir/modules" -S "$release" \
-				--show-depends "$vendor" | sed -n 's/^insmod \([^ ]*\).*/\1/p')
+		done < <(PATH=$PATH:/usr/sbin:/sbin modprobe -d "$dir/modules" \
+				-S "$release" --show-depends "$vendor" |
+				sed -n 's/^insmod \([^ ]*\).*/\1/p')
 	done
 fi
 
 (cd "$root" && find . | cpio -o -H newc --owner=0:0 --quiet) > "$tmp/initramfs"
 
-# -- the machine ----------------------------------------------------------------
+# -- the machine -------------------------------------------------------------
 thread=single
 case $kernel in
 *kcsan*) thread=multi ;;
 esac
 
-# Emulated, the TSC counts the host's cycles, or instructions. Built kernels have no
-# ACPI timer to measure it with, and the PIT does not do on a busy host.
+# An emulated TSC counts cycles of the host, or instructions. Built kernels have
+# no ACPI timer to calibrate it, and the PIT is too unsteady on a busy host, so
+# pass them the frequency.
 khz=
 if [ ! -d "$dir/modules" ]; then
-	khz=$(sed -n 's/^cpu MHz.*: \([0-9]*\)\.\([0-9]*\)$/\1\2/p' /proc/cpuinfo | sed -n 1p)
+	khz=$(sed -n 's/^cpu MHz.*: \([0-9]*\)\.\([0-9]*\)$/\1\2/p' \
+		/proc/cpuinfo | sed -n 1p)
 	[ -z "$icount" ] || khz=1000000
 fi
 
-# Hardware virtualization is of use only if the machine can nest it.
+# The guest needs KVM itself: use hardware virtualization only if it can nest.
+nested=(/sys/module/kvm_{amd,intel}/parameters/nested)
 if [ -z "$icount" ] && grep -qwE 'vmx|svm' /proc/cpuinfo &&
-		(exec 3<>/dev/kvm) 2>/dev/null &&
-		grep -qsE '^(Y|1)$' /sys/module/kvm_{amd,intel}/parameters/nested; then
+   (exec 3<>/dev/kvm) 2>/dev/null && grep -qsE '^(Y|1)$' "${nested[@]}"; then
 	accel=(-accel kvm -cpu host)
 	khz=
 elif [ -n "$icount" ]; then
@@ -143,30 +149,34 @@ else
 	accel=(-accel "tcg,thread=$thread" -cpu EPYC)
 fi
 
+cmdline=(console=ttyS0 loglevel=7 printk.devkmsg=on tsc=reliable
+	no_timer_check panic=-1 oops=panic panic_on_warn=0
+	${khz:+"tsc_early_khz=$khz"} "$append")
+
 mkfifo "$tmp/out"
 : > "$tmp/verdict"
 cat "$tmp/out" &
 reader=$!
-timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" -smp "$cpus,sockets=$cpus" -m "$mem" \
-	-nodefaults -display none -nic none -no-reboot \
+timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" \
+	-smp "$cpus,sockets=$cpus" -m "$mem" -nodefaults \
+	-display none -nic none -no-reboot \
 	-chardev "file,id=log,path=${log//,/,,},append=on" -serial chardev:log \
 	-chardev "file,id=out,path=$tmp/out" -serial chardev:out \
 	-chardev "file,id=verdict,path=$tmp/verdict" \
 	-device isa-serial,index=2,chardev=verdict \
 	-kernel "$dir/vmlinuz" -initrd "$tmp/initramfs" \
-	-append "console=ttyS0 loglevel=7 printk.devkmsg=on tsc=reliable no_timer_check panic=-1 oops=panic panic_on_warn=0${khz:+ tsc_early_khz=$khz} $append" \
-	"${extra[@]}" </dev/null >"$tmp/qemu" 2>&1 &
+	-append "${cmdline[*]}" "${extra[@]}" </dev/null >"$tmp/qemu" 2>&1 &
 qemu=$!
 rc=0
 wait "$qemu" || rc=$?
 qemu=
-# if QEMU never came to open the pipe, its reader still waits
+# If QEMU ended before it opened the pipe, the reader still waits.
 kill -0 "$reader" 2>/dev/null && : 1<>"$tmp/out"
 wait "$reader" || :
 reader=
 grep -v "warning: TCG doesn't support requested feature" "$tmp/qemu" >&2 || :
 
-# -- the verdict ----------------------------------------------------------------
+# -- the verdict -------------------------------------------------------------
 sed -i 's/\r$//' "$log"
 status=$(sed -n 's/^exit status \([0-9]*\)$/\1/p' "$tmp/verdict")
 splat=$("$testbed/splat.sh" "$log") && splat=

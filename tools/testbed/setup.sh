@@ -4,7 +4,8 @@
 #
 # Usage: setup.sh
 #
-# Says first what it will install and what for. Uses sudo when not run as root.
+# Lists the packages and their purposes before it installs them, with sudo if
+# necessary.
 set -euo pipefail
 
 . "$(dirname "$0")/lib.sh"
@@ -35,24 +36,25 @@ needs()
 	python3           kernel scripts
 	sparse            static analysis
 	EOF
-	# gcc -m32, for the gcc that is there or that will be installed
+	# gcc -m32, of the version that is installed or that apt would install
 	local v
-	if v=$(gcc -dumpversion 2>/dev/null) ||
-			v=$(apt-cache depends gcc | sed -n 's/^ *Depends: gcc-\([0-9]*\)$/\1/p') && [ -n "$v" ]; then
-		echo "lib32gcc-${v%%.*}-dev gcc -m32"
-	fi
+	v=$(gcc -dumpversion 2>/dev/null) || v=$(apt-cache depends gcc |
+		sed -n 's/^ *Depends: gcc-\([0-9]*\)$/\1/p') || v=
+	[ -z "$v" ] || echo "lib32gcc-${v%%.*}-dev gcc -m32"
 }
 
 missing()
 {
 	local pkg why
 	needs | while read -r pkg why; do
-		dpkg-query -W -f '${db:Status-Status}' "$pkg" 2>/dev/null | grep -qx installed ||
+		dpkg-query -W -f '${db:Status-Status}' "$pkg" 2>/dev/null |
+			grep -qx installed ||
 			printf '%-20s%s\n' "$pkg" "$why"
 	done
 }
 
-known()				# does apt know all of these packages?
+# Does apt know all of these packages?
+known()
 {
 	local pkg
 	for pkg; do
@@ -76,7 +78,8 @@ sudo=
 echo "Installing Debian packages$sudo:"
 printf '%s\n' "$list" | sed 's/^/  /'
 install=(env DEBIAN_FRONTEND=noninteractive
-	apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends "${packages[@]}")
+	apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends
+	"${packages[@]}")
 if ! as_root "${install[@]}"; then
 	echo "That failed; once more with fresh package lists."
 	as_root apt-get -qq update
