@@ -5,8 +5,8 @@
 # Usage: demo.sh DIR [live]
 #
 # DIR holds demo-vmm and demo-consumer, and doorbell.ko if this script has to
-# load it. With "live" the consumer updates its table in place. Its last line and
-# exit status are the verdict.
+# load it. With "live" the consumer updates its table in place. Its last line
+# and exit status are the verdict.
 dir=$1
 sock=${TMPDIR:-/tmp}/doorbell-demo.$$
 

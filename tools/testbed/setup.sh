@@ -35,6 +35,8 @@ needs()
 	perl              kernel scripts
 	python3           kernel scripts
 	sparse            static analysis
+	shellcheck        static analysis of scripts
+	git               lists of files to check
 	EOF
 	# gcc -m32, of the version that is installed or that apt would install
 	local v
