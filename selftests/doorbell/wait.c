@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Wait: every way there is to wait for an event, and that no wake-up is lost.
+ * Wait: no way of waiting for events loses a wake-up.
  *
- * Each way is a function that waits and reads until it is told to end. The
- * same functions are used twice: one waiter, seen to sleep before it is rung;
- * and many rounds of rings that race with the way into sleep, with several
- * waiters, on one CPU and on two. Rings are by write(), there is no guest.
+ * Each way is a function that waits and reads until race.stop is set. Two kinds
+ * of test use it: in one, the waiter sleeps before each ring; in the other,
+ * rings race with waiters that fall asleep, on one CPU and on two. All rings
+ * come from write().
  */
 #include <pthread.h>
 #include <signal.h>
@@ -21,20 +21,20 @@
 
 #define QUEUES		4
 #define WAITERS_MAX	4
-/* Rounds of a race: so many, or fewer on a slow machine, but not too few. */
+/* Rounds of a race: fewer on a slow machine, but never less than the minimum */
 #define ROUNDS		3000
 #define ROUNDS_MIN	100
 #define ROUNDS_MS	150
 
 /**
- * struct race - a consumer, who rings it, and who reads it
+ * struct race - a consumer and what its waiters share
  * @fd: the consumer
  * @epfd: an epoll instance that all waiters share
- * @counted: rings that waiters read
- * @wrong: something other than an event was read, or waiting failed: its errno
- * @stop: the next event is the last that a waiter reads
- * @spin: most turns that a waiter idles before it waits
- * @cpu: where waiters run, or -1
+ * @counted: rings that the waiters read
+ * @wrong: negative errno of a waiter that failed or read no event
+ * @stop: each waiter ends after its next event
+ * @spin: a waiter spins for fewer turns than this before it waits
+ * @cpu: where the waiters run, or -1
  */
 struct race {
 	int fd;
@@ -54,7 +54,7 @@ struct waiter {
 	uint32_t seed;
 };
 
-/* Count what was read; true if the waiter goes on. */
+/* Count what a waiter read: true if it has to go on. */
 static bool count(struct waiter *waiter, const struct doorbell_event *events,
 		  int n)
 {
@@ -68,12 +68,12 @@ static bool count(struct waiter *waiter, const struct doorbell_event *events,
 			waiter->race->wrong = -EPROTO;
 		sum += events[i].count;
 	}
-	/* last: who rings goes on when it sees the sum */
+	/* last: the ringer goes on as soon as it sees the sum */
 	waiter->race->counted += sum;
 	return !stop || !n;
 }
 
-/* A call did something other than it should: why. */
+/* Why a call did not do what it should */
 static int failure(void)
 {
 	return errno ? -errno : -EPROTO;
@@ -85,15 +85,12 @@ static void idle(struct waiter *waiter)
 		db_spin(db_random(&waiter->seed) % waiter->race->spin);
 }
 
-/*
- * The ways to wait. They return 0 at the end, or a negative errno. Each inner
- * loops reads @max events at a time, until there are none, or, if it may, until
- * there are fewer than it asked for.
- */
+/* The ways of waiting: each returns 0 at the end, or a negative errno */
 
+/* Read until nothing is pending, until a read() is short, or once. */
 enum { UNTIL_EMPTY, UNTIL_SHORT, ONCE };
 
-/* 1 to go on, 0 at the end, or a negative errno */
+/* Read @max events at a time. Return 1 to go on, 0 at the end, or an error. */
 static int drain(struct waiter *waiter, int max, int until)
 {
 	struct doorbell_event events[8];
@@ -178,7 +175,7 @@ static int epoll_add(int epfd, int fd, uint32_t bits)
 	return epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event);
 }
 
-/* In the waiter's own epoll instance, or in the one that all share. */
+/* Wait in an epoll instance of its own, or in the one that all share. */
 static int wait_epoll(struct waiter *waiter, bool own, uint32_t bits, int max,
 		      int until)
 {
@@ -226,7 +223,14 @@ EPOLL_WAY(exclusive_edge, true, EPOLLIN | EPOLLEXCLUSIVE | EPOLLET, 8,
 EPOLL_WAY(oneshot, true, EPOLLIN | EPOLLONESHOT, 1, ONCE)
 EPOLL_WAY(oneshot_shared, false, EPOLLIN | EPOLLONESHOT, 8, UNTIL_EMPTY)
 
-/* Have SIGRTMIN, which is blocked in all threads, sent to the caller. */
+static void block_signal(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGRTMIN);
+	pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+/* Make the kernel send SIGRTMIN, which all threads block, to the caller. */
 static int signal_me(int fd)
 {
 	struct f_owner_ex owner = { F_OWNER_TID, db_gettid() };
@@ -242,13 +246,12 @@ static int wait_signal(struct waiter *waiter, int until)
 	siginfo_t info;
 	sigset_t set;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGRTMIN);
+	block_signal(&set);
 	ret = signal_me(fd);
 	if (ret)
 		return ret;
 	for (;;) {
-		/* what became readable before O_ASYNC has no signal */
+		/* events from before O_ASYNC sent no signal */
 		ret = drain(waiter, 8, until);
 		if (ret <= 0)
 			return ret;
@@ -310,7 +313,7 @@ static int wait_uring_read(struct waiter *waiter, unsigned int flight)
 			break;
 		ret = uring_read(&ring, waiter->race->fd, event);
 	}
-	/* reads still in flight are cancelled, none has taken an event */
+	/* this cancels the reads in flight; none of them has an event */
 	io_uring_queue_exit(&ring);
 	return ret;
 }
@@ -403,14 +406,19 @@ static bool start(struct waiter *waiter, struct race *race,
 	return true;
 }
 
-/* Wait until all that was rung has been counted. */
+static int ring_queue(struct race *race, uint32_t n)
+{
+	return db_ring(race->fd, 4 * (n % QUEUES), n);
+}
+
+/* Wait until the waiters have counted all rings. */
 static bool all_counted(struct race *race, uint64_t rung)
 {
 	uint64_t end = db_now_ms() + DB_PATIENCE_MS;
 	unsigned int turns = 0;
 
 	while (race->counted < rung && !race->wrong) {
-		/* leave the CPU to them; after a while also where it is not theirs */
+		/* let the waiters run, now and then also on other CPUs */
 		if (++turns % 32)
 			db_yield();
 		else
@@ -472,10 +480,8 @@ FIXTURE_SETUP(way)
 	sigset_t set;
 	int ret;
 
-	/* before there are threads, for sigwaitinfo() */
-	sigemptyset(&set);
-	sigaddset(&set, SIGRTMIN);
-	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, NULL));
+	/* before threads start, so that all of them block it */
+	block_signal(&set);
 	if (variant->syscall == SYS_io_uring_enter) {
 		ret = io_uring_queue_init(8, &ring, 0);
 		if (ret)
@@ -483,10 +489,7 @@ FIXTURE_SETUP(way)
 		io_uring_queue_exit(&ring);
 	}
 	self->race.cpu = -1;
-	self->race.fd = db_open(variant->flags);
-	ASSERT_LE(0, self->race.fd) {
-		TH_LOG("%s: %s", DB_PATH, strerror(errno));
-	}
+	self->race.fd = db_must_open(_metadata, variant->flags);
 	if (variant->shared) {
 		self->race.epfd = epoll_create1(EPOLL_CLOEXEC);
 		ASSERT_LE(0, self->race.epfd);
@@ -499,12 +502,7 @@ FIXTURE_TEARDOWN(way)
 {
 }
 
-#define RING(race, n)	db_ring((race)->fd, 4 * ((n) % QUEUES), n)
-
-/*
- * Nothing attached: it sleeps. Attach: it sleeps on. Ring: it wakes, again and
- * again, also after detach and another attach.
- */
+/* A waiter sleeps before and after attach, and each ring wakes it. */
 TEST_F_TIMEOUT(way, sleeps_and_wakes, 240)
 {
 	struct race *race = &self->race;
@@ -519,7 +517,7 @@ TEST_F_TIMEOUT(way, sleeps_and_wakes, 240)
 		ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter.tid,
 					      variant->syscall));
 		EXPECT_EQ(0, race->wrong);
-		ASSERT_EQ(0, RING(race, rung));
+		ASSERT_EQ(0, ring_queue(race, rung));
 		rung++;
 		ASSERT_TRUE(all_counted(race, rung));
 	}
@@ -528,7 +526,7 @@ TEST_F_TIMEOUT(way, sleeps_and_wakes, 240)
 	ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));
 	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter.tid, variant->syscall));
 	race->stop = true;
-	ASSERT_EQ(0, RING(race, rung));
+	ASSERT_EQ(0, ring_queue(race, rung));
 	rung++;
 	ASSERT_TRUE(all_counted(race, rung));
 	ASSERT_EQ(0, pthread_join(waiter.thread, NULL));
@@ -536,15 +534,15 @@ TEST_F_TIMEOUT(way, sleeps_and_wakes, 240)
 	EXPECT_EQ(0, db_poll(race->fd, POLLIN, 0));
 }
 
-/* Rings that came before the waiter are there when it looks. */
+/* A waiter finds the rings from before its first wait. */
 TEST_F_TIMEOUT(way, rung_before, 240)
 {
 	struct race *race = &self->race;
 	struct waiter waiter;
 
 	ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));
-	ASSERT_EQ(0, RING(race, 1));
-	ASSERT_EQ(0, RING(race, 1));
+	ASSERT_EQ(0, ring_queue(race, 1));
+	ASSERT_EQ(0, ring_queue(race, 1));
 	race->stop = true;
 	ASSERT_TRUE(start(&waiter, race, variant->wait, 1));
 	ASSERT_TRUE(all_counted(race, 2));
@@ -552,15 +550,27 @@ TEST_F_TIMEOUT(way, rung_before, 240)
 	EXPECT_EQ(0, race->wrong);
 }
 
-/*
- * Ring only when everything has been counted: a lost wake-up is the end of the
- * race, and shows. @burst rings at most, of any queues, in one write() or in
- * many, after any delay.
- */
-static const char *run_race(struct race *race, uint64_t *rung, int burst,
-			    uint32_t seed)
+/* Ring @rings one by one, with a delay after each. */
+static int ring_slowly(struct race *race, const struct doorbell_ring *rings,
+		       int n, uint32_t *seed)
 {
-	static char why[128];
+	int i, ret = 0;
+
+	for (i = 0; !ret && i < n; i++) {
+		ret = db_ring(race->fd, rings[i].addr, rings[i].value);
+		db_spin(db_random(seed) % 512);
+	}
+	return ret;
+}
+
+/*
+ * Ring at most @burst times, in one write() or in many, after a random delay,
+ * and then wait until the waiters have counted all rings: a lost wake-up stops
+ * the race. Return NULL, or what went wrong.
+ */
+static const char *ring_in_step(struct race *race, uint64_t *rung, int burst,
+				uint32_t seed)
+{
 	uint64_t end = db_now_ms() + ROUNDS_MS;
 	struct doorbell_ring rings[8];
 	int round, n, i;
@@ -577,97 +587,97 @@ static const char *run_race(struct race *race, uint64_t *rung, int burst,
 			if (write(race->fd, rings, n * sizeof(*rings)) !=
 			    (ssize_t)(n * sizeof(*rings)))
 				return "write() is short";
-		} else {
-			for (i = 0; i < n; i++) {
-				if (db_ring(race->fd, rings[i].addr,
-					    rings[i].value))
-					return "write() failed";
-				db_spin(db_random(&seed) % 512);
-			}
+		} else if (ring_slowly(race, rings, n, &seed)) {
+			return "write() failed";
 		}
 		*rung += n;
-		if (!all_counted(race, *rung)) {
-			snprintf(why, sizeof(why),
-				 "round %d: %llu rung, %llu counted, error %d",
-				 round, (unsigned long long)*rung,
-				 (unsigned long long)race->counted,
-				 race->wrong);
-			return why;
-		}
+		if (!all_counted(race, *rung))
+			return "a wake-up is lost";
 	}
-	/* and as fast as it goes, whatever they do */
-	for (round = 0; round < 500; round++) {
-		if (db_ring(race->fd, 4 * (db_random(&seed) % QUEUES), round))
+	return NULL;
+}
+
+/* Ring without waiting for the waiters. */
+static const char *ring_fast(struct race *race, uint64_t *rung, uint32_t seed)
+{
+	int i;
+
+	for (i = 0; i < 500; i++) {
+		if (ring_queue(race, db_random(&seed)))
 			return "write() failed";
 		++*rung;
 		if (!(db_random(&seed) % 16))
 			db_yield();
 	}
-	return all_counted(race, *rung) ? NULL : "lost in the storm";
+	return all_counted(race, *rung) ? NULL : "a ring is lost";
 }
 
-/* No wake-up is lost, and nothing is delivered twice. */
-#define RACE(ringer, waiters_on, how_many)				\
-	do {								\
-		struct race *race = &self->race;			\
-		struct waiter waiters[WAITERS_MAX];			\
-		struct doorbell_info info;				\
-		uint64_t rung = 0;					\
-		const char *why;					\
-		int i;							\
-									\
-		race->cpu = waiters_on;					\
-		race->spin = 4096;					\
-		if (db_pin(ringer))					\
-			SKIP(return, "no CPU %d", ringer);		\
-		ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));	\
-		for (i = 0; i < (how_many); i++)			\
-			ASSERT_TRUE(start(&waiters[i], race,		\
-					  variant->wait, i + 1));	\
-		why = run_race(race, &rung, 4, 12345);			\
-		ASSERT_TRUE(!why) {					\
-			TH_LOG("%s", why);				\
-		}							\
-		/* each of the last rings ends one waiter */		\
-		race->stop = true;					\
-		for (i = 0; i < (how_many); i++) {			\
-			ASSERT_EQ(0, RING(race, i));			\
-			rung++;						\
-			ASSERT_TRUE(all_counted(race, rung)) {		\
-				TH_LOG("%d of them left",		\
-				       (how_many) - i);			\
-			}						\
-		}							\
-		for (i = 0; i < (how_many); i++)			\
-			ASSERT_EQ(0, pthread_join(waiters[i].thread, NULL)); \
-		EXPECT_EQ(0, race->wrong);				\
-		EXPECT_EQ(rung, race->counted);				\
-		EXPECT_EQ(0, db_poll(race->fd, POLLIN, 0));		\
-		ASSERT_EQ(0, db_info(race->fd, &info));			\
-		EXPECT_EQ(rung, info.rings);				\
-		EXPECT_EQ(0, info.bad_rings + info.pending);		\
-	} while (0)
+/*
+ * Wake-ups: none is lost. Conservation: each ring is read once. The ringer runs
+ * on CPU 0, the waiters on CPU @cpu or, if that is -1, on any.
+ */
+static void run_race(struct __test_metadata *_metadata, struct race *race,
+		     int (*wait)(struct waiter *waiter), int cpu,
+		     int nr_waiters)
+{
+	struct waiter waiters[WAITERS_MAX];
+	struct doorbell_info info;
+	uint64_t rung = 0;
+	const char *why;
+	int i;
+
+	race->cpu = cpu;
+	race->spin = 4096;
+	ASSERT_EQ(0, db_pin(0));
+	ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));
+	for (i = 0; i < nr_waiters; i++)
+		ASSERT_TRUE(start(&waiters[i], race, wait, i + 1));
+	why = ring_in_step(race, &rung, 4, 12345) ?:
+	      ring_fast(race, &rung, 54321);
+	ASSERT_EQ(NULL, why) {
+		TH_LOG("%s: %llu rung, %llu counted, error %d", why,
+		       (unsigned long long)rung,
+		       (unsigned long long)race->counted, race->wrong);
+	}
+
+	/* each of the last rings ends one waiter */
+	race->stop = true;
+	for (i = 0; i < nr_waiters; i++) {
+		ASSERT_EQ(0, ring_queue(race, i));
+		rung++;
+		ASSERT_TRUE(all_counted(race, rung)) {
+			TH_LOG("%d waiters are left", nr_waiters - i);
+		}
+	}
+	for (i = 0; i < nr_waiters; i++)
+		ASSERT_EQ(0, pthread_join(waiters[i].thread, NULL));
+	EXPECT_EQ(0, race->wrong);
+	EXPECT_EQ(rung, race->counted);
+	EXPECT_EQ(0, db_poll(race->fd, POLLIN, 0));
+	ASSERT_EQ(0, db_info(race->fd, &info));
+	EXPECT_EQ(rung, info.rings);
+	EXPECT_EQ(0, info.bad_rings + info.pending);
+}
 
 TEST_F_TIMEOUT(way, race_alone_two_cpus, 240)
 {
-	RACE(0, 1, 1);
+	run_race(_metadata, &self->race, variant->wait, 1, 1);
 }
 
 TEST_F_TIMEOUT(way, race_alone_one_cpu, 240)
 {
-	RACE(0, 0, 1);
+	run_race(_metadata, &self->race, variant->wait, 0, 1);
 }
 
 TEST_F_TIMEOUT(way, race_together, 240)
 {
-	if (variant->waiters < 2)
-		return;		/* only one at a time can wait in this way */
-	RACE(0, -1, variant->waiters);
+	/* some ways allow only one waiter at a time */
+	if (variant->waiters > 1)
+		run_race(_metadata, &self->race, variant->wait, -1,
+			 variant->waiters);
 }
 
-/*
- * What only some of the ways have.
- */
+/* Details of some ways */
 
 FIXTURE(one)
 {
@@ -678,10 +688,7 @@ FIXTURE(one)
 FIXTURE_SETUP(one)
 {
 	self->race.cpu = -1;
-	self->race.fd = db_open(0);
-	ASSERT_LE(0, self->race.fd) {
-		TH_LOG("%s: %s", DB_PATH, strerror(errno));
-	}
+	self->race.fd = db_must_open(_metadata, 0);
 	ASSERT_EQ(0, db_attach(self->race.fd, -1, 0, 4 * QUEUES));
 }
 
@@ -696,7 +703,7 @@ static void on_signal(int sig)
 	signals++;
 }
 
-/* a signal with SA_RESTART: read() goes on waiting, and gets what comes */
+/* With SA_RESTART read() waits again after a signal. */
 TEST_F_TIMEOUT(one, signal_restarts, 120)
 {
 	struct sigaction action = {
@@ -717,13 +724,13 @@ TEST_F_TIMEOUT(one, signal_restarts, 120)
 	}
 	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter->tid, SYS_read));
 	self->race.stop = true;
-	ASSERT_EQ(0, RING(&self->race, 1));
+	ASSERT_EQ(0, ring_queue(&self->race, 1));
 	ASSERT_TRUE(all_counted(&self->race, 1));
 	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
 	EXPECT_EQ(0, self->race.wrong);
 }
 
-/* EINTR: a signal came first; what is rung after it is there */
+/* EINTR: a signal came first. A later ring is still read. */
 TEST_F_TIMEOUT(one, signal_interrupts, 120)
 {
 	struct sigaction action = { .sa_handler = on_signal };
@@ -737,12 +744,11 @@ TEST_F_TIMEOUT(one, signal_interrupts, 120)
 	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
 	EXPECT_EQ(-EINTR, self->race.wrong);
 	EXPECT_EQ(1, signals);
-	ASSERT_EQ(0, RING(&self->race, 1));
+	ASSERT_EQ(0, ring_queue(&self->race, 1));
 	ASSERT_EQ(1, db_read(self->race.fd, &event, 1));
 	EXPECT_TRUE(db_event_is(&event, 1, 1, 1));
 }
 
-/* many signals and many rings: whoever comes first, nothing is lost */
 static int wait_interrupted(struct waiter *waiter)
 {
 	int ret;
@@ -754,6 +760,7 @@ static int wait_interrupted(struct waiter *waiter)
 	return ret;
 }
 
+/* Rings race with signals, and none is lost. */
 TEST_F_TIMEOUT(one, signals_race_rings, 240)
 {
 	struct sigaction action = { .sa_handler = on_signal };
@@ -769,7 +776,7 @@ TEST_F_TIMEOUT(one, signals_race_rings, 240)
 		db_spin(db_random(&seed) % 2048);
 		if (round % 2)
 			ASSERT_EQ(0, pthread_kill(waiter->thread, SIGUSR1));
-		ASSERT_EQ(0, RING(&self->race, round));
+		ASSERT_EQ(0, ring_queue(&self->race, round));
 		if (round % 3)
 			ASSERT_EQ(0, pthread_kill(waiter->thread, SIGUSR1));
 		ASSERT_TRUE(all_counted(&self->race, round + 1)) {
@@ -778,12 +785,12 @@ TEST_F_TIMEOUT(one, signals_race_rings, 240)
 	}
 	EXPECT_LT(0, signals);
 	self->race.stop = true;
-	ASSERT_EQ(0, RING(&self->race, 0));
+	ASSERT_EQ(0, ring_queue(&self->race, 0));
 	ASSERT_TRUE(all_counted(&self->race, round + 1));
 	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
 }
 
-/* several readers asleep, as many events at once: each reader gets one */
+/* Three events at once wake three readers. */
 TEST_F_TIMEOUT(one, readers_each_get_one, 120)
 {
 	static const struct doorbell_ring all[3] = {
@@ -804,7 +811,7 @@ TEST_F_TIMEOUT(one, readers_each_get_one, 120)
 		ASSERT_EQ(0, pthread_join(waiters[i].thread, NULL));
 }
 
-/* EAGAIN: O_NONBLOCK, for read() and readv(); RWF_NOWAIT means the same */
+/* EAGAIN: with O_NONBLOCK or RWF_NOWAIT nothing waits. */
 TEST_F(one, nonblock)
 {
 	struct doorbell_event event;
@@ -818,12 +825,12 @@ TEST_F(one, nonblock)
 	EXPECT_EQ(EAGAIN, errno);
 	EXPECT_EQ(-1, readv(fd, &iov, 1));
 	EXPECT_EQ(EAGAIN, errno);
-	ASSERT_EQ(0, RING(&self->race, 3));
+	ASSERT_EQ(0, ring_queue(&self->race, 3));
 	ASSERT_EQ(sizeof(event), preadv2(fd, &iov, 1, -1, RWF_NOWAIT));
 	EXPECT_TRUE(db_event_is(&event, 3, 1, 3));
 }
 
-/* SIGIO: also for who leaves unread what was there when it set O_ASYNC */
+/* The first ring after O_ASYNC sends SIGIO, even with events left unread. */
 TEST_F(one, sigio_with_events_left)
 {
 	struct sigaction action = { .sa_handler = on_signal };
@@ -831,14 +838,13 @@ TEST_F(one, sigio_with_events_left)
 
 	ASSERT_EQ(0, sigaction(SIGIO, &action, NULL));
 	ASSERT_EQ(0, fcntl(fd, F_SETOWN, getpid()));
-	ASSERT_EQ(0, RING(&self->race, 1));
+	ASSERT_EQ(0, ring_queue(&self->race, 1));
 	ASSERT_EQ(POLLIN, db_poll(fd, POLLIN, 0));
 	ASSERT_EQ(0, fcntl(fd, F_SETFL, O_ASYNC));
-	ASSERT_EQ(0, RING(&self->race, 2));
+	ASSERT_EQ(0, ring_queue(&self->race, 2));
 	EXPECT_EQ(1, signals);
 }
 
-/* A call beside attach: the region that it looks at stays until it has looked. */
 static int poll_all_the_time(struct waiter *waiter)
 {
 	while (!waiter->race->stop)
@@ -859,6 +865,7 @@ static int read_all_the_time(struct waiter *waiter)
 	return 0;
 }
 
+/* Call and attach run at the same time: the call's region stays valid. */
 static void while_regions_change(struct __test_metadata *_metadata,
 				 struct race *race,
 				 int (*call)(struct waiter *waiter))
@@ -872,7 +879,7 @@ static void while_regions_change(struct __test_metadata *_metadata,
 	for (i = 0; db_round(i, ROUNDS_MIN, ROUNDS, end); i++) {
 		ASSERT_EQ(0, db_detach(race->fd));
 		ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));
-		ASSERT_EQ(0, RING(race, i));
+		ASSERT_EQ(0, ring_queue(race, i));
 	}
 	race->stop = true;
 	for (i = 0; i < 2; i++)
@@ -891,10 +898,6 @@ TEST_F_TIMEOUT(one, read_while_regions_change, 120)
 	while_regions_change(_metadata, &self->race, read_all_the_time);
 }
 
-/*
- * A reader in a page fault has its region until the fault is over: attach waits,
- * gives way to a signal, and goes on after it.
- */
 static struct doorbell_event *faulting;
 
 static int read_faulting(struct waiter *waiter)
@@ -914,6 +917,10 @@ static int attach_another(struct waiter *waiter)
 	return 0;
 }
 
+/*
+ * A reader in a page fault keeps its region: attach waits for the reader, and
+ * waits again after a signal.
+ */
 TEST_F_TIMEOUT(one, attach_waits_for_reader, 120)
 {
 	struct sigaction action = { .sa_handler = on_signal };
@@ -936,7 +943,7 @@ TEST_F_TIMEOUT(one, attach_waits_for_reader, 120)
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 
-	ASSERT_EQ(0, RING(&self->race, 1));
+	ASSERT_EQ(0, ring_queue(&self->race, 1));
 	ASSERT_TRUE(start(&reader, &self->race, read_faulting, 1));
 	ASSERT_EQ(POLLIN, db_poll(uffd, POLLIN, -1));
 	ASSERT_EQ(0, db_detach(fd));
@@ -960,16 +967,16 @@ TEST_F_TIMEOUT(one, attach_waits_for_reader, 120)
 	EXPECT_EQ(0, info.rings);
 }
 
-/* EPOLLOUT: who waits until a region can be rung is woken by attach */
 static int wait_pollout(struct waiter *waiter)
 {
-	/* for ever: poll() that times out looks again, and would find it */
+	/* without timeout: at a timeout poll() would check again */
 	if (db_poll(waiter->race->fd, POLLOUT, -1) != POLLOUT)
 		return -EPROTO;
 	waiter->race->counted = 1;
 	return 0;
 }
 
+/* Attach wakes a waiter for POLLOUT. */
 TEST_F_TIMEOUT(one, pollout_wakes, 120)
 {
 	struct waiter *waiter = &self->waiter;
@@ -979,12 +986,12 @@ TEST_F_TIMEOUT(one, pollout_wakes, 120)
 	ASSERT_EQ(0, db_wait_sleeping(getpid(), waiter->tid, SYS_poll));
 	ASSERT_EQ(0, db_attach(self->race.fd, -1, 0, 4 * QUEUES));
 	ASSERT_TRUE(all_counted(&self->race, 1)) {
-		TH_LOG("not woken by attach");
+		TH_LOG("attach woke nothing");
 	}
 	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
 }
 
-/* level-triggered: as long as there is something; edge-triggered: only once */
+/* Level-triggered epoll reports pending events always, edge-triggered once. */
 TEST_F(one, epoll_level_and_edge)
 {
 	int level = epoll_create1(EPOLL_CLOEXEC);
@@ -998,8 +1005,8 @@ TEST_F(one, epoll_level_and_edge)
 	EXPECT_EQ(0, epoll_wait(level, &event, 1, 0));
 	EXPECT_EQ(0, epoll_wait(edge, &event, 1, 0));
 	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, RING(&self->race, 0));
-		ASSERT_EQ(0, RING(&self->race, 1));
+		ASSERT_EQ(0, ring_queue(&self->race, 0));
+		ASSERT_EQ(0, ring_queue(&self->race, 1));
 		EXPECT_EQ(1, epoll_wait(level, &event, 1, 0));
 		EXPECT_EQ(EPOLLIN, event.events);
 		EXPECT_EQ(1, epoll_wait(level, &event, 1, 0));
@@ -1015,7 +1022,7 @@ TEST_F(one, epoll_level_and_edge)
 	close(edge);
 }
 
-/* an edge, and a signal, for a ring after a read(), even one that was not short */
+/* A ring after a full read() is a new edge, and sends a signal. */
 TEST_F(one, edge_after_full_read)
 {
 	int edge = epoll_create1(EPOLL_CLOEXEC);
@@ -1025,12 +1032,10 @@ TEST_F(one, edge_after_full_read)
 	sigset_t set;
 	int i;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGRTMIN);
-	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, NULL));
+	block_signal(&set);
 	ASSERT_EQ(0, epoll_add(edge, self->race.fd, EPOLLIN | EPOLLET));
 	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, RING(&self->race, 0));
+		ASSERT_EQ(0, ring_queue(&self->race, 0));
 		EXPECT_EQ(1, epoll_wait(edge, &event, 1, 0));
 		ASSERT_EQ(1, db_read(self->race.fd, &got, 1));
 		EXPECT_EQ(0, epoll_wait(edge, &event, 1, 0));
@@ -1039,14 +1044,14 @@ TEST_F(one, edge_after_full_read)
 
 	ASSERT_EQ(0, signal_me(self->race.fd));
 	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, RING(&self->race, 0));
+		ASSERT_EQ(0, ring_queue(&self->race, 0));
 		EXPECT_EQ(SIGRTMIN, sigtimedwait(&set, NULL, &none));
 		ASSERT_EQ(1, db_read(self->race.fd, &got, 1));
 	}
 	EXPECT_EQ(-1, sigtimedwait(&set, NULL, &none));
 }
 
-/* a busy consumer is not woken: a ring wakes only who has looked in vain */
+/* A ring wakes only a consumer that has found nothing. */
 TEST_F(one, wakeups_only_if_waiting)
 {
 	struct doorbell_info info;
@@ -1054,18 +1059,18 @@ TEST_F(one, wakeups_only_if_waiting)
 	uint64_t before;
 	int i;
 
-	ASSERT_EQ(0, RING(&self->race, 0));
+	ASSERT_EQ(0, ring_queue(&self->race, 0));
 	ASSERT_EQ(0, db_info(self->race.fd, &info));
 	before = info.wakeups;
 	for (i = 0; i < 100; i++)
-		ASSERT_EQ(0, RING(&self->race, i));
+		ASSERT_EQ(0, ring_queue(&self->race, i));
 	ASSERT_EQ(0, db_info(self->race.fd, &info));
 	EXPECT_EQ(before, info.wakeups);
-	/* looked, in vain */
+	/* read all, then find nothing */
 	ASSERT_EQ(QUEUES, db_read(self->race.fd, got, QUEUES));
 	EXPECT_EQ(0, db_poll(self->race.fd, POLLIN, 0));
 	for (i = 0; i < 100; i++)
-		ASSERT_EQ(0, RING(&self->race, i));
+		ASSERT_EQ(0, ring_queue(&self->race, i));
 	ASSERT_EQ(0, db_info(self->race.fd, &info));
 	EXPECT_EQ(before + 1, info.wakeups);
 }
