@@ -64,14 +64,14 @@ static void expect_events(struct kunit *test, struct doorbell_buffer *buf,
 
 	while (n) {
 		KUNIT_ASSERT_TRUE(test, doorbell_buffer_readable(buf));
-		taken = take(buf, events, max, &wake);
+		taken = consume_events(buf, events, max, &wake);
 		KUNIT_ASSERT_EQ(test, taken, min(n, max));
 		for (i = 0; i < taken; i++)
 			expect_event(test, &events[i], want++);
 		n -= taken;
 	}
 	KUNIT_ASSERT_FALSE(test, doorbell_buffer_readable(buf));
-	KUNIT_ASSERT_EQ(test, take(buf, events, max, &wake), 0);
+	KUNIT_ASSERT_EQ(test, consume_events(buf, events, max, &wake), 0);
 	KUNIT_ASSERT_FALSE(test, wake);
 	kunit_kfree(test, events);
 }
@@ -146,7 +146,7 @@ static void queue_new_place(struct kunit *test)
 	ring(buf, 0, 10, 4);
 	ring(buf, 1, 11, 4);
 	ring(buf, 2, 12, 4);
-	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
+	KUNIT_ASSERT_EQ(test, consume_events(buf, &event, 1, &wake), 1);
 	expect_event(test, &event, first);
 	ring(buf, 0, 13, 4);
 	ring(buf, 2, 14, 4);
@@ -170,7 +170,7 @@ static void queue_every(struct kunit *test)
 		for (i = 65536; i--; )
 			ring(buf, i, i * 3 + round, 0);
 		for (next = 65536; next; ) {
-			taken = take(buf, events, max, &wake);
+			taken = consume_events(buf, events, max, &wake);
 			KUNIT_ASSERT_EQ(test, taken, min(next, max));
 			for (i = 0; i < taken; i++) {
 				next--;
@@ -249,7 +249,7 @@ static void queue_count_overflow(struct kunit *test)
 		events = 0;
 		sum = 0;
 		wake = false;
-		while (take(buf, &event, 1, &wake)) {
+		while (consume_events(buf, &event, 1, &wake)) {
 			if (event.queue == 2) {
 				others += event.count;
 				continue;
@@ -279,15 +279,15 @@ static void queue_count_overflow_wakes(struct kunit *test)
 	ring(buf, 0, 1, 4);
 	atomic64_add(3ULL * U32_MAX << DOORBELL_RINGS_SHIFT, &buf->slots[0].rings);
 
-	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
+	KUNIT_ASSERT_EQ(test, consume_events(buf, &event, 1, &wake), 1);
 	KUNIT_EXPECT_FALSE(test, wake);
 	doorbell_buffer_arm(buf);
-	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
+	KUNIT_ASSERT_EQ(test, consume_events(buf, &event, 1, &wake), 1);
 	KUNIT_EXPECT_TRUE(test, wake);
 	wake = false;
-	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
+	KUNIT_ASSERT_EQ(test, consume_events(buf, &event, 1, &wake), 1);
 	KUNIT_EXPECT_FALSE(test, wake);
-	KUNIT_ASSERT_EQ(test, take(buf, &event, 1, &wake), 1);
+	KUNIT_ASSERT_EQ(test, consume_events(buf, &event, 1, &wake), 1);
 	KUNIT_EXPECT_EQ(test, event.count, 1);
 	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
 }
@@ -472,7 +472,7 @@ static void model_take(struct kunit *test, struct model *m,
 	unsigned int taken, i;
 	bool wake = false;
 
-	taken = take(buf, m->events, max, &wake);
+	taken = consume_events(buf, m->events, max, &wake);
 	KUNIT_ASSERT_EQ(test, taken, min(max, m->waiting));
 	KUNIT_ASSERT_FALSE(test, wake);
 	for (i = 0; i < taken; i++) {
@@ -594,7 +594,7 @@ static const struct {
 	{ 0, 3 }, { 0, U64_MAX },
 };
 
-/* What take() may return whatever the control block says. */
+/* What consume_events() may return whatever the control block says. */
 static void hostile_take(struct kunit *test, struct doorbell_buffer *buf,
 			 struct doorbell_event *events, unsigned int max)
 {
@@ -602,7 +602,7 @@ static void hostile_take(struct kunit *test, struct doorbell_buffer *buf,
 	bool wake = false;
 
 	doorbell_buffer_readable(buf);
-	taken = take(buf, events, max, &wake);
+	taken = consume_events(buf, events, max, &wake);
 	KUNIT_ASSERT_LE(test, taken, max);
 	for (i = 0; i < taken; i++) {
 		if (events[i].type == DOORBELL_EVENT_QUEUE) {
@@ -720,7 +720,7 @@ static size_t mapped_bytes(const struct doorbell_buffer *buf)
 {
 	size_t bytes = 0;
 
-	while (vmalloc_to_page(buf->mem + bytes))
+	while (vmalloc_to_page((void *)buf->control + bytes))
 		bytes += PAGE_SIZE;
 	return bytes;
 }
@@ -802,7 +802,7 @@ static void ordered_depths(struct kunit *test)
 				KUNIT_ASSERT_EQ(test, doorbell_buffer_readable(buf),
 						put != got);
 				KUNIT_ASSERT_EQ(test, put != got,
-						take(buf, &event, 1,
+						consume_events(buf, &event, 1,
 						     &wake));
 				if (put == got)
 					break;
@@ -873,14 +873,14 @@ static void ordered_hostile(struct kunit *test)
 		doorbell_buffer_readable(buf);
 		doorbell_buffer_writable(buf);
 		doorbell_buffer_count(buf, &counters);
-		KUNIT_ASSERT_LE(test, take(buf, events, 1 + i % 8,
+		KUNIT_ASSERT_LE(test, consume_events(buf, events, 1 + i % 8,
 					   &wake), 1 + i % 8);
 	}
 	/* and it works again once the control block is sane */
 	buf->control->head = atomic64_read(&buf->tail);
 	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
 	ring(buf, 1, 77, 4);
-	KUNIT_ASSERT_EQ(test, 1, take(buf, events, 8, &wake));
+	KUNIT_ASSERT_EQ(test, 1, consume_events(buf, events, 8, &wake));
 	KUNIT_EXPECT_EQ(test, events[0].queue, 1);
 	KUNIT_EXPECT_EQ(test, events[0].value, 77);
 }

@@ -244,7 +244,7 @@ static bool mapped_count(struct doorbell_buffer *buf, u32 index,
 }
 
 /* Mapped memory, coalescing: steps 1 to 4 of struct doorbell_control. */
-static unsigned int mapped_take(struct doorbell_buffer *buf,
+static unsigned int mapped_consume(struct doorbell_buffer *buf,
 				struct doorbell_event *events, unsigned int max)
 {
 	struct doorbell_control *control = buf->control;
@@ -276,8 +276,8 @@ static int take_events(struct stress *s, struct doorbell_event *events,
 	unsigned int n, i, slot;
 	bool wake = false;
 
-	n = s->mapped ? mapped_take(&s->buf, events, max) :
-			take(&s->buf, events, max, &wake);
+	n = s->mapped ? mapped_consume(&s->buf, events, max) :
+			consume_events(&s->buf, events, max, &wake);
 	for (i = 0; i < n; i++) {
 		slot = events[i].type == DOORBELL_EVENT_BAD_ADDRESS ?
 		       QUEUES : events[i].queue;
@@ -443,7 +443,7 @@ static void threads_numbers(struct kunit *test)
 		ended = !atomic_read(&s->running);
 		/* pairs with the decrement, after the last ring */
 		smp_rmb();
-		n = take(&s->buf, events, EVENTS, &wake);
+		n = consume_events(&s->buf, events, EVENTS, &wake);
 		for (i = 0; i < n; i++) {
 			u64 id = events[i].value >> 32;
 
@@ -502,7 +502,7 @@ static void threads_hostile(struct kunit *test)
 		WRITE_ONCE(control->seen[random % SLOTS], random);
 		WRITE_ONCE(control->armed, random & 2);
 		doorbell_buffer_readable(&s->buf);
-		take(&s->buf, events, EVENTS, &wake);
+		consume_events(&s->buf, events, EVENTS, &wake);
 		cond_resched();
 	}
 	join_ringers(r, THREADS);

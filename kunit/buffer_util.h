@@ -25,7 +25,7 @@ static inline bool ring(struct doorbell_buffer *buf, u32 index, u64 value, u8 wi
 }
 
 /* As read() does: *@wake is set if others have to be woken, else untouched. */
-static inline unsigned int take(struct doorbell_buffer *buf,
+static inline unsigned int consume_events(struct doorbell_buffer *buf,
 				struct doorbell_event *events, unsigned int max,
 				bool *wake)
 {

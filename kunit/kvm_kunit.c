@@ -952,7 +952,7 @@ static void bus_modes(struct kunit *test)
 						within && !here);
 				KUNIT_ASSERT_EQ(test, a->wakes, here);
 				KUNIT_ASSERT_EQ(test, here,
-						take(buf, &event, 1, &wake));
+						consume_events(buf, &event, 1, &wake));
 				if (!here)
 					continue;
 				KUNIT_ASSERT_EQ(test, event.queue,
@@ -976,7 +976,7 @@ static void bus_modes(struct kunit *test)
 		}
 		KUNIT_ASSERT_EQ(test, atomic64_read(&a->region.bounced),
 				flags[i] ? 3 : 0);
-		KUNIT_ASSERT_EQ(test, 1, take(buf, &event, 1, &wake));
+		KUNIT_ASSERT_EQ(test, 1, consume_events(buf, &event, 1, &wake));
 		KUNIT_ASSERT_EQ(test, event.count, flags[i] ? 1 : 5);
 	}
 }

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Queue: rings become events.
+ * Buffer: turns rings into events, and owns the argument why none is lost.
  *
  * Coalescing
  * ----------
  *
- * Every queue of the region has a slot, which counts its rings and holds the
- * last value, and at most one place in a FIFO of slot numbers, so that the FIFO
- * cannot overflow. The consumer is told of rings = rings ever - rings seen.
+ * Each queue of the region has a slot, which counts its rings and holds the
+ * last value, and at most one entry in a FIFO of slot numbers that the consumer
+ * has not consumed. So the FIFO never overflows, and no overflow check is
+ * needed. The next event of a queue counts its rings ever, less those seen.
  *
  * Two questions decide whether a ring can be lost, and both are the store
  * buffering pattern: each side writes, has a full barrier, and reads what the
  * other side writes, so that at least one of the two sees the other.
  *
- *   producer: ring a queue            consumer: take it
+ *   producer: ring a queue            consumer: consume its entry
  *
  *   value = v
  *   rings++
@@ -21,8 +22,8 @@
  *   read pos, head                    full barrier              (B)
  *   if pos >= head: done              read rings
  *
- * (A) pairs with (B): either the producer sees that the consumer has passed the
- * queue's place and takes a new one, or the consumer counts the ring.
+ * (A) pairs with (B): either the producer sees that the consumer has consumed
+ * the queue's entry and claims a new one, or the consumer counts the ring.
  *
  *   producer: publish                 consumer: fall asleep
  *
@@ -31,21 +32,23 @@
  *   read armed                        look at fifo[head]
  *   if armed: armed = 0, wake         if empty: sleep
  *
- * (C) pairs with (D): either the producer sees that it has to wake the consumer,
- * or the consumer sees the entry. A last look passes over entries whose rings were
- * all counted, so a ring of a queue that has such an entry looks at armed, too:
- * (A) pairs with (D), either it sees armed or it is not passed over.
+ * (C) pairs with (D): either the producer sees armed and wakes the consumer, or
+ * the consumer sees the entry. doorbell_buffer_arm() skips entries whose rings
+ * are all counted, so a producer that leaves its queue at such an entry must
+ * still check armed: (A) pairs with (D), either the producer sees armed or
+ * doorbell_buffer_arm() does not skip the entry.
  *
  * And two releases:
  *
- * (E) the store that publishes an entry releases the position stored before it,
- *     to the consumer's acquire (F) of the entry. Were the entry seen first, a
- *     ring could still find the claim in progress after the entry was taken, and
- *     be lost. An xchg() is both (E) and (C).
- * (G) the store of head releases the reads of the entries before it, so that no
+ * (E) The store that publishes an entry releases the position stored before it,
+ *     to the consumer's acquire (F) of the entry. If the consumer could consume
+ *     the entry first, another ring might still find the claim in progress,
+ *     rely on it, and be lost. One xchg() is both (E) and (C).
+ * (G) The store of head releases the reads of the entries before it, so that no
  *     producer overwrites an entry that is still to be read. It pairs with the
- *     read of head on which a producer's claim, a full barrier, depends. Who
- *     takes a place that only others saw passed is ordered after them by tail.
+ *     read of head on which a producer's claim, a full barrier, depends. A
+ *     producer that did not read the new head itself is ordered after it
+ *     through its cmpxchg on tail.
  *
  * (A) also orders the value before the count, and pairs with the acquire (H) of
  * rings in the consumer: the value read is at least as new as the count.
@@ -53,26 +56,26 @@
  * Ordered
  * -------
  *
- * Every ring takes a place of its own among the entries, if fewer than depth
- * are outstanding. The entry carries its own lap number: (E) releases the value
- * to the acquire (F), (G) and the claim of a place keep an entry from being
- * overwritten before it is read, (C) and (D) wake the consumer.
+ * Each ring claims an entry of its own if fewer than depth are outstanding. The
+ * entry carries its own lap number: (E) releases the value to the acquire (F),
+ * (G) and the claim keep an entry from being overwritten before it is read, (C)
+ * and (D) wake the consumer.
  *
  *   producer: wait for room           consumer: make room
  *
- *   is on the wait queue              head = past the entries
+ *   queue on the wait queue           head = past the entries
  *   full barrier              (I)     full barrier              (B)
- *   look at head                      wake the wait queue if somebody is there
+ *   read head                         wake the wait queue if it is not empty
  *
- * (I), in the wait queue code, pairs with (B): either the producer sees room, or
- * the consumer sees the producer.
+ * (I), in the wait queue code, pairs with (B): either the producer sees room,
+ * or the consumer sees the producer.
  *
  * In both modes
  * -------------
  *
- * The control block may be mapped by user space. Nothing read from it is used
- * as an index or as a bound: a consumer that writes garbage there gets garbage,
- * or nothing.
+ * User space may map the control area. Nothing read from it is used as an index
+ * or as a bound, and no loop depends on it: a consumer that writes garbage
+ * there gets garbage, or nothing.
  */
 #include <linux/build_bug.h>
 #include <linux/errno.h>
@@ -88,17 +91,25 @@
 #include "buffer.h"
 #include "produce.h"
 
+static_assert(sizeof(struct doorbell_buffer_slot) ==
+	      sizeof(struct doorbell_slot));
+/* a slot number leaves the lap's bits of an entry alone */
+static_assert(DOORBELL_QUEUES_MAX >> DOORBELL_FIFO_LAP_SHIFT == 0);
+static_assert(sizeof(struct doorbell_slot) == 24);
+static_assert(sizeof(struct doorbell_entry) == 16);
+static_assert(offsetof(struct doorbell_control, armed) == 8);
+static_assert(offsetof(struct doorbell_control, seen) == 64);
+
 /**
- * doorbell_buffer_init() - allocate a queue, charged to the caller
+ * doorbell_buffer_init() - allocate a buffer, charged to the caller
  * @buf: zeroed; set on success
  * @queues: number of queues, 1 to DOORBELL_QUEUES_MAX
- * @depth: 0 for coalescing, or how many events are outstanding at the most, up
- *	to DOORBELL_DEPTH_MAX
+ * @depth: 0 for coalescing, or the most events outstanding, up to
+ *	DOORBELL_DEPTH_MAX
  *
- * What the consumer writes and what producers write is on different pages. The
- * queue starts armed, for a consumer that waits before there is a region.
- * Positions start at the first lap, so that no entry, and no position of a slot,
- * looks like zeroed memory.
+ * The consumer and the producers write to different pages. The buffer starts
+ * armed, for a consumer that waits before it has a region. Positions start at
+ * lap 1, so that zeroed memory is no entry and no position.
  *
  * Return: 0 or -ENOMEM.
  */
@@ -108,20 +119,16 @@ int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 	u32 order = order_base_2(depth ?: nr_slots);
 	size_t control = PAGE_ALIGN(struct_size(buf->control, seen, nr_slots));
 	size_t slots = nr_slots * sizeof(*buf->slots);
-	size_t fifo = (depth ? sizeof(*buf->entries) : sizeof(*buf->fifo)) << order;
+	size_t entry = depth ? sizeof(*buf->entries) : sizeof(*buf->fifo);
+	size_t readonly = PAGE_ALIGN(slots + (entry << order));
 	void *mem;
 
-	BUILD_BUG_ON(sizeof(*buf->slots) != sizeof(struct doorbell_slot));
-	BUILD_BUG_ON(DOORBELL_QUEUES_MAX >> DOORBELL_FIFO_LAP_SHIFT);
-
-	/* a cgroup without room gets an error, not a victim */
-	mem = __vmalloc(control + PAGE_ALIGN(slots + fifo),
-			GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL |
-			__GFP_NOWARN | __GFP_ZERO);
+	/* fail with -ENOMEM instead of invoking the OOM killer */
+	mem = __vmalloc(control + readonly, GFP_KERNEL_ACCOUNT | __GFP_ZERO |
+			__GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!mem)
 		return -ENOMEM;
 
-	buf->mem = mem;
 	buf->control = mem;
 	if (depth) {
 		buf->entries = mem + control;
@@ -130,11 +137,10 @@ int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 		buf->fifo = mem + control + slots;
 	}
 	buf->control_size = control;
-	buf->readonly_size = PAGE_ALIGN(slots + fifo);
+	buf->readonly_size = readonly;
 	buf->nr_slots = nr_slots;
 	buf->depth = depth;
 	buf->order = order;
-	buf->mask = BIT(order) - 1;
 	atomic64_set(&buf->tail, BIT(order));
 	buf->control->head = BIT(order);
 	buf->control->armed = 1;
@@ -143,30 +149,27 @@ int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 
 /**
  * doorbell_buffer_destroy() - free what doorbell_buffer_init() allocated
- * @buf: the queue; nobody rings or takes any more
+ * @buf: the buffer, without producers and without a consumer
  *
  * Pages that user space has mapped live on until it unmaps them.
  */
 void doorbell_buffer_destroy(struct doorbell_buffer *buf)
 {
-	vfree(buf->mem);
+	vfree(buf->control);
 }
 
 /* Coalescing */
 
-/* The slot that an entry names, or more than U16_MAX if it is of another lap. */
+/* The slot that an entry names, or more than U16_MAX in another lap. */
 static u32 coalesced_slot(const u32 *entry, u32 lap)
 {
 	/* (F): acquire, pairs with (E) in doorbell_coalesced_enqueue() */
 	return smp_load_acquire(entry) - (lap << DOORBELL_FIFO_LAP_SHIFT);
 }
 
-/*
- * What slot @index has that was not seen, as an event: of count 0 if there is
- * nothing.
- */
+/* The unseen rings of slot @index, as an event; its count may be 0. */
 static void coalesced_event(const struct doorbell_buffer *buf, u32 index,
-		      struct doorbell_event *event)
+			    struct doorbell_event *event)
 {
 	const struct doorbell_buffer_slot *slot = &buf->slots[index];
 	/* (H): acquire, pairs with (A): value after rings */
@@ -175,7 +178,7 @@ static void coalesced_event(const struct doorbell_buffer *buf, u32 index,
 	u16 kind = rings;
 
 	event->queue = (u8)kind == DOORBELL_EVENT_QUEUE ? index :
-							 DOORBELL_QUEUE_NONE;
+							  DOORBELL_QUEUE_NONE;
 	event->type = kind;
 	event->width = kind >> DOORBELL_KIND_WIDTH_SHIFT;
 	event->count = min_t(u64, unseen >> DOORBELL_RINGS_SHIFT, U32_MAX);
@@ -183,12 +186,13 @@ static void coalesced_event(const struct doorbell_buffer *buf, u32 index,
 }
 
 /*
- * Pass the next @n places, whose slots and counts are in @events. What was rung
- * since then, or does not fit a count, gets a place of its own, by the producer
- * or here.
+ * Consume the next @n entries, whose slots and counts are in @events. A slot
+ * with rings since then, or with more than fit a count, gets a new entry, from
+ * a producer or here.
  */
 static bool coalesced_consume(struct doorbell_buffer *buf,
-		      const struct doorbell_event *events, unsigned int n)
+			      const struct doorbell_event *events,
+			      unsigned int n)
 {
 	struct doorbell_control *control = buf->control;
 	struct doorbell_buffer_slot *slots = buf->slots;
@@ -196,7 +200,10 @@ static bool coalesced_consume(struct doorbell_buffer *buf,
 	bool wake = false;
 	unsigned int i;
 
-	/* (G): release of entries, pairs with head in doorbell_coalesced_enqueue() */
+	/*
+	 * (G): release of entries, pairs with the read of head in
+	 * doorbell_coalesced_enqueue()
+	 */
 	smp_store_release(&control->head, READ_ONCE(control->head) + n);
 	smp_mb(); /* (B): head before rings, pairs with (A) */
 
@@ -206,7 +213,8 @@ static bool coalesced_consume(struct doorbell_buffer *buf,
 			   ((u64)events[i].count << DOORBELL_RINGS_SHIFT);
 		u64 rings = atomic64_read(&slots[index].rings);
 
-		WRITE_ONCE(control->seen[index], seen);
+		/* pairs with the acquire in doorbell_buffer_count() */
+		smp_store_release(&control->seen[index], seen);
 		if (rings - seen > U16_MAX &&
 		    doorbell_coalesced_enqueue(buf, &slots[index], index) ==
 		    DOORBELL_RING_WAKE)
@@ -215,20 +223,21 @@ static bool coalesced_consume(struct doorbell_buffer *buf,
 	return wake;
 }
 
-/* All that there are up to the end of the lap. */
+/* Collect events up to the end of the array. */
 static unsigned int coalesced_peek(struct doorbell_buffer *buf,
-				struct doorbell_event *events,
-				unsigned int max, bool *wake)
+				   struct doorbell_event *events,
+				   unsigned int max, bool *wake)
 {
 	u64 head = READ_ONCE(buf->control->head);
+	u32 skipped, index = 0;
 	unsigned int n;
-	u32 index;
 
-	for (;; head++) {
+	/* once around the FIFO at the most, whatever is in the control area */
+	for (skipped = 0; !(skipped >> buf->order); skipped++, head++) {
 		u32 first = doorbell_buffer_index(buf, head);
 		u32 lap = doorbell_buffer_lap(buf, head);
 		const u32 *fifo = &buf->fifo[first];
-		unsigned int end = min(max, buf->mask + 1 - first);
+		unsigned int end = min_t(u32, max, BIT(buf->order) - first);
 
 		for (n = 0; n < end; n++) {
 			index = coalesced_slot(&fifo[n], lap);
@@ -240,10 +249,31 @@ static unsigned int coalesced_peek(struct doorbell_buffer *buf,
 		}
 		if (n || index > U16_MAX)
 			return n;
-		/* a consumer of mapped memory counted it with an earlier place */
+		/* a consumer of mapped memory counted it with an earlier entry */
 		if (coalesced_consume(buf, events, 1))
 			*wake = true;
 	}
+	return 0;
+}
+
+static bool coalesced_readable(const struct doorbell_buffer *buf)
+{
+	u64 head = READ_ONCE(buf->control->head);
+	u32 skipped, index;
+	u64 rings;
+
+	for (skipped = 0; !(skipped >> buf->order); skipped++, head++) {
+		index = coalesced_slot(&buf->fifo[doorbell_buffer_index(buf,
+									head)],
+				       doorbell_buffer_lap(buf, head));
+		if (index > U16_MAX)
+			return false;
+		rings = atomic64_read(&buf->slots[index].rings);
+		if (rings - READ_ONCE(buf->control->seen[index]) > U16_MAX)
+			return true;
+	}
+	/* more entries than there can be: another consumer moves head */
+	return true;
 }
 
 /* Ordered */
@@ -256,7 +286,7 @@ static bool ordered_word(const struct doorbell_entry *entry, u32 lap, u64 *word)
 	return *word >> DOORBELL_ENTRY_LAP_SHIFT == lap;
 }
 
-/* All that there are up to the end of the lap. */
+/* Collect events up to the end of the array. */
 static unsigned int ordered_peek(const struct doorbell_buffer *buf,
 				 struct doorbell_event *events,
 				 unsigned int max)
@@ -268,7 +298,7 @@ static unsigned int ordered_peek(const struct doorbell_buffer *buf,
 	unsigned int n;
 	u64 word;
 
-	max = min(max, buf->mask + 1 - first);
+	max = min_t(u32, max, BIT(buf->order) - first);
 	for (n = 0; n < max && ordered_word(&entries[n], lap, &word); n++) {
 		u16 kind = word >> DOORBELL_ENTRY_KIND_SHIFT;
 
@@ -283,8 +313,13 @@ static unsigned int ordered_peek(const struct doorbell_buffer *buf,
 
 static void ordered_consume(struct doorbell_buffer *buf, unsigned int n)
 {
-	/* (G): release of entries, pairs with head in doorbell_ordered_ring() */
-	smp_store_release(&buf->control->head, READ_ONCE(buf->control->head) + n);
+	/*
+	 * (G): release of entries, pairs with the read of head in
+	 * doorbell_ordered_ring(), and with the acquire in
+	 * doorbell_buffer_count()
+	 */
+	smp_store_release(&buf->control->head,
+			  READ_ONCE(buf->control->head) + n);
 	smp_mb(); /* (B): head before the wait queue, pairs with (I) */
 }
 
@@ -292,17 +327,17 @@ static void ordered_consume(struct doorbell_buffer *buf, unsigned int n)
 
 /**
  * doorbell_buffer_ring() - ring a queue, in whichever mode
- * @buf: the queue
+ * @buf: the buffer
  * @index: number of the queue that is rung, or doorbell_buffer_bad()
  * @kind: doorbell_kind()
  * @value: value that was written
  *
  * Takes no lock, allocates nothing. Any context but NMI.
  *
- * Return: what became of it.
+ * Return: what became of the ring.
  */
-enum doorbell_ring_result doorbell_buffer_ring(struct doorbell_buffer *buf, u32 index,
-				       u16 kind, u64 value)
+enum doorbell_ring_result doorbell_buffer_ring(struct doorbell_buffer *buf,
+					       u32 index, u16 kind, u64 value)
 {
 	enum doorbell_ring_result result;
 
@@ -310,44 +345,45 @@ enum doorbell_ring_result doorbell_buffer_ring(struct doorbell_buffer *buf, u32 
 		return doorbell_coalesced_ring(buf, index, kind, value);
 
 	result = doorbell_ordered_ring(buf, index, kind, value);
+	/* after tail: pairs with the acquire in doorbell_buffer_count() */
 	if (result != DOORBELL_RING_FULL && index == doorbell_buffer_bad(buf))
 		atomic64_inc(&buf->bad_rings);
 	return result;
 }
 
 /**
- * doorbell_buffer_peek() - the next events
- * @buf: the queue
+ * doorbell_buffer_peek() - collect the next events
+ * @buf: the buffer
  * @events: filled
  * @max: room in @events, at least 1
- * @wake: set to true if the caller has to wake others that wait to read; else
- *	untouched
+ * @wake: set to true if the caller has to wake other readers; else untouched
  *
- * They stay where they are until doorbell_buffer_consume(). The caller makes sure
- * that there is one consumer at a time.
+ * The events stay in the buffer until doorbell_buffer_consume(). The caller
+ * allows one consumer at a time.
  *
  * Return: number of events. There may be more; 0 only if there is none.
  */
 unsigned int doorbell_buffer_peek(struct doorbell_buffer *buf,
-				 struct doorbell_event *events,
-				 unsigned int max, bool *wake)
+				  struct doorbell_event *events,
+				  unsigned int max, bool *wake)
 {
 	return buf->entries ? ordered_peek(buf, events, max) :
-			    coalesced_peek(buf, events, max, wake);
+			      coalesced_peek(buf, events, max, wake);
 }
 
 /**
- * doorbell_buffer_consume() - the consumer has the first of the events
- * @buf: the queue
- * @events: of doorbell_buffer_peek()
+ * doorbell_buffer_consume() - consume the first @n peeked events
+ * @buf: the buffer
+ * @events: from doorbell_buffer_peek()
  * @n: how many of them
  *
- * If the queue is ordered, the caller wakes those who wait to write.
+ * If the buffer is ordered, the caller wakes producers that wait for room.
  *
- * Return: true if the caller has to wake others that wait to read.
+ * Return: true if the caller has to wake other readers.
  */
 bool doorbell_buffer_consume(struct doorbell_buffer *buf,
-			 const struct doorbell_event *events, unsigned int n)
+			     const struct doorbell_event *events,
+			     unsigned int n)
 {
 	if (!buf->entries)
 		return coalesced_consume(buf, events, n);
@@ -357,40 +393,30 @@ bool doorbell_buffer_consume(struct doorbell_buffer *buf,
 
 /**
  * doorbell_buffer_readable() - would doorbell_buffer_peek() find an event?
- * @buf: the queue
+ * @buf: the buffer
  *
- * Entries whose rings were counted already are looked past, but not removed.
+ * Skips entries whose rings are all counted, and leaves them where they are.
  */
 bool doorbell_buffer_readable(const struct doorbell_buffer *buf)
 {
-	u64 head = READ_ONCE(buf->control->head);
-	u64 rings, word;
-	u32 index;
+	u64 head, word;
 
-	if (buf->entries)
-		return ordered_word(&buf->entries[doorbell_buffer_index(buf, head)],
-				  doorbell_buffer_lap(buf, head), &word);
+	if (!buf->entries)
+		return coalesced_readable(buf);
 
-	for (;; head++) {
-		index = coalesced_slot(&buf->fifo[doorbell_buffer_index(buf, head)],
-				   doorbell_buffer_lap(buf, head));
-		if (index > U16_MAX)
-			return false;
-		rings = atomic64_read(&buf->slots[index].rings);
-		if (rings - READ_ONCE(buf->control->seen[index]) > U16_MAX)
-			return true;
-	}
+	head = READ_ONCE(buf->control->head);
+	return ordered_word(&buf->entries[doorbell_buffer_index(buf, head)],
+			    doorbell_buffer_lap(buf, head), &word);
 }
 
 /**
- * doorbell_buffer_arm() - say that the consumer is about to sleep
- * @buf: the queue
+ * doorbell_buffer_arm() - arm the wake-up of a consumer that may sleep
+ * @buf: the buffer
  *
- * Takes a last look as well. Whoever sleeps must already be on the wait queue that
- * producers wake.
+ * Checks for events once more afterwards. The caller must already be on the
+ * wait queue that producers wake.
  *
- * Return: what doorbell_buffer_readable() does, after arming: true if there is
- * no reason to sleep.
+ * Return: doorbell_buffer_readable() after arming: if true, do not sleep.
  */
 bool doorbell_buffer_arm(struct doorbell_buffer *buf)
 {
@@ -401,28 +427,38 @@ bool doorbell_buffer_arm(struct doorbell_buffer *buf)
 
 /**
  * doorbell_buffer_count() - add up the counters
- * @buf: the queue
+ * @buf: the buffer
  * @counters: set
+ *
+ * Reads the smaller side of each difference first, with acquire, so that none
+ * is negative. A consumer that writes garbage to the control area cannot make
+ * more rings pending than there were.
  */
 void doorbell_buffer_count(const struct doorbell_buffer *buf,
-			  struct doorbell_counters *counters)
+			   struct doorbell_counters *counters)
 {
 	u64 rings, seen;
 	u32 i;
 
 	*counters = (struct doorbell_counters) {};
 	if (buf->entries) {
-		rings = atomic64_read(&buf->tail) - BIT(buf->order);
-		counters->bad_rings = atomic64_read(&buf->bad_rings);
-		counters->rings = rings - counters->bad_rings;
-		counters->pending = atomic64_read(&buf->tail) -
-				    READ_ONCE(buf->control->head);
+		/* pairs with the increment in doorbell_buffer_ring() */
+		u64 bad = atomic64_read_acquire(&buf->bad_rings);
+		/* pairs with the release in ordered_consume() */
+		u64 head = smp_load_acquire(&buf->control->head);
+		u64 tail = atomic64_read(&buf->tail);
+
+		counters->bad_rings = bad;
+		counters->rings = tail - BIT(buf->order) - bad;
+		counters->pending = min_t(u64, tail - head, buf->depth);
 		return;
 	}
 	for (i = 0; i < buf->nr_slots; i++) {
+		/* pairs with the release in coalesced_consume() */
+		seen = smp_load_acquire(&buf->control->seen[i]);
 		rings = atomic64_read(&buf->slots[i].rings);
-		seen = READ_ONCE(buf->control->seen[i]);
-		counters->pending += (rings - seen) >> DOORBELL_RINGS_SHIFT;
+		counters->pending += min(rings - seen, rings) >>
+				     DOORBELL_RINGS_SHIFT;
 		rings >>= DOORBELL_RINGS_SHIFT;
 		if (i == doorbell_buffer_bad(buf))
 			counters->bad_rings = rings;

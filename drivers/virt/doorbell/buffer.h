@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Queue: the rings of one region that the consumer has not taken yet.
+ * Buffer: the rings of one region that its consumer has not seen yet.
  *
- * Producers ring without a lock, from any CPU; one consumer at a time takes
- * events, coalesced or each ring on its own. It knows neither KVM nor files nor
- * addresses: a ring is an index, a kind and a value. produce.h has what is inlined
- * into those who ring, buffer.c has the rest, and tells how it works.
+ * Producers ring without a lock, from any CPU. One consumer at a time reads
+ * events, coalesced or one for each ring. The buffer knows neither KVM nor
+ * files nor addresses: a ring is an index, a kind and a value. produce.h has
+ * the producers' side, inlined into its callers; buffer.c has the consumer's
+ * side and explains how both work together.
  */
 #ifndef _DOORBELL_BUFFER_H
 #define _DOORBELL_BUFFER_H
@@ -18,8 +19,8 @@
 #include <linux/doorbell.h>
 
 /*
- * The producers' view of struct doorbell_slot and struct doorbell_entry, which
- * user space can map. The uapi header tells what the fields mean.
+ * The producers' view of struct doorbell_slot, which user space can map. The
+ * uapi header describes the fields.
  */
 struct doorbell_buffer_slot {
 	u64 value;
@@ -29,45 +30,42 @@ struct doorbell_buffer_slot {
 
 /**
  * struct doorbell_buffer - the rings of a region
- * @control: the consumer's; not to be trusted, it may be shared with user space
+ * @control: the consumer's area, page-aligned, and not to be trusted: user
+ *	space may map it
  * @slots: coalescing: one for each queue, and one more for bad rings
- * @fifo: coalescing: slot numbers, by position modulo places
- * @entries: ordered: events, by position modulo places; otherwise NULL
- * @mem: the memory that all of these are in: @control, and from the next page
- *	on @slots and @fifo, or @entries, which only producers write
- * @control_size: bytes from @mem to there, whole pages
- * @readonly_size: bytes from there on, whole pages
+ * @fifo: coalescing: slot numbers, by position modulo the number of entries
+ * @entries: ordered: events, by position modulo their number; otherwise NULL
+ * @control_size: bytes of @control, whole pages
+ * @readonly_size: bytes of the area behind @control that only producers write,
+ *	whole pages: @slots and @fifo, or @entries
  * @nr_slots: coalescing: number of slots
  * @depth: ordered: most events outstanding
- * @order: log2 of the places in @fifo or @entries
- * @mask: number of these places, less one
- * @tail: the next position that a producer takes
+ * @order: log2 of the number of entries in @fifo or @entries
+ * @tail: the next position that a producer claims
  * @bad_rings: ordered: bad rings ever
  *
- * All up to @mask is constant.
+ * All up to @order is constant. One allocation, at @control, holds both areas.
  */
 struct doorbell_buffer {
 	struct doorbell_control *control;
 	struct doorbell_buffer_slot *slots;
 	u32 *fifo;
 	struct doorbell_entry *entries;
-	void *mem;
 	u32 control_size;
 	u32 readonly_size;
 	u32 nr_slots;
 	u32 depth;
 	u32 order;
-	u32 mask;
 
 	atomic64_t tail ____cacheline_aligned_in_smp;
 	atomic64_t bad_rings;
 };
 
 /**
- * struct doorbell_counters - sums over all slots of a queue
+ * struct doorbell_counters - sums over all queues
  * @rings: rings of queues
  * @bad_rings: rings of no queue
- * @pending: rings of both that no event was made of yet
+ * @pending: rings of both that no event has counted yet
  */
 struct doorbell_counters {
 	u64 rings;
@@ -89,21 +87,22 @@ enum doorbell_ring_result {
 
 int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth);
 void doorbell_buffer_destroy(struct doorbell_buffer *buf);
-enum doorbell_ring_result doorbell_buffer_ring(struct doorbell_buffer *buf, u32 index,
-				       u16 kind, u64 value);
+enum doorbell_ring_result doorbell_buffer_ring(struct doorbell_buffer *buf,
+					       u32 index, u16 kind, u64 value);
 unsigned int doorbell_buffer_peek(struct doorbell_buffer *buf,
-				 struct doorbell_event *events,
-				 unsigned int max, bool *wake);
+				  struct doorbell_event *events,
+				  unsigned int max, bool *wake);
 bool doorbell_buffer_consume(struct doorbell_buffer *buf,
-			 const struct doorbell_event *events, unsigned int n);
+			     const struct doorbell_event *events,
+			     unsigned int n);
 bool doorbell_buffer_arm(struct doorbell_buffer *buf);
 bool doorbell_buffer_readable(const struct doorbell_buffer *buf);
 void doorbell_buffer_count(const struct doorbell_buffer *buf,
-			  struct doorbell_counters *counters);
+			   struct doorbell_counters *counters);
 
 /**
  * doorbell_buffer_bad() - the index that stands for rings of no queue
- * @buf: the queue
+ * @buf: the buffer
  */
 static inline u32 doorbell_buffer_bad(const struct doorbell_buffer *buf)
 {
@@ -111,7 +110,7 @@ static inline u32 doorbell_buffer_bad(const struct doorbell_buffer *buf)
 }
 
 /**
- * doorbell_kind() - what goes with a ring beside its value
+ * doorbell_kind() - pack what an event says of a ring beside queue and value
  * @type: &enum doorbell_event_type
  * @width: size of the value in bytes, or 0
  */
@@ -122,21 +121,22 @@ static inline u16 doorbell_kind(u8 type, u8 width)
 
 /**
  * doorbell_buffer_writable() - would doorbell_buffer_ring() find room?
- * @buf: the queue
+ * @buf: the buffer
  */
 static inline bool doorbell_buffer_writable(const struct doorbell_buffer *buf)
 {
 	return !buf->entries || (s64)(atomic64_read(&buf->tail) -
-				    READ_ONCE(buf->control->head)) < buf->depth;
+				      READ_ONCE(buf->control->head)) < buf->depth;
 }
 
 /**
  * doorbell_buffer_entries_offset() - where the FIFO or the entries begin
- * @buf: the queue
+ * @buf: the buffer
  *
  * Return: bytes from the beginning of the read-only area.
  */
-static inline u32 doorbell_buffer_entries_offset(const struct doorbell_buffer *buf)
+static inline u32
+doorbell_buffer_entries_offset(const struct doorbell_buffer *buf)
 {
 	return buf->entries ? 0 : buf->nr_slots * sizeof(*buf->slots);
 }

@@ -467,7 +467,7 @@ static int doorbell_mmap(struct file *file, struct vm_area_struct *vma)
 	/* each page mapped is referenced: it outlives the region */
 	for (offset = 0; offset < size && !ret; offset += PAGE_SIZE)
 		ret = vm_insert_page(vma, vma->vm_start + offset,
-				     vmalloc_to_page(buf->mem + first + offset));
+				     vmalloc_to_page((void *)buf->control + first + offset));
 out:
 	region_put(region);
 	return ret;
