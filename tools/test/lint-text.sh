@@ -8,9 +8,9 @@
 # litmus tests and scripts. checkpatch checks the width of C.
 set -uo pipefail
 
-cd "${1:-$(dirname "$0")/../..}" || exit 1
-failed=0
-fail() { echo "lint: $*" >&2; failed=1; }
+. "$(dirname "$0")/../testbed/lib.sh"
+me=lint
+cd "${1:-$top}" || exit 1
 
 spdx() {
 	local file

@@ -10,8 +10,6 @@ set -uo pipefail
 . "$(dirname "$0")/../testbed/lib.sh"
 cd "$top" || exit 1
 me=lint
-failed=0
-fail() { say "$*"; failed=1; }
 
 source=$(tools/testbed/kernel.sh source-6.12) || exit 1
 kernel=$(tools/testbed/kernel.sh 6.12) || exit 1
@@ -52,7 +50,11 @@ checkpatch "$(IFS=, && echo "${ignore[*]}")" "${user_code[@]}"
 build=build/lint
 link_sources $build Kbuild drivers include kunit
 log=$build/build.log
-build_modules "$kernel" "$top/$build" C=2 >$log 2>&1 || fail "W=1 build"
+if build_modules "$kernel" "$top/$build" C=2 >$log 2>&1; then
+	tools/test/lint-layers.sh $build/drivers/virt/doorbell || failed=1
+else
+	fail "W=1 build"
+fi
 if grep -E "$build/.*(warning|error):" $log >&2; then
 	fail "sparse"
 fi

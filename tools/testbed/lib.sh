@@ -16,6 +16,10 @@ say() { echo "$me: $*" >&2; }
 # die STATUS MESSAGE
 die() { say "$2"; exit "$1"; }
 
+# fail MESSAGE: say it and go on. The script ends with "exit $failed".
+failed=0
+fail() { say "$*"; failed=1; }
+
 # Print the comment that a script begins with, from "Usage:" on.
 usage() { sed -n '/^# Usage/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
