@@ -4,13 +4,25 @@
 #
 # Usage: lint-text.sh [CHECKOUT]
 #
-# Checks the license line of each file, and the width of lines in documents,
-# litmus tests and scripts. checkpatch checks the width of C.
+# Checks the license line of each file, the width of lines in documents, litmus
+# tests and scripts, and retired words. checkpatch checks the width of C.
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
 me=lint
 cd "${1:-$top}" || exit 1
+
+# Words that the project no longer uses, as extended regular expressions: text
+# with one of them describes code that no longer exists, or is not for readers.
+retired=(
+	'struct doorbell_(queue|vm)\b'
+	'doorbell_queue_(init|ring|peek|pass|arm)'
+	'doorbell_rung|DOORBELL_(RUNG|FULL)|doorbell_state\('
+	'ring_offset|shared_size|nr_left|write_at\b'
+	'slot_peek|(fifo|entry)_pass'
+	'(queue|kvm|geometry)_test\b|tools/vm/'
+	'the seed|\(promise [0-9]'
+)
 
 spdx() {
 	local file
@@ -58,6 +70,17 @@ columns() {
 	)
 }
 
+words() {
+	local regex
+	regex=$(IFS='|' && echo "${retired[*]}")
+
+	git grep --untracked -nIE "$regex" -- . ":!tools/test/lint-text.sh" >&2
+	[ $? -eq 1 ] || fail "retired words"
+	! git ls-files -co --exclude-standard | grep -E "$regex" >&2 ||
+		fail "retired file names"
+}
+
 spdx
 columns
+words
 exit $failed
