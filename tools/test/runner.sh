@@ -1,14 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Check that the test tools notice failures: run.sh, splat.sh and tap.py, on
-# which every verdict of "make check" rests. Prints TAP.
+# which every verdict of "make check" rests, and lint-layers.sh and lint-text.sh.
+# Prints TAP.
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
 test=$top/tools/test
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-count=0 failed=0
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+log=$tmp/vm
+count=0
 
 # result NAME [WHY]: print a line of TAP, "not ok" if there is a WHY
 result() {
@@ -48,13 +50,52 @@ scan() {
 report() {
 	local got why
 	echo "$3" >"$log"
-	got=$("$test/tap.py" "$log" | sed "s/${log##*/}/vm/")
+	got=$("$test/tap.py" "$log")
 	why="printed '${got//$'\n'/ / }'"
 	[ "$got" != "$2" ] || why=
 	result "tap.py: $1" "$why"
 }
 
-echo 1..17
+# object NAME [OTHER]...: make an object that needs the other objects
+object() {
+	local name=$1 other
+	shift
+
+	{
+		echo "int $name;"
+		for other; do
+			echo "extern int $other; int *${name}_$other = &$other;"
+		done
+	} | gcc -c -x c - -o "$tmp/$name.o"
+}
+
+# layers STATUS NAME OBJECT [OTHER]...: one object of a good module is different
+layers() {
+	local want=$1 name=$2
+	shift 2
+
+	echo "doorbell-y := chardev.o kvm.o buffer.o geometry.o $1.o" \
+		>"$tmp/Kbuild"
+	object chardev kvm buffer geometry
+	object kvm buffer geometry
+	object buffer
+	object geometry
+	object "$@"
+	"$test/lint-layers.sh" "$tmp" >/dev/null 2>&1
+	status $? "$want" "lint-layers.sh: $name"
+}
+
+# text STATUS NAME LINE...: lint a checkout with one document of these lines
+text() {
+	rm -rf "$tmp/checkout"
+	git init -q "$tmp/checkout"
+	printf '%s\n' "${@:3}" >"$tmp/checkout/text.rst"
+	git -C "$tmp/checkout" add text.rst
+	"$test/lint-text.sh" "$tmp/checkout" >/dev/null 2>&1
+	status $? "$1" "lint-text.sh: $2"
+}
+
+echo 1..25
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -109,4 +150,15 @@ ok 1 one
 # its last words
 # end a 139
 # verdict clean"
+
+layers 0 "only calls of lower layers" buffer
+layers 1 "a call of a higher layer" buffer kvm
+layers 1 "a call within a layer" buffer geometry
+layers 1 "an object without a layer" other
+
+spdx=".. SPDX-License-Identifier: GPL-2.0"
+text 0 "a good document" "$spdx" "$(printf %080d 0)"
+text 1 "a line that is too long" "$spdx" "$(printf %081d 0)"
+text 1 "a document without a license" "text"
+text 1 "a retired word" "$spdx" "the ring_""offset"
 exit $failed
