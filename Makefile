@@ -8,10 +8,11 @@
 #   make uninstall        remove what make install, or install-lib, installed;
 #   make uninstall-lib    with the same KDIR, PREFIX and so on
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
-#   make check            the tests, in micro-VMs; ends with N passed, N failed
-#   make litmus           the memory-model proofs (part of make check)
-#   make bench            instructions per ring, against ioeventfd and exits
-#   make lint             checkpatch, sparse, W=1, kernel-doc
+#   make check            run the tests in micro-VMs: N passed, N failed
+#   make litmus           run the memory-model proofs (part of make check)
+#   make bench            count instructions per ring, of ioeventfd and exits, too
+#   make lint             run checkpatch, sparse, W=1, kernel-doc, shellcheck, and
+#                         checks of layers, words and columns
 #   make clean
 #
 # Kernels are cached outside of the checkout, everything built is in build/.
@@ -113,7 +114,8 @@ demo: setup
 endif
 
 TESTS := $(BUILD)/selftests
-PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' selftests/doorbell/Makefile)
+PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
+	selftests/doorbell/Makefile)
 KERNELS := 6.12-debug 7.2-debug 6.12-kcsan 6.12 6.1
 
 selftests: setup
@@ -135,4 +137,5 @@ bench: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: modules lib install uninstall install-lib uninstall-lib clean setup demo selftests check litmus bench lint
+.PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
+.PHONY: demo selftests check litmus bench lint
