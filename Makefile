@@ -10,9 +10,9 @@
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
 #   make check            run the tests in micro-VMs: N passed, N failed
 #   make litmus           run the memory-model proofs (part of make check)
-#   make bench            count instructions per ring, of ioeventfd and exits, too
-#   make lint             run checkpatch, sparse, W=1, kernel-doc, shellcheck, and
-#                         checks of layers, words and columns
+#   make bench            count instructions per ring, and those of ioeventfd
+#   make lint             run checkpatch, sparse, W=1, kernel-doc, shellcheck
+#                         and checks of layers, words and columns
 #   make clean
 #
 # Kernels are cached outside of the checkout, everything built is in build/.
@@ -96,7 +96,7 @@ $(USER)/demo-%: tools/demo/demo.h $(VMM_OBJ) $(VMM_HDRS) $(LIB)
 		-pthread -o $@ $(filter %.c,$^) $(VMM_OBJ) $(LIB)
 
 DEMO := $(USER)/demo-vmm $(USER)/demo-consumer
-# The recipe tests for a terminal: in $(shell) and $$() standard output is a pipe.
+# For the recipe, as standard output is a pipe in $(shell) and in $$().
 DEMO_LIVE := live=; [ ! -t 1 ] || live=live;
 
 ifdef HOST
