@@ -2,8 +2,10 @@
 /*
  * libdoorbell: the consumer side of /dev/doorbell.
  *
- * The protocol of the mapped memory is told at struct doorbell_control in
- * <linux/doorbell.h>; take_coalesced() and take_ordered() are its steps.
+ * struct doorbell_control in <linux/doorbell.h> has the protocol of the mapped
+ * memory; take_coalesced() and take_ordered() are its steps. Other processes
+ * may share the control area: this code loads each field once, checks each
+ * index, and bounds each loop by what is not in shared memory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +25,9 @@
 
 #include "libdoorbell.h"
 
-#define BATCH	64
+#define BATCH		64
+/* Most events in one doorbell_take(), as in one read() */
+#define TAKE_MAX	65536
 
 /**
  * struct doorbell - a consumer
@@ -31,30 +35,32 @@
  * @flags: DOORBELL_OPEN_*
  * @control: mapped, or NULL to use read()
  * @control_size: bytes of it
- * @shared: mapped read-only
+ * @readonly: mapped read-only
  * @readonly_size: bytes of it
- * @slots: coalescing: in @shared
- * @fifo: coalescing: in @shared
- * @entries: ordered: in @shared, else NULL
- * @mask: places in @fifo or @entries, less one
- * @order: log2 of the places
- * @partial: coalescing: slots of which an event could not tell all rings
- * @nr_partial: how many there are, usually none
+ * @slots: coalescing: in @readonly
+ * @fifo: coalescing: in @readonly
+ * @entries: ordered: in @readonly, else NULL
+ * @nr_slots: coalescing: number of @slots
+ * @mask: number of entries in @fifo or @entries, less one
+ * @order: log2 of that number
+ * @nr_partial: number of slots in @partial, usually 0
+ * @partial: coalescing: slots with more rings than their last event can count
  */
 struct doorbell {
 	int fd;
 	unsigned int flags;
 	struct doorbell_control *control;
 	size_t control_size;
-	void *shared;
+	void *readonly;
 	size_t readonly_size;
 	const struct doorbell_slot *slots;
 	const __u32 *fifo;
 	const struct doorbell_entry *entries;
+	__u32 nr_slots;
 	__u32 mask;
 	__u32 order;
-	__u32 partial[BATCH];
 	unsigned int nr_partial;
+	__u32 partial[BATCH];
 };
 
 static void unmap(struct doorbell *db)
@@ -62,7 +68,7 @@ static void unmap(struct doorbell *db)
 	if (!db->control)
 		return;
 	munmap(db->control, db->control_size);
-	munmap(db->shared, db->readonly_size);
+	munmap(db->readonly, db->readonly_size);
 	db->control = NULL;
 }
 
@@ -75,13 +81,12 @@ static int get_geometry(int fd, struct doorbell_info *info)
 	return ioctl(fd, DOORBELL_INFO, info);
 }
 
-/* Where this does not work out read() does. */
+/* Leaves db->control NULL where mapping fails: read() works, too. */
 static void map(struct doorbell *db)
 {
 	struct doorbell_info info;
-	void *control, *shared;
+	void *control, *readonly;
 
-	db->nr_partial = 0;
 	if (db->flags & DOORBELL_OPEN_READ ||
 	    get_geometry(db->fd, &info) || !info.nr_entries)
 		return;
@@ -90,23 +95,24 @@ static void map(struct doorbell *db)
 		       MAP_SHARED, db->fd, 0);
 	if (control == MAP_FAILED)
 		return;
-	shared = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED, db->fd,
-		      info.control_size);
-	if (shared == MAP_FAILED) {
+	readonly = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED,
+			db->fd, info.control_size);
+	if (readonly == MAP_FAILED) {
 		munmap(control, info.control_size);
 		return;
 	}
 
 	db->control = control;
 	db->control_size = info.control_size;
-	db->shared = shared;
+	db->readonly = readonly;
 	db->readonly_size = info.readonly_size;
-	db->slots = shared;
+	db->slots = readonly;
 	db->entries = NULL;
 	if (info.flags & DOORBELL_ATTACH_ORDERED)
-		db->entries = shared;
+		db->entries = readonly;
 	else
-		db->fifo = (void *)((char *)shared + info.entries_offset);
+		db->fifo = (void *)((char *)readonly + info.entries_offset);
+	db->nr_slots = info.queues + 1;
 	db->mask = info.nr_entries - 1;
 	db->order = __builtin_ctz(info.nr_entries);
 }
@@ -171,6 +177,8 @@ int doorbell_attach_region(struct doorbell *db,
 	sized.size = sizeof(sized);
 	if (ioctl(db->fd, DOORBELL_ATTACH, &sized))
 		return -errno;
+	/* The kernel dropped the events of the region before, too. */
+	db->nr_partial = 0;
 	unmap(db);
 	map(db);
 	return 0;
@@ -194,7 +202,7 @@ int doorbell_ring_addr(struct doorbell *db, __u64 addr, __u64 value)
 	return write(db->fd, &ring, sizeof(ring)) < 0 ? -errno : 0;
 }
 
-/* The slot that the place at @head names, or more than UINT16_MAX if none yet. */
+/* The slot of the entry at @head, or at least nr_slots if there is no entry. */
 static inline __u32 coalesced_slot(const struct doorbell *db, __u64 head)
 {
 	__u32 lap = head >> db->order;
@@ -204,12 +212,12 @@ static inline __u32 coalesced_slot(const struct doorbell *db, __u64 head)
 }
 
 /*
- * Step 1: the slots that up to @max places from @head on name, at most to the
- * end of this lap, as the queues of @events. Return: how many there are.
+ * Step 1: put the slots of up to @max entries from @head on into the queues of
+ * @events. Return: number of entries, at most to the end of this lap.
  */
 static inline unsigned int coalesced_peek(const struct doorbell *db, __u64 head,
-				     struct doorbell_event *events,
-				     unsigned int max)
+					  struct doorbell_event *events,
+					  unsigned int max)
 {
 	__u32 first = head & db->mask;
 	__u32 lap = (__u32)(head >> db->order) << DOORBELL_FIFO_LAP_SHIFT;
@@ -221,8 +229,8 @@ static inline unsigned int coalesced_peek(const struct doorbell *db, __u64 head,
 	for (n = 0; n < max; n++) {
 		__u32 slot = __atomic_load_n(&fifo[n], __ATOMIC_ACQUIRE) - lap;
 
-		/* too large if it is one of another lap */
-		if (slot > UINT16_MAX)
+		/* larger than any slot in an entry of another lap */
+		if (slot >= db->nr_slots)
 			break;
 		events[n].queue = slot;
 	}
@@ -230,12 +238,12 @@ static inline unsigned int coalesced_peek(const struct doorbell *db, __u64 head,
 }
 
 /*
- * Step 4: make whole events of what was not seen of the slots that @n @events
- * name. Return: how many there are.
+ * Step 4: make events of the unseen rings of the slots that @n @events name.
+ * Return: number of events, which is less if a slot has no unseen rings.
  */
 static inline unsigned int coalesced_events(struct doorbell *db,
-				      struct doorbell_event *events,
-				      unsigned int n)
+					    struct doorbell_event *events,
+					    unsigned int n)
 {
 	const struct doorbell_event *from = events, *end = events + n;
 	const struct doorbell_slot *slots = db->slots;
@@ -245,7 +253,7 @@ static inline unsigned int coalesced_events(struct doorbell *db,
 	for (; from < end; from++) {
 		__u32 index = from->queue;
 		const struct doorbell_slot *slot = &slots[index];
-		__u64 old = seen[index];
+		__u64 old = __atomic_load_n(&seen[index], __ATOMIC_RELAXED);
 		__u64 unseen = __atomic_load_n(&slot->rings,
 					       __ATOMIC_ACQUIRE) - old;
 		__u64 count = unseen >> DOORBELL_RINGS_SHIFT;
@@ -257,7 +265,6 @@ static inline unsigned int coalesced_events(struct doorbell *db,
 			count = UINT32_MAX;
 			db->partial[db->nr_partial++] = index;
 		}
-		/* the kernel looks at it, too */
 		__atomic_store_n(&seen[index],
 				 old + (count << DOORBELL_RINGS_SHIFT),
 				 __ATOMIC_RELAXED);
@@ -273,10 +280,10 @@ static inline unsigned int coalesced_events(struct doorbell *db,
 	return event - events;
 }
 
-/* The next events of slots that have more rings than fit one: a rare thing. */
+/* The next events of slots that have more rings than fit into one; rare. */
 static __attribute__((noinline))
 unsigned int take_partial(struct doorbell *db, struct doorbell_event *events,
-		       unsigned int max)
+			  unsigned int max)
 {
 	unsigned int n = db->nr_partial < max ? db->nr_partial : max;
 	unsigned int i;
@@ -290,19 +297,29 @@ static unsigned int take_coalesced(struct doorbell *db,
 				   struct doorbell_event *events,
 				   unsigned int max)
 {
+	/*
+	 * Entries to go. One of a slot can be without an event, if its rings
+	 * were counted with the slot's entry before: at most one for each event
+	 * of this call, and one for each slot. More than that is garbage.
+	 */
+	unsigned int left = 2 * max + db->mask + 1;
 	unsigned int n, room, taken = 0;
 	__u64 head;
 
-	while (taken < max) {
+	while (taken < max && left) {
 		room = max - taken < BATCH ? max - taken : BATCH;
+		/* each of these slots has an event, or is partial no more */
 		if (db->nr_partial) {
 			taken += take_partial(db, events + taken, room);
 			continue;
 		}
-		head = db->control->head;
+		if (room > left)
+			room = left;
+		head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
 		n = coalesced_peek(db, head, events + taken, room);
 		if (!n)
 			break;
+		left -= n;
 
 		__atomic_store_n(&db->control->head, head + n,
 				 __ATOMIC_RELEASE);
@@ -316,15 +333,14 @@ static unsigned int take_coalesced(struct doorbell *db,
 	return taken;
 }
 
-/* Events of entries, at most to the end of this lap. */
-static unsigned int ordered_events(struct doorbell *db,
-				 struct doorbell_event *events,
-				 unsigned int max)
+/* Both steps, at most to the end of this lap; sets @head past the entries. */
+static inline unsigned int ordered_events(struct doorbell *db, __u64 *head,
+					  struct doorbell_event *events,
+					  unsigned int max)
 {
-	__u64 head = db->control->head;
-	__u32 first = head & db->mask;
+	__u32 first = *head & db->mask;
 	const struct doorbell_entry *entries = db->entries + first;
-	__u64 lap = (__u32)(head >> db->order);
+	__u64 lap = (__u32)(*head >> db->order);
 	unsigned int n;
 	__u64 word;
 	__u16 kind;
@@ -343,9 +359,9 @@ static unsigned int ordered_events(struct doorbell *db,
 		events[n].value = __atomic_load_n(&entries[n].value,
 						  __ATOMIC_RELAXED);
 	}
+	*head += n;
 	if (n)
-		__atomic_store_n(&db->control->head, head + n,
-				 __ATOMIC_RELEASE);
+		__atomic_store_n(&db->control->head, *head, __ATOMIC_RELEASE);
 	return n;
 }
 
@@ -353,19 +369,20 @@ static unsigned int take_ordered(struct doorbell *db,
 				 struct doorbell_event *events,
 				 unsigned int max)
 {
+	__u64 head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
 	unsigned int n, taken = 0;
 
 	do {
-		n = ordered_events(db, events + taken, max - taken);
+		n = ordered_events(db, &head, events + taken, max - taken);
 		taken += n;
-	} while (n && taken < max && !(db->control->head & db->mask));
+	} while (n && taken < max && !(head & db->mask));
 	return taken;
 }
 
 /*
- * RWF_NOWAIT never waits, neither for events that another reader takes first nor
- * for that reader, and leaves O_NONBLOCK to those who share the descriptor. musl
- * has no preadv2() before 1.2.5. An offset of -1, in two halves, is that of read().
+ * RWF_NOWAIT never waits, neither for events that another reader takes first
+ * nor for that reader, and leaves O_NONBLOCK, which belongs to the open file,
+ * alone. musl has no preadv2() before 1.2.5. The offset -1 means read().
  */
 static int take_by_read(struct doorbell *db, struct doorbell_event *events,
 			unsigned int max)
@@ -387,6 +404,8 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 {
 	if (!max)
 		return 0;
+	if (max > TAKE_MAX)
+		max = TAKE_MAX;
 	if (!db->control)
 		return take_by_read(db, events, max);
 	if (db->entries)
@@ -397,38 +416,40 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 /* Is there an entry? It may turn out to have been counted already. */
 static bool readable(const struct doorbell *db)
 {
-	__u64 head = db->control->head;
+	__u64 head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
 	__u64 word;
 
 	if (!db->entries)
-		return coalesced_slot(db, head) <= UINT16_MAX || db->nr_partial;
+		return coalesced_slot(db, head) < db->nr_slots;
 	word = __atomic_load_n(&db->entries[head & db->mask].word,
 			       __ATOMIC_ACQUIRE);
 	return word >> DOORBELL_ENTRY_LAP_SHIFT == (__u32)(head >> db->order);
 }
 
-static int arm_by_poll(const struct doorbell *db)
-{
-	struct pollfd pfd = { .fd = db->fd, .events = POLLIN };
-
-	return poll(&pfd, 1, 0) < 0 ? -errno : !!pfd.revents;
-}
-
 int doorbell_arm(struct doorbell *db)
 {
-	if (!db->control)
-		return arm_by_poll(db);
+	int ret;
 
-	__atomic_store_n(&db->control->armed, 1, __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return readable(db);
+	if (db->nr_partial)
+		return 1;
+	if (db->control) {
+		__atomic_store_n(&db->control->armed, 1, __ATOMIC_RELAXED);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		return readable(db);
+	}
+	/* poll() arms. The caller's epoll_wait() or poll() reports the end. */
+	ret = doorbell_wait(db, 0);
+	return ret == -EPIPE ? 0 : ret;
 }
 
 int doorbell_wait(struct doorbell *db, int timeout)
 {
 	struct pollfd pfd = { .fd = db->fd, .events = POLLIN };
-	int ret = poll(&pfd, 1, timeout);
+	int ret;
 
+	if (db->nr_partial)
+		return 1;
+	ret = poll(&pfd, 1, timeout);
 	if (ret < 0)
 		return -errno;
 	if (pfd.revents & POLLIN)
