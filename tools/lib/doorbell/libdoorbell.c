@@ -45,6 +45,9 @@
  * @order: log2 of that number
  * @nr_partial: number of slots in @partial, usually 0
  * @partial: coalescing: slots with more rings than their last event can count
+ * @nr_held: number of events in @held, from @next_held on
+ * @next_held: first of them
+ * @held: events that doorbell_complete() took and did not hand over
  */
 struct doorbell {
 	int fd;
@@ -61,6 +64,9 @@ struct doorbell {
 	__u32 order;
 	unsigned int nr_partial;
 	__u32 partial[BATCH];
+	unsigned int nr_held;
+	unsigned int next_held;
+	struct doorbell_event held[BATCH];
 };
 
 static void unmap(struct doorbell *db)
@@ -178,6 +184,7 @@ int doorbell_attach_region(struct doorbell *db,
 	if (ioctl(db->fd, DOORBELL_ATTACH, &sized))
 		return -errno;
 	/* The kernel dropped the events of the region before, too. */
+	db->nr_held = 0;
 	db->nr_partial = 0;
 	unmap(db);
 	map(db);
@@ -399,18 +406,50 @@ static int take_by_read(struct doorbell *db, struct doorbell_event *events,
 	return size / sizeof(*events);
 }
 
-int doorbell_take(struct doorbell *db, struct doorbell_event *events,
-		  unsigned int max)
+/* Take events that are not held; @max is 1 to TAKE_MAX. */
+static inline int take_new(struct doorbell *db, struct doorbell_event *events,
+			   unsigned int max)
 {
-	if (!max)
-		return 0;
-	if (max > TAKE_MAX)
-		max = TAKE_MAX;
 	if (!db->control)
 		return take_by_read(db, events, max);
 	if (db->entries)
 		return take_ordered(db, events, max);
 	return take_coalesced(db, events, max);
+}
+
+static unsigned int take_held(struct doorbell *db,
+			      struct doorbell_event *events, unsigned int max)
+{
+	unsigned int n = db->nr_held < max ? db->nr_held : max;
+
+	memcpy(events, db->held + db->next_held, n * sizeof(*events));
+	db->next_held += n;
+	db->nr_held -= n;
+	return n;
+}
+
+int doorbell_take(struct doorbell *db, struct doorbell_event *events,
+		  unsigned int max)
+{
+	unsigned int held = 0;
+	int n;
+
+	if (max > TAKE_MAX)
+		max = TAKE_MAX;
+	if (db->nr_held)
+		held = take_held(db, events, max);
+	if (held == max)
+		return held;
+	n = take_new(db, events + held, max - held);
+	if (n < 0)
+		return held ? (int)held : n;
+	return held + n;
+}
+
+/* Are there events that the kernel does not know of? */
+static bool has_own_events(const struct doorbell *db)
+{
+	return db->nr_held || db->nr_partial;
 }
 
 /* Is there an entry? It may turn out to have been counted already. */
@@ -430,7 +469,7 @@ int doorbell_arm(struct doorbell *db)
 {
 	int ret;
 
-	if (db->nr_partial)
+	if (has_own_events(db))
 		return 1;
 	if (db->control) {
 		__atomic_store_n(&db->control->armed, 1, __ATOMIC_RELAXED);
@@ -447,7 +486,7 @@ int doorbell_wait(struct doorbell *db, int timeout)
 	struct pollfd pfd = { .fd = db->fd, .events = POLLIN };
 	int ret;
 
-	if (db->nr_partial)
+	if (has_own_events(db))
 		return 1;
 	ret = poll(&pfd, 1, timeout);
 	if (ret < 0)
@@ -462,18 +501,22 @@ int doorbell_wait(struct doorbell *db, int timeout)
 int doorbell_complete(struct doorbell *db, doorbell_notify_fn notify,
 		      void *ctx)
 {
-	struct doorbell_event events[BATCH];
-	int i, n, ret;
+	struct doorbell_event event;
+	int n, ret;
 
 	for (;;) {
-		n = doorbell_take(db, events, BATCH);
-		if (n < 0)
-			return n;
-		for (i = 0; i < n; i++) {
-			ret = notify(events[i].queue, &events[i], ctx);
+		while (db->nr_held) {
+			/* @notify may take events: no pointer into held[] */
+			take_held(db, &event, 1);
+			ret = notify(event.queue, &event, ctx);
 			if (ret)
 				return ret;
 		}
+		n = take_new(db, db->held, BATCH);
+		if (n < 0)
+			return n;
+		db->next_held = 0;
+		db->nr_held = n;
 		if (n)
 			continue;
 		ret = doorbell_wait(db, -1);

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1 OR MIT */
 /*
  * libdoorbell: the consumer side of /dev/doorbell, without system calls where
- * it can.
+ * possible.
  *
- * Events are taken from mapped memory, or by read() where the memory cannot be
- * mapped; the caller sees no difference. <linux/doorbell.h> has the structures
- * and tells what they mean.
+ * The library takes events from mapped memory, or by read() where it cannot map
+ * the memory; the caller sees no difference. <linux/doorbell.h> describes the
+ * structures.
  *
  * Functions return 0 or more on success and a negative errno on failure, unless
- * they say otherwise. One thread at a time may use a struct doorbell.
+ * their description says otherwise. One thread at a time may use a struct
+ * doorbell.
  */
 #ifndef LIBDOORBELL_H
 #define LIBDOORBELL_H
@@ -25,19 +26,21 @@ struct doorbell;
 #define DOORBELL_OPEN_READ	(1U << 0)
 
 /**
- * typedef doorbell_notify_fn - what doorbell_complete() calls for each event
+ * typedef doorbell_notify_fn - function that doorbell_complete() calls
  * @queue: number of the queue, or DOORBELL_QUEUE_NONE for a bad ring
  * @event: the event
- * @ctx: as given to doorbell_complete()
+ * @ctx: pointer that the caller of doorbell_complete() passed
  *
- * Return: 0 to go on; anything else ends doorbell_complete(), which returns it.
+ * The function may call any function of the library except doorbell_close().
+ *
+ * Return: 0 to continue. doorbell_complete() returns any other value at once.
  */
 typedef int (*doorbell_notify_fn)(unsigned int queue,
 				  const struct doorbell_event *event,
 				  void *ctx);
 
 /**
- * doorbell_open() - a new consumer, with nothing attached
+ * doorbell_open() - open a consumer with nothing attached
  * @flags: 0 or DOORBELL_OPEN_READ
  *
  * Return: the consumer, or NULL with errno.
@@ -45,49 +48,64 @@ typedef int (*doorbell_notify_fn)(unsigned int queue,
 struct doorbell *doorbell_open(unsigned int flags);
 
 /**
- * doorbell_from_fd() - a consumer from a descriptor of /dev/doorbell
- * @fd: the descriptor, from a socket or a parent; owned by the consumer if the
- *	call succeeds, else still by the caller
+ * doorbell_from_fd() - make a consumer of a descriptor of /dev/doorbell
+ * @fd: the descriptor, from a socket or a parent. It belongs to the consumer if
+ *	the call succeeds, and stays the caller's if the call fails.
  * @flags: 0 or DOORBELL_OPEN_READ
  *
- * Whoever attaches another region through another descriptor of the same open
- * file has to tell: memory mapped from the region before is not followed.
+ * If several consumers share one open file and take events at the same time, in
+ * threads or in processes, all of them must use DOORBELL_OPEN_READ.
  *
- * Return: the consumer, or NULL with errno: EBADF or ENOTTY if @fd is no
- * descriptor of /dev/doorbell.
+ * Return: the consumer, or NULL with errno: EBADF if @fd is not open, usually
+ * ENOTTY if it is another file than /dev/doorbell.
  */
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags);
 
 /**
  * doorbell_close() - close the descriptor and free the consumer
  * @db: the consumer, or NULL
+ *
+ * Events that doorbell_complete() took and did not hand over are lost. All others
+ * stay as long as another descriptor of the same open file exists.
  */
 void doorbell_close(struct doorbell *db);
 
 /**
- * doorbell_fd() - the descriptor, for poll(), epoll and passing on
+ * doorbell_fd() - get the descriptor, for poll(), epoll and passing on
  * @db: the consumer
+ *
+ * Return: the descriptor. It still belongs to @db.
  */
 int doorbell_fd(const struct doorbell *db);
 
 /**
- * doorbell_attach_region() - DOORBELL_ATTACH
+ * doorbell_attach_region() - attach a region by DOORBELL_ATTACH
  * @db: the consumer
- * @arg: what to attach; its size is filled in
+ * @arg: the region; the function fills in its size
+ *
+ * Events of the region before that the caller did not take are dropped.
+ *
+ * Return: 0, or a negative errno of DOORBELL_ATTACH.
  */
 int doorbell_attach_region(struct doorbell *db,
 			   const struct doorbell_attach *arg);
 
 /**
- * doorbell_detach_region() - DOORBELL_DETACH; what was rung can still be taken
+ * doorbell_detach_region() - detach the region by DOORBELL_DETACH
  * @db: the consumer
+ *
+ * The caller can still take the events of earlier rings.
+ *
+ * Return: 0, or a negative errno of DOORBELL_DETACH.
  */
 int doorbell_detach_region(struct doorbell *db);
 
 /**
- * doorbell_get_info() - DOORBELL_INFO
+ * doorbell_get_info() - get state, geometry and counters by DOORBELL_INFO
  * @db: the consumer
- * @info: filled in
+ * @info: the result
+ *
+ * Return: 0, or a negative errno of DOORBELL_INFO.
  */
 int doorbell_get_info(const struct doorbell *db, struct doorbell_info *info);
 
@@ -102,50 +120,68 @@ int doorbell_get_info(const struct doorbell *db, struct doorbell_info *info);
 int doorbell_ring_addr(struct doorbell *db, __u64 addr, __u64 value);
 
 /**
- * doorbell_take() - take the events there are, without waiting
+ * doorbell_take() - take events, without waiting
  * @db: the consumer
- * @events: filled
- * @max: room in @events
+ * @events: array for the events
+ * @max: room in @events; one call takes at most 65,536 events
  *
- * Return: number of events, less than @max only if there are no more, or a
- * negative errno.
+ * The call never waits, even if the descriptor is blocking and other readers
+ * share it.
+ *
+ * Return: number of events, less than @max (or 65,536) only if there are no
+ * more; or a negative errno.
  */
 int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 		  unsigned int max);
 
 /**
- * doorbell_arm() - ask to be woken, before sleeping in epoll_wait() or poll()
+ * doorbell_arm() - arm the wake-up before epoll_wait() or poll()
  * @db: the consumer
  *
- * Arms and takes a last look, without a system call where memory is mapped.
- * poll(), epoll_wait() and read() arm by themselves whenever they look: who was
- * woken by them and has taken all there was can sleep again without this.
+ * The function arms and re-checks, usually without a system call. poll(),
+ * epoll_wait() and read() arm when they check the descriptor. So a consumer
+ * that one of them woke up, and that took all events, can wait again without
+ * this call.
  *
- * Return: 1 if there is something to take now, 0 if it is safe to sleep, or a
+ * Return: 1 if there are events to take, 0 if the caller can wait, or a
  * negative errno.
  */
 int doorbell_arm(struct doorbell *db);
 
 /**
- * doorbell_wait() - wait until there is something to take
+ * doorbell_wait() - wait for events
  * @db: the consumer
- * @timeout: milliseconds, or -1 for ever
+ * @timeout: milliseconds, or -1 to wait for ever
  *
- * Return: 1 if there is something to take, 0 if time is up, -EPIPE if the VM's
- * process is gone and everything was taken, or another negative errno.
+ * If another process detaches the region, the function waits for the next one:
+ * see doorbell_complete().
+ *
+ * Return: 1 if there are events to take, 0 after @timeout, -EPIPE after hang-up
+ * if no event is left, or another negative errno.
  */
 int doorbell_wait(struct doorbell *db, int timeout);
 
 /**
- * doorbell_complete() - call a function for each event, waiting for more
+ * doorbell_complete() - call a function for each event, and wait for more
  * @db: the consumer
- * @notify: called for each event, in order
- * @ctx: handed to @notify
+ * @notify: function to call for each event, in order
+ * @ctx: pointer to pass to @notify
  *
- * complete() of Fuchsia's GuestBellTrap.
+ * complete() of Fuchsia's GuestBellTrap. If @notify ends the call, the events
+ * after that one are not lost: the next call of this function, doorbell_take(),
+ * doorbell_wait() or doorbell_arm() finds them first.
  *
- * Return: 0 at the end: the VM's process is gone and everything was taken; what
- * @notify returned, if not 0; or a negative errno.
+ * DOORBELL_DETACH in another process does not end this function, because that
+ * process may attach another region. To end such a consumer,
+ *
+ * - ring an address outside of the region by write() before you detach it, and
+ *   let @notify return non-zero for DOORBELL_EVENT_BAD_ADDRESS; or
+ * - do not call this function: wait for doorbell_fd() and an eventfd of your
+ *   own in epoll_wait(), and call doorbell_take(); or
+ * - kill the process. A signal with a handler does not end the call.
+ *
+ * Return: 0 after hang-up, when no event is left; the value that @notify
+ * returned, if not 0; or a negative errno.
  */
 int doorbell_complete(struct doorbell *db, doorbell_notify_fn notify,
 		      void *ctx);
