@@ -55,7 +55,8 @@ for object in "${objects[@]}"; do
 		fi
 		used=$(comm -12 <(echo "${needed[$object]}") \
 			<(echo "${defined[$other]}") | sed '/^$/d')
-		[ -z "$used" ] || fail "$object.o needs ${used//$'\n'/, } of $other.o"
+		[ -z "$used" ] ||
+			fail "$object.o needs ${used//$'\n'/, } of $other.o"
 	done
 done
 exit $failed

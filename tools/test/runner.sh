@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Check that the test tools notice failures: run.sh, splat.sh and tap.py, on
-# which every verdict of "make check" rests, and lint-layers.sh and lint-text.sh.
+# which every verdict of "make check" rests, lint-layers.sh and lint-text.sh.
 # Prints TAP.
 set -uo pipefail
 
