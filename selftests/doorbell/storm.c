@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Conservation: whatever the guest rings while readers of all kinds come and
- * go, what they read adds up to what the guest says it rang (promise 3), in
- * the order of first ring, and bad addresses stay bounded (promise 4).
+ * Storm: the guarantees Conservation, Order and Value while all vCPUs ring.
+ *
+ * In one half readers of all kinds come and go, and what they read adds up to
+ * what the guest counted. In the other half nothing reads until the guest has
+ * finished, so that the order of events is known.
  */
 #include <pthread.h>
 #include <sys/epoll.h>
@@ -16,8 +18,16 @@
 #define PRIVATE_QUEUES	8		/* per vCPU */
 #define GUEST_QUEUES	(SHARED_QUEUES + VCPUS * PRIVATE_QUEUES)
 #define WRITE_QUEUE	GUEST_QUEUES	/* rung by write() */
-#define END_QUEUE	(GUEST_QUEUES + 1)	/* tells a reader to leave */
+#define END_QUEUE	(GUEST_QUEUES + 1)	/* its event ends a reader */
 #define QUEUES		(GUEST_QUEUES + 2)
+#define STRIDE		8
+#define LEN		(QUEUES * STRIDE)
+#define MAX_READERS	3
+
+static bool is_private(unsigned int queue)
+{
+	return queue >= SHARED_QUEUES && queue < GUEST_QUEUES;
+}
 
 static unsigned int owner_of(unsigned int queue)
 {
@@ -34,18 +44,18 @@ enum how {
 };
 
 /**
- * struct reader - one of those who share the consumer; in shared memory
+ * struct reader - one of the readers of a consumer, in shared memory
  * @fd: the consumer
  * @how: how it waits
  * @room: events per read()
  * @turns: of an empty loop after each read()
- * @quota: events after which it stops, for another one to take its place
- * @alone: no other reads
- * @mask: bits of the value that the guest's access could carry
- * @book: what it read; only it writes there
- * @stale: values older than the rings that they were read with
- * @error: errno of what failed
- * @ended: it was told to leave
+ * @quota: number of events after which it stops, 0 for no limit
+ * @alone: there is no other reader
+ * @mask: bits of the value that fit into the guest's write
+ * @book: what it has read
+ * @stale: events whose value is older than the rings they count
+ * @error: errno of a failure
+ * @ended: it has read END
  * @gone: it has stopped
  */
 struct reader {
@@ -60,15 +70,18 @@ struct reader {
 	__u64 stale;
 	int error;
 	bool ended;
-	bool gone;
+	_Atomic bool gone;
 };
 
-/* A queue that one vCPU owns is rung with 1, 2, 3, ...: no event may lag. */
+/*
+ * A vCPU rings its own queues with the values 1, 2, 3, ...: the value of an
+ * event is at least the number of rings read so far.
+ */
 static void check_fresh(struct reader *r, const struct doorbell_event *e)
 {
 	__u64 number = e->value & (r->mask >> 8);
 
-	if (!r->alone || e->queue < SHARED_QUEUES || e->queue >= GUEST_QUEUES)
+	if (!r->alone || !is_private(e->queue))
 		return;
 	if (number < r->book.count[e->queue] ||
 	    (r->mask >> 56 && e->value >> 56 != owner_of(e->queue)))
@@ -78,19 +91,18 @@ static void check_fresh(struct reader *r, const struct doorbell_event *e)
 static int wait_for_events(const struct reader *r, int epfd)
 {
 	struct epoll_event event;
-	struct pollfd p = { .fd = r->fd, .events = POLLIN };
 
 	switch (r->how) {
 	case BLOCKING:
 		return 0;
 	case POLL:
-		return poll(&p, 1, -1);
+		return db_poll(r->fd, POLLIN, -1);
 	default:
-		return epoll_wait(epfd, &event, 1, -1);
+		return db_result(epoll_wait(epfd, &event, 1, -1));
 	}
 }
 
-/* Read all there is; false to stop, for one of two reasons. */
+/* Read what is pending: false if the reader has to stop. */
 static bool read_all(struct reader *r, __u64 quota)
 {
 	struct doorbell_event events[256];
@@ -124,7 +136,7 @@ static void *reader_main(void *arg)
 		.events = EPOLLIN | (r->how == EPOLL_EDGE ? EPOLLET : 0),
 	};
 	__u64 quota = r->quota ? r->book.events + r->quota : ~0ULL;
-	int epfd = -1;
+	int ret, epfd = -1;
 
 	if (r->how == EPOLL_LEVEL || r->how == EPOLL_EDGE) {
 		epfd = epoll_create1(EPOLL_CLOEXEC);
@@ -132,37 +144,59 @@ static void *reader_main(void *arg)
 			r->error = errno;
 	}
 	while (!r->error) {
-		if (wait_for_events(r, epfd) < 0)
-			r->error = errno;
+		ret = wait_for_events(r, epfd);
+		if (ret < 0)
+			r->error = -ret;
 		else if (!read_all(r, quota))
 			break;
 	}
 	if (epfd >= 0)
 		close(epfd);
-	__atomic_store_n(&r->gone, true, __ATOMIC_RELEASE);
+	r->gone = true;
 	return NULL;
-}
-
-static bool gone(const struct reader *r)
-{
-	return __atomic_load_n(&r->gone, __ATOMIC_ACQUIRE);
 }
 
 /* Storms */
 
-FIXTURE(storm) {
+/**
+ * struct storm - what one test shares with its helpers
+ * @vmm: the VM
+ * @fd: the consumer
+ * @flags: of the region
+ * @readers: the readers, in shared memory
+ * @nr_readers: how many
+ * @thread: their threads
+ * @process: the only reader runs in another process
+ * @pid: that process
+ * @lives: how often a reader was started again
+ * @written: rings of WRITE_QUEUE
+ * @bad: rings of bad addresses
+ * @ends: rings of END_QUEUE
+ */
+struct storm {
 	struct vmm *vmm;
 	int fd;
-	__u64 base;
+	__u32 flags;
+	struct reader *readers;
+	unsigned int nr_readers;
+	pthread_t thread[MAX_READERS];
+	bool process;
+	pid_t pid;
+	unsigned int lives;
 	__u64 written;
 	__u64 bad;
+	__u64 ends;
+};
+
+FIXTURE(storm) {
+	struct storm s;
 };
 
 FIXTURE_VARIANT(storm) {
 	__u32 flags;
 	unsigned int job;
 	unsigned int readers;
-	enum how how[3];
+	enum how how[MAX_READERS];
 	unsigned int room;
 	unsigned int turns;
 	unsigned int quota;
@@ -202,13 +236,13 @@ FIXTURE_VARIANT_ADD(storm, mmio_process) {
 };
 
 FIXTURE_VARIANT_ADD(storm, mmio_three_blocking) {
-	.job = GUEST_STORM, .readers = 3, .how = { BLOCKING, BLOCKING, BLOCKING },
-	.room = 3,
+	.job = GUEST_STORM, .readers = 3, .room = 3,
+	.how = { BLOCKING, BLOCKING, BLOCKING },
 };
 
 FIXTURE_VARIANT_ADD(storm, mmio_three_kinds) {
-	.job = GUEST_STORM, .readers = 3, .how = { EPOLL_LEVEL, EPOLL_EDGE, POLL },
-	.room = 16,
+	.job = GUEST_STORM, .readers = 3, .room = 16,
+	.how = { EPOLL_LEVEL, EPOLL_EDGE, POLL },
 };
 
 FIXTURE_VARIANT_ADD(storm, pio_blocking) {
@@ -229,241 +263,307 @@ FIXTURE_VARIANT_ADD(storm, pio_process) {
 FIXTURE_SETUP(storm)
 {
 	bool blocking = variant->how[0] == BLOCKING;
+	struct storm *s = &self->s;
+	unsigned int i;
 
-	self->base = base_of(variant->flags);
-	self->fd = db_open(blocking ? 0 : O_NONBLOCK);
-	ASSERT_LE(0, self->fd);
-	self->vmm = vmm_create(VCPUS);
-	ASSERT_NE(NULL, self->vmm);
-	ASSERT_EQ(0, db_attach_as(self->fd, self->vmm->vm_fd, self->base,
-				  QUEUES * 8, 8, variant->flags));
+	s->flags = variant->flags;
+	s->process = variant->process;
+	s->fd = db_must_open(_metadata, blocking ? 0 : O_NONBLOCK);
+	s->vmm = vmm_create(VCPUS);
+	ASSERT_NE(NULL, s->vmm);
+	ASSERT_EQ(0, db_attach_as(s->fd, s->vmm->vm_fd, base_of(s->flags), LEN,
+				  STRIDE, s->flags));
+	s->nr_readers = variant->readers;
+	s->readers = db_shared_memory(MAX_READERS * sizeof(*s->readers));
+	ASSERT_NE(NULL, s->readers);
+	for (i = 0; i < s->nr_readers; i++)
+		s->readers[i] = (struct reader) {
+			.fd = s->fd,
+			.how = variant->how[i],
+			.room = variant->room,
+			.turns = variant->turns,
+			.quota = variant->quota,
+			.alone = s->nr_readers == 1,
+			.mask = s->flags & PIO ? ~0U : ~0ULL,
+		};
 }
 
 FIXTURE_TEARDOWN(storm)
 {
-	close(self->fd);
-	vmm_destroy(self->vmm);
+	close(self->s.fd);
+	vmm_destroy(self->s.vmm);
 }
 
-/* Shared queues, and some of its own, in equal parts. */
-static struct guest_job storm_job(__u32 flags, unsigned int kind,
-				  unsigned int v)
+static bool start_reader(struct storm *s, unsigned int i)
 {
-	return (struct guest_job) {
-		.kind = kind, .width = flags & PIO ? 4 : 8,
-			.pio = !!(flags & PIO),
-		.base = base_of(flags), .stride = 8, .limit = RINGS,
-			.weight = 128,
-		.range = {
-			{ .first = 0, .nr = SHARED_QUEUES },
-			{ .first = SHARED_QUEUES + v * PRIVATE_QUEUES,
-			  .nr = PRIVATE_QUEUES },
-		},
-	};
+	s->readers[i].gone = false;
+	return !pthread_create(&s->thread[i], NULL, reader_main,
+			       &s->readers[i]);
 }
 
-/* All that was read, bad addresses too. */
-static __u64 read_total(const struct reader *readers, unsigned int n)
+static void start_readers(struct __test_metadata *_metadata, struct storm *s)
 {
-	__u64 total = 0;
 	unsigned int i;
 
-	for (i = 0; i < n; i++)
-		total += book_total(&readers[i].book) +
-			 __atomic_load_n(&readers[i].book.bad,
-					 __ATOMIC_RELAXED);
-	return total;
+	if (s->process) {
+		s->pid = fork();
+		ASSERT_LE(0, s->pid);
+		if (!s->pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			reader_main(&s->readers[0]);
+			_exit(0);
+		}
+	} else {
+		for (i = 0; i < s->nr_readers; i++)
+			ASSERT_TRUE(start_reader(s, i));
+	}
 }
 
-static bool vcpus_done(struct vmm *vmm)
+/* Each vCPU rings the shared queues as often as its own. */
+static void start_guest(struct __test_metadata *_metadata, struct storm *s,
+			enum guest_job_kind kind)
+{
+	struct guest_job job = {
+		.kind = kind,
+		.width = s->flags & PIO ? 4 : 8,
+		.pio = !!(s->flags & PIO),
+		.base = base_of(s->flags),
+		.stride = STRIDE,
+		.limit = RINGS,
+		.weight = 128,
+		.range = {
+			{ .first = 0, .nr = SHARED_QUEUES },
+			{ .nr = PRIVATE_QUEUES },
+		},
+	};
+	unsigned int v;
+
+	for (v = 0; v < VCPUS; v++) {
+		job.range[1].first = SHARED_QUEUES + v * PRIVATE_QUEUES;
+		ASSERT_EQ(0, vmm_job(s->vmm, v, &job));
+		ASSERT_EQ(0, vmm_thread_start(s->vmm, v));
+	}
+}
+
+static bool guest_done(struct vmm *vmm)
 {
 	return guest_finished(vmm->shared) == VCPUS * RINGS;
 }
 
-/* The reader's next life, once the guest has gone on without it. */
-static bool restart(struct reader *r, pthread_t *thread, struct vmm *vmm)
+/* Ring WRITE_QUEUE and bad addresses in turns. */
+static void write_rings(struct __test_metadata *_metadata, struct storm *s)
 {
-	__u64 now = guest_finished(vmm->shared);
+	const __u64 base = base_of(s->flags);
+	struct doorbell_ring rings[8] = {};
+	unsigned int i;
 
-	if (!eventually(guest_finished(vmm->shared) >= now + 100 ||
-			vcpus_done(vmm)))
-		return false;
-	r->gone = false;
-	return !pthread_create(thread, NULL, reader_main, r);
+	for (i = 0; i < ARRAY_SIZE(rings); i++) {
+		if (i % 2) {
+			rings[i].addr = base + WRITE_QUEUE * STRIDE;
+			rings[i].value = ++s->written;
+		} else {
+			rings[i].addr = base + LEN + i;
+			s->bad++;
+		}
+	}
+	ASSERT_EQ(sizeof(rings), write(s->fd, rings, sizeof(rings)));
+}
+
+/* Rings that were read, bad ones included */
+static __u64 read_total(const struct storm *s)
+{
+	__u64 total = 0;
+	unsigned int i;
+
+	for (i = 0; i < s->nr_readers; i++)
+		total += book_total(&s->readers[i].book) +
+			 __atomic_load_n(&s->readers[i].book.bad,
+					 __ATOMIC_RELAXED);
+	return total;
+}
+
+/* The quota stopped the reader: start it again when the guest has gone on. */
+static void restart_reader(struct __test_metadata *_metadata, struct storm *s)
+{
+	struct vmm *vmm = s->vmm;
+	__u64 goal = guest_finished(vmm->shared) + 100;
+
+	ASSERT_EQ(0, s->readers[0].error);
+	ASSERT_EQ(0, pthread_join(s->thread[0], NULL));
+	ASSERT_TRUE(eventually(guest_finished(vmm->shared) >= goal ||
+			       guest_done(vmm)));
+	ASSERT_TRUE(start_reader(s, 0));
+	s->lives++;
+}
+
+/* Ring by write(), too, until the guest has finished and all rings are read. */
+static void ring_until_all_is_read(struct __test_metadata *_metadata,
+				   struct storm *s)
+{
+	__u64 deadline = 0, rung, now, before = ~0ULL;
+	bool done;
+
+	for (;;) {
+		done = guest_done(s->vmm);
+		if (!done)
+			write_rings(_metadata, s);
+		rung = VCPUS * RINGS + s->written + s->bad;
+		now = read_total(s);
+		if (done && now == rung)
+			return;
+		if (now != before)
+			deadline = db_now_ms() + DB_PATIENCE_MS;
+		before = now;
+		ASSERT_LT(db_now_ms(), deadline) {
+			TH_LOG("read %llu of %llu rings", now, rung);
+		}
+		if (s->readers[0].gone)
+			restart_reader(_metadata, s);
+		else
+			usleep(100);
+	}
 }
 
 /*
- * Readers that have read their END. A reader whose last read used up its quota
- * has stopped without END: start it again.
+ * Count the readers that have read END. A reader whose last read used up its
+ * quota has stopped without END: start it again.
  */
-static unsigned int readers_ended(struct reader *readers, pthread_t *thread,
-				  unsigned int nr)
+static unsigned int readers_ended(struct storm *s)
 {
 	unsigned int i, n = 0;
 
-	for (i = 0; i < nr; i++) {
-		struct reader *r = &readers[i];
+	for (i = 0; i < s->nr_readers; i++) {
+		struct reader *r = &s->readers[i];
 
-		if (!gone(r))
+		if (!r->gone)
 			continue;
 		if (r->ended || r->error) {
 			n++;
 		} else {
-			pthread_join(thread[i], NULL);
-			r->gone = false;
-			if (pthread_create(&thread[i], NULL, reader_main, r))
+			pthread_join(s->thread[i], NULL);
+			if (!start_reader(s, i))
 				r->error = EAGAIN;
 		}
 	}
 	return n;
 }
 
-TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
+/* Send one END after the other, so that no reader takes two. */
+static void end_readers(struct __test_metadata *_metadata, struct storm *s)
 {
-	const FIXTURE_VARIANT(storm) *var = variant;
-	struct guest_shared *s = self->vmm->shared;
-	struct doorbell_ring rings[8];
-	pthread_t thread[3];
-	struct reader *readers;
-	unsigned int i, v, q, lives = 0;
-	struct doorbell_info info;
-	__u64 deadline, seen = 0, sum, last, want, ends = 0;
-	pid_t pid = -1;
+	const __u64 end = base_of(s->flags) + END_QUEUE * STRIDE;
+	unsigned int i;
 
-	readers = db_shared_memory(sizeof(*readers) * 3);
-	ASSERT_NE(NULL, readers);
-	for (i = 0; i < var->readers; i++)
-		readers[i] = (struct reader) {
-			.fd = self->fd, .how = var->how[i], .room = var->room,
-			.turns = var->turns, .quota = var->quota,
-			.alone = var->readers == 1,
-			.mask = var->flags & PIO ? ~0U : ~0ULL,
-		};
-
-	if (var->process) {
-		pid = fork();
-		ASSERT_LE(0, pid);
-		if (!pid) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			reader_main(&readers[0]);
-			_exit(0);
-		}
+	while (s->ends < s->nr_readers) {
+		ASSERT_EQ(0, db_ring(s->fd, end, 0));
+		s->ends++;
+		ASSERT_TRUE(eventually(readers_ended(s) >= s->ends));
+	}
+	if (s->process) {
+		ASSERT_EQ(0, db_wait_status(s->pid));
 	} else {
-		for (i = 0; i < var->readers; i++)
-			ASSERT_EQ(0, pthread_create(&thread[i], NULL,
-						    reader_main, &readers[i]));
+		for (i = 0; i < s->nr_readers; i++)
+			ASSERT_EQ(0, pthread_join(s->thread[i], NULL));
 	}
-	for (v = 0; v < VCPUS; v++) {
-		struct guest_job job = storm_job(var->flags, var->job, v);
+}
 
-		ASSERT_EQ(0, vmm_job(self->vmm, v, &job));
-		ASSERT_EQ(0, vmm_thread_start(self->vmm, v));
-	}
+/* Is @value the last one that some vCPU wrote to a shared queue? */
+static bool is_last_value(const struct guest_shared *shared,
+			  unsigned int queue, __u64 value, __u64 mask)
+{
+	unsigned int v;
 
-	/* meanwhile this thread rings as well: one queue, and bad addresses */
-	memset(rings, 0, sizeof(rings));
-	deadline = db_now_ms() + DB_PATIENCE_MS;
-	for (;;) {
-		bool done = vcpus_done(self->vmm);
-		__u64 now = read_total(readers, var->readers);
-
-		sum = VCPUS * RINGS + self->written + self->bad;
-		if (done && now == sum)
-			break;
-		if (now != seen)
-			deadline = db_now_ms() + DB_PATIENCE_MS;
-		seen = now;
-		ASSERT_LT(db_now_ms(), deadline) {
-			TH_LOG("read %llu of %llu rings", seen, sum);
-		}
-		for (i = 0; !done && i < ARRAY_SIZE(rings); i++) {
-			if (i % 2) {
-				rings[i].addr = self->base + WRITE_QUEUE * 8;
-				rings[i].value = ++self->written;
-			} else {
-				rings[i].addr = self->base + QUEUES * 8 + i;
-				self->bad++;
-			}
-		}
-		if (!done)
-			ASSERT_EQ(sizeof(rings), write(self->fd, rings,
-						       sizeof(rings)));
-		if (!var->process && gone(&readers[0])) {
-			ASSERT_EQ(0, readers[0].error);
-			pthread_join(thread[0], NULL);
-			ASSERT_TRUE(restart(&readers[0], &thread[0],
-					    self->vmm));
-			lives++;
-		} else {
-			usleep(100);
-		}
-	}
 	for (v = 0; v < VCPUS; v++)
-		ASSERT_EQ(0, vmm_thread_join(self->vmm, v));
-	if (var->quota)
-		ASSERT_LT(1, lives);
+		if (value ==
+		    (guest_value(v, vmm_count(shared, v, queue)) & mask))
+			return true;
+	return false;
+}
 
-	/* one END for each reader, as long as they do not take two at once */
-	while (ends < var->readers) {
-		ASSERT_EQ(0, db_ring(self->fd, self->base + END_QUEUE * 8, 0));
-		ends++;
-		ASSERT_TRUE(eventually(readers_ended(readers, thread,
-						     var->readers) >= ends));
-	}
-	if (var->process) {
-		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
-	} else {
-		for (i = 0; i < var->readers; i++)
-			pthread_join(thread[i], NULL);
-	}
+/* Every ring of a guest's queue was read once, and the last value is right. */
+static void check_queue(struct __test_metadata *_metadata, struct storm *s,
+			unsigned int queue)
+{
+	const struct guest_shared *shared = s->vmm->shared;
+	__u64 rung = guest_count(shared, queue), read = 0, last = 0;
+	__u64 mask = s->readers[0].mask;
+	unsigned int i;
 
-	/* the books: every queue, every ring, the last value */
-	for (q = 0; q < GUEST_QUEUES; q++) {
-		for (i = 0, sum = 0, last = 0; i < var->readers; i++) {
-			sum += readers[i].book.count[q];
-			if (readers[i].book.last[q] > last)
-				last = readers[i].book.last[q];
-		}
-		want = guest_count(s, q);
-		ASSERT_EQ(want, sum) {
-			TH_LOG("queue %u", q);
-		}
-		if (q < SHARED_QUEUES && var->readers == 1) {
-			/* the last of what some vCPU wrote */
-			for (v = 0; v < VCPUS; v++)
-				if (last == (guest_value(v,
-							 vmm_count(s, v, q)) &
-					     readers[0].mask))
-					break;
-			ASSERT_LT(v, VCPUS) {
-				TH_LOG("queue %u ends with %#llx", q, last);
-			}
-		} else if (q >= SHARED_QUEUES) {
-			ASSERT_EQ(guest_value(owner_of(q), want) &
-				  readers[0].mask, last);
+	for (i = 0; i < s->nr_readers; i++) {
+		const struct book *book = &s->readers[i].book;
+
+		read += book->count[queue];
+		if (book->last[queue] > last)
+			last = book->last[queue];
+	}
+	ASSERT_EQ(rung, read) {
+		TH_LOG("queue %u", queue);
+	}
+	/* of several readers of a shared queue any may have the last value */
+	if (is_private(queue)) {
+		ASSERT_EQ(guest_value(owner_of(queue), rung) & mask, last);
+	} else if (s->nr_readers == 1) {
+		ASSERT_TRUE(is_last_value(shared, queue, last, mask)) {
+			TH_LOG("queue %u ends with %#llx", queue, last);
 		}
 	}
-	for (i = 0, sum = 0, want = 0; i < var->readers; i++) {
-		ASSERT_EQ(0, readers[i].error);
-		ASSERT_EQ(0, readers[i].stale);
-		ASSERT_EQ(0, readers[i].book.wrong);
-		sum += readers[i].book.bad;
-		want += readers[i].book.count[WRITE_QUEUE];
-	}
-	ASSERT_EQ(self->bad, sum);
-	ASSERT_EQ(self->written, want);
+}
 
-	/* nothing more to come, nothing that the VMM saw, and INFO agrees */
-	ASSERT_EQ(POLLOUT, poll_now(self->fd));
-	ASSERT_EQ(0, vmm_exits(self->vmm));
-	info = info_of(self->fd);
-	ASSERT_EQ(guest_total(s) + self->written + ends, info.rings);
-	ASSERT_EQ(VCPUS * RINGS, guest_total(s));
-	ASSERT_EQ(self->bad, info.bad_rings);
+/* No reader failed, and the rings by write() add up. */
+static void check_readers(struct __test_metadata *_metadata, struct storm *s)
+{
+	__u64 bad = 0, written = 0;
+	unsigned int i;
+
+	for (i = 0; i < s->nr_readers; i++) {
+		const struct reader *r = &s->readers[i];
+
+		ASSERT_EQ(0, r->error);
+		ASSERT_EQ(0, r->stale);
+		ASSERT_EQ(0, r->book.wrong);
+		bad += r->book.bad;
+		written += r->book.count[WRITE_QUEUE];
+	}
+	ASSERT_EQ(s->bad, bad);
+	ASSERT_EQ(s->written, written);
+}
+
+/* Nothing is pending, nothing reached the VMM, and DOORBELL_INFO agrees. */
+static void check_consumer(struct __test_metadata *_metadata, struct storm *s)
+{
+	struct doorbell_info info = info_of(s->fd);
+	__u64 guest = guest_total(s->vmm->shared);
+
+	ASSERT_EQ(POLLOUT, poll_now(s->fd));
+	ASSERT_EQ(0, vmm_exits(s->vmm));
+	ASSERT_EQ(VCPUS * RINGS, guest);
+	ASSERT_EQ(guest + s->written + s->ends, info.rings);
+	ASSERT_EQ(s->bad, info.bad_rings);
 	ASSERT_EQ(0, info.pending);
 }
 
-/* Order, with nobody reading while the guest rings */
+/* Conservation and Value */
+TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
+{
+	struct storm *s = &self->s;
+	unsigned int i;
+
+	start_readers(_metadata, s);
+	start_guest(_metadata, s, variant->job);
+	ring_until_all_is_read(_metadata, s);
+	for (i = 0; i < VCPUS; i++)
+		ASSERT_EQ(0, vmm_thread_join(s->vmm, i));
+	if (variant->quota)
+		ASSERT_LT(1, s->lives);
+	end_readers(_metadata, s);
+
+	for (i = 0; i < GUEST_QUEUES; i++)
+		check_queue(_metadata, s, i);
+	check_readers(_metadata, s);
+	check_consumer(_metadata, s);
+}
+
+/* Order and Bounded memory: nothing reads while the guest rings */
 FIXTURE(order) {
 	struct vmm *vmm;
 	int fd;
@@ -478,12 +578,11 @@ FIXTURE_VARIANT_ADD(order, pio) { .flags = PIO, };
 
 FIXTURE_SETUP(order)
 {
-	self->fd = db_open(O_NONBLOCK);
-	ASSERT_LE(0, self->fd);
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);
 	ASSERT_EQ(0, db_attach_as(self->fd, self->vmm->vm_fd,
-				  base_of(variant->flags), QUEUES * 8, 8,
+				  base_of(variant->flags), LEN, STRIDE,
 				  variant->flags));
 }
 
@@ -497,10 +596,10 @@ static int ring_by(struct vmm *vmm, unsigned int vcpu, __u32 flags,
 		   unsigned int queue, __u64 value)
 {
 	return vmm_op(vmm, vcpu, write_op(flags), 4,
-		      base_of(flags) + queue * 8, value);
+		      base_of(flags) + queue * STRIDE, value);
 }
 
-/* Events come in the order of first ring; repeats change count and value only. */
+/* Events come in order of first ring; repeats change only count and value. */
 TEST_F_TIMEOUT(order, order_of_first_ring, TEST_SECONDS)
 {
 	struct doorbell_event events[QUEUES + 1];
@@ -517,7 +616,7 @@ TEST_F_TIMEOUT(order, order_of_first_ring, TEST_SECONDS)
 		order[j] = tmp;
 	}
 
-	/* vCPUs in turns; after each first ring, repeats of earlier queues */
+	/* the vCPUs take turns; earlier queues follow each first ring */
 	for (i = 0; i < GUEST_QUEUES; i++)
 		for (j = 0; j < 4; j++) {
 			unsigned int q =
@@ -530,10 +629,10 @@ TEST_F_TIMEOUT(order, order_of_first_ring, TEST_SECONDS)
 		}
 	ASSERT_EQ(next, info_of(self->fd).pending);
 
-	/* one by one, then all */
+	/* read some one by one, then the others at once */
 	for (i = 0; i < 5; i++)
 		ASSERT_EQ(1, db_read(self->fd, &events[i], 1));
-	/* read already, so behind the others; pending still, so in its place */
+	/* a queue that was read gets a new place, a pending one keeps it */
 	ASSERT_EQ(0, ring_by(self->vmm, 0, variant->flags, order[2], 1000));
 	ASSERT_EQ(0, ring_by(self->vmm, 1, variant->flags, order[9], 1001));
 	value[order[9]] = 1001;
@@ -555,10 +654,10 @@ TEST_F_TIMEOUT(order, order_of_first_ring, TEST_SECONDS)
 	ASSERT_EQ(0, info_of(self->fd).pending);
 }
 
-/* However many bad addresses: one event, in order with the guest's rings. */
+/* All bad addresses have one event, in order with the guest's rings. */
 TEST_F_TIMEOUT(order, bad_addresses_are_bounded, TEST_SECONDS)
 {
-	const __u64 base = base_of(variant->flags), bad = base + QUEUES * 8;
+	const __u64 base = base_of(variant->flags), bad = base + LEN;
 	struct doorbell_ring rings[256] = {};
 	struct doorbell_event events[8];
 	unsigned int i, n = 0;
@@ -583,7 +682,7 @@ TEST_F_TIMEOUT(order, bad_addresses_are_bounded, TEST_SECONDS)
 	ASSERT_TRUE(db_event_is(&events[2], 1, 1, 10));
 	ASSERT_EQ(0, info_of(self->fd).pending);
 
-	/* and a guest's write to such an address is the VMM's */
+	/* a guest's write to such an address reaches the VMM */
 	ASSERT_EQ(0, ring_by(self->vmm, 0, variant->flags, QUEUES, 1));
 	ASSERT_EQ(1, vmm_exits(self->vmm));
 	ASSERT_EQ(0, read_now(self->fd, events, 1));
