@@ -65,8 +65,8 @@ columns() {
 		[ ! -f "$file" ] || long_lines "$file" >&2 || failed=1
 	done < <(
 		git ls-files -co --exclude-standard '*.rst' '*.md' '*.litmus' \
-			'*.py' '*.sh' 'Documentation/*/README'
-		git grep --untracked -lIE '^#!/bin/(bash|sh|busybox)' -- ':!*.sh'
+			'*.py' 'Documentation/*/README'
+		shell_scripts
 	)
 }
 

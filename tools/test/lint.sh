@@ -17,10 +17,7 @@ mapfile -t kernel_code < <(git ls-files -co --exclude-standard 'drivers/*' \
 	'include/*' 'kunit/*' '*Kbuild')
 mapfile -t user_code < <(git ls-files -co --exclude-standard \
 	'selftests/*.[ch]' 'tools/*.[ch]')
-mapfile -t scripts < <(
-	git ls-files -co --exclude-standard '*.sh'
-	git grep --untracked -lIE '^#!/bin/(bash|sh|busybox)' -- ':!*.sh'
-)
+mapfile -t scripts < <(shell_scripts)
 
 # checkpatch IGNORE FILE...
 checkpatch() {

@@ -20,6 +20,13 @@ die() { say "$2"; exit "$1"; }
 failed=0
 fail() { say "$*"; failed=1; }
 
+# Print the names of the shell scripts in the checkout that the caller is in.
+shell_scripts()
+{
+	git ls-files -co --exclude-standard '*.sh'
+	git grep --untracked -lIE '^#!/bin/(bash|sh|busybox)' -- ':!*.sh'
+}
+
 # Print the comment that a script begins with, from "Usage:" on.
 usage() { sed -n '/^# Usage/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
