@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The KVM bus: single writes of a real guest, and the other devices around the
- * region. What the guest writes is compared with what the consumer reads, what
- * reaches the VMM, and what other devices of KVM's saw.
+ * Bus: a guest's writes in and around a region, and the other devices on KVM's
+ * bus.
+ *
+ * Each test compares what the guest writes with what the consumer reads, what
+ * reaches the VMM, and what other devices of KVM get.
  */
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -13,7 +15,7 @@
 #define PAGE		4096UL
 #define READ_DATA	0xa1b2c3d4e5f60718ULL
 
-/* Exits of the only vCPU. */
+/* Exits of the only vCPU */
 struct log {
 	unsigned int nr;
 	struct vmm_exit exit[1100];
@@ -49,8 +51,7 @@ static void setup(struct __test_metadata *_metadata, struct setup *s)
 	setrlimit(RLIMIT_NOFILE, &nofile);
 	s->log = calloc(1, sizeof(*s->log));
 	ASSERT_NE(NULL, s->log);
-	s->fd = db_open(O_NONBLOCK);
-	ASSERT_LE(0, s->fd);
+	s->fd = db_must_open(_metadata, O_NONBLOCK);
 	s->vmm = vmm_create(1);
 	ASSERT_NE(NULL, s->vmm);
 	s->vmm->exit_cb = log_cb;
@@ -71,8 +72,8 @@ static int attach(struct setup *s, __u64 base, __u64 len, __u32 stride,
 }
 
 /*
- * Geometry (promise 1): every access that is inside of the region belongs to
- * the queue that its first byte is in, with its value and its width.
+ * Every write inside the region rings the queue of its first byte, with its
+ * value and its width. Every other access reaches the VMM.
  */
 FIXTURE(region) {
 	struct setup s;
@@ -95,7 +96,7 @@ REGION(mmio_stride2, 0xd0000100, 2, 3, 0);
 REGION(mmio_stride4, 0xd0000100, 4, 3, 0);
 REGION(mmio_stride8, 0xd0000100, 8, 3, 0);
 REGION(mmio_stride4096, 0xd0004000, 4096, 3, 0);
-/* accesses that cross a page reach the bus in two parts */
+/* KVM splits an access at a page boundary in two */
 REGION(mmio_page_between_queues, 0xd0000ffc, 4, 3, 0);
 REGION(mmio_page_in_queue, 0xd0008000, 8192, 3, 0);
 REGION(mmio_page_at_start, 0xd0001000, 8, 3, 0);
@@ -120,7 +121,7 @@ FIXTURE_TEARDOWN(region)
 	teardown(&self->s);
 }
 
-/* What has to become of one access, told by the rules and not by the module. */
+/* What one write has to cause, from the rules in userspace-api.rst */
 struct outcome {
 	int nr_events, nr_exits;
 	struct doorbell_event event[2];
@@ -143,7 +144,7 @@ static void expect_part(const FIXTURE_VARIANT(region) *v, bool attached,
 		return;
 	}
 	if (o->nr_events && o->event[0].queue == queue) {
-		e = o->event;	/* both parts in one queue: one event */
+		e = o->event;	/* both parts ring one queue: one event */
 	} else {
 		o->nr_events++;
 		*e = (struct doorbell_event) { .queue = queue };
@@ -179,8 +180,9 @@ static void check_write(struct __test_metadata *_metadata, struct setup *s,
 	}
 	for (i = 0; i < n; i++) {
 		ASSERT_EQ(0, memcmp(&o.event[i], &events[i], sizeof(*events))) {
-			TH_LOG("%u bytes to %#llx: queue %u type %u width %u count %u value %#llx",
-			       width, addr, events[i].queue, events[i].type,
+			TH_LOG("%u bytes to %#llx: queue %u type %u", width,
+			       addr, events[i].queue, events[i].type);
+			TH_LOG("width %u count %u value %#llx",
 			       events[i].width, events[i].count,
 			       events[i].value);
 		}
@@ -199,7 +201,7 @@ static void check_write(struct __test_metadata *_metadata, struct setup *s,
 	}
 }
 
-/* Are accesses at this offset worth their time? All of them in a small region. */
+/* In a large region test only the offsets near edges, and some others. */
 static bool interesting(const FIXTURE_VARIANT(region) *v, long offset)
 {
 	long in_page = (v->base + offset) % PAGE;
@@ -211,7 +213,7 @@ static bool interesting(const FIXTURE_VARIANT(region) *v, long offset)
 	       in_queue >= (long)v->stride - 8 || offset % 509 == 0;
 }
 
-/* Every width at every offset: queue, value and width, or an exit as it was. */
+/* Writes of every width at every offset are the right event, or an exit. */
 TEST_F_TIMEOUT(region, writes_at_every_offset, TEST_SECONDS)
 {
 	long offset, len = (long)variant->queues * variant->stride;
@@ -231,12 +233,12 @@ TEST_F_TIMEOUT(region, writes_at_every_offset, TEST_SECONDS)
 			rings++;
 		}
 	}
-	/* the counters know of no ring more than the guest has done */
+	/* a write counts as two rings at most */
 	ASSERT_LE(info_of(self->s.fd).rings, 2 * rings);
 	ASSERT_EQ(0, info_of(self->s.fd).pending);
 	ASSERT_EQ(0, info_of(self->s.fd).bad_rings);
 
-	/* and without the region, all of them are the VMM's */
+	/* without the region all writes reach the VMM */
 	ASSERT_EQ(0, db_detach(self->s.fd));
 	for (offset = 0; offset < len; offset += variant->stride)
 		for (width = 1; width <= 4; width *= 2)
@@ -244,7 +246,7 @@ TEST_F_TIMEOUT(region, writes_at_every_offset, TEST_SECONDS)
 				    variant->base + offset, width, value);
 }
 
-/* A guest's read is the VMM's: nothing rings, and the VMM's answer gets there. */
+/* A guest's read reaches the VMM, and the guest gets the VMM's answer. */
 TEST_F_TIMEOUT(region, reads_reach_the_vmm, TEST_SECONDS)
 {
 	bool pio = variant->flags & PIO;
@@ -258,7 +260,7 @@ TEST_F_TIMEOUT(region, reads_reach_the_vmm, TEST_SECONDS)
 			addr = variant->base + q * variant->stride;
 			if (!pio && PAGE - addr % PAGE < width)
 				continue;
-			/* the last queue may end before the access does */
+			/* the access would end beyond the last port */
 			if (pio && addr + width > 0x10000)
 				continue;
 			s->log->nr = 0;
@@ -279,12 +281,11 @@ TEST_F_TIMEOUT(region, reads_reach_the_vmm, TEST_SECONDS)
 }
 
 /*
- * KVM's other devices are not disturbed by attach and detach (promise 2): each
- * ioeventfd counts every ring of it before, during and after, whatever their
- * number, and can be removed and added while the region is there.
+ * Attach and detach do not disturb other devices: every ioeventfd counts all of
+ * its writes before, during and after, and KVM can remove and add ioeventfds
+ * while the region is attached.
  */
-#define NEXT_QUEUES	4
-#define NEXT_LEN	(8 * NEXT_QUEUES)
+#define MIDDLE_LEN	32
 
 FIXTURE(neighbours) {
 	struct setup s;
@@ -298,12 +299,17 @@ FIXTURE_VARIANT(neighbours) {
 	unsigned int nr;
 };
 
-FIXTURE_VARIANT_ADD(neighbours, mmio_0) { .base = 0xd0010000, };
-FIXTURE_VARIANT_ADD(neighbours, mmio_1) { .base = 0xd0010000, .nr = 1, };
-FIXTURE_VARIANT_ADD(neighbours, mmio_1000) { .base = 0xd0010000, .nr = 1000, };
-FIXTURE_VARIANT_ADD(neighbours, pio_0) { .base = 0x8000, .flags = PIO, };
-FIXTURE_VARIANT_ADD(neighbours, pio_1) { .base = 0x8000, .flags = PIO, .nr = 1, };
-FIXTURE_VARIANT_ADD(neighbours, pio_1000) { .base = 0x8000, .flags = PIO, .nr = 1000, };
+#define NEIGHBOURS(name, base_, flags_, nr_)				\
+	FIXTURE_VARIANT_ADD(neighbours, name) {				\
+		.base = base_, .flags = flags_, .nr = nr_,		\
+	}
+
+NEIGHBOURS(mmio_0, 0xd0010000, 0, 0);
+NEIGHBOURS(mmio_1, 0xd0010000, 0, 1);
+NEIGHBOURS(mmio_1000, 0xd0010000, 0, 1000);
+NEIGHBOURS(pio_0, 0x8000, PIO, 0);
+NEIGHBOURS(pio_1, 0x8000, PIO, 1);
+NEIGHBOURS(pio_1000, 0x8000, PIO, 1000);
 
 FIXTURE_SETUP(neighbours)
 {
@@ -319,18 +325,18 @@ FIXTURE_TEARDOWN(neighbours)
 	teardown(&self->s);
 }
 
-/* Below the region and above it in turns, the first two right beside it. */
+/* Neighbours are below and above the region in turns; the first two adjoin. */
 static __u64 neighbour_addr(const FIXTURE_VARIANT(neighbours) *v,
 			    unsigned int i)
 {
 	if (i % 2)
-		return v->base + NEXT_LEN + i / 2 * 8;
+		return v->base + MIDDLE_LEN + i / 2 * 8;
 	return v->base - 8 - i / 2 * 8 + (i ? 0 : 4);
 }
 
 static __u32 neighbour_len(unsigned int i)
 {
-	static const __u32 lens[] = { 4, 2, 0, 1 };	/* 0: of any length */
+	static const __u32 lens[] = { 4, 2, 0, 1 };	/* 0: any length */
 
 	return lens[i % ARRAY_SIZE(lens)];
 }
@@ -347,8 +353,8 @@ static int neighbour_set(struct setup *s, const FIXTURE_VARIANT(neighbours) *v,
 }
 
 /*
- * The guest rings each neighbour once, and the region in between; every
- * @missing-th one is not there, and reaches the VMM.
+ * The guest writes once to each neighbour and to the region between them. Every
+ * @missing-th neighbour is removed: the write reaches the VMM.
  */
 static void ring_all(struct __test_metadata *_metadata, struct setup *s,
 		     const FIXTURE_VARIANT(neighbours) *v, const int *efd,
@@ -372,7 +378,7 @@ static void ring_all(struct __test_metadata *_metadata, struct setup *s,
 	s->log->nr = 0;
 	ASSERT_EQ(0, vmm_script(s->vmm, 0, ops, v->nr + 1));
 	ASSERT_EQ(0, vmm_vcpu_run(s->vmm, 0));
-	/* without neighbours the only operation is the region's */
+	/* without neighbours the guest only writes to the region */
 	for (i = 0; i < v->nr; i++) {
 		want = !missing || i % missing;
 		exits += !want;
@@ -406,10 +412,10 @@ TEST_F_TIMEOUT(neighbours, ioeventfds_count_every_ring, TEST_SECONDS)
 	}
 	ring_all(_metadata, s, variant, efd, self->ops, false, 0);
 
-	ASSERT_EQ(0, attach(s, variant->base, NEXT_LEN, 8, variant->flags));
+	ASSERT_EQ(0, attach(s, variant->base, MIDDLE_LEN, 8, variant->flags));
 	ring_all(_metadata, s, variant, efd, self->ops, true, 0);
 
-	/* KVM removes and adds neighbours with the region between them */
+	/* KVM removes and adds neighbours around the region */
 	for (i = 0; i < variant->nr; i += 16)
 		ASSERT_EQ(0, neighbour_set(s, variant, i, efd[i], false));
 	ring_all(_metadata, s, variant, efd, self->ops, true, 16);
@@ -421,12 +427,12 @@ TEST_F_TIMEOUT(neighbours, ioeventfds_count_every_ring, TEST_SECONDS)
 	ring_all(_metadata, s, variant, efd, self->ops, false, 0);
 	ASSERT_EQ(0, read_now(s->fd, &event, 1));
 
-	/* all of them can still be found, to be removed */
+	/* KVM still finds every one of them */
 	for (i = 0; i < variant->nr; i++)
 		ASSERT_EQ(0, neighbour_set(s, variant, i, efd[i], false));
 }
 
-/* Attach with other devices of KVM's on the bus (promise 2) */
+/* Attach next to other devices, and where they are */
 FIXTURE(bus) {
 	struct setup s;
 	struct kvm_coalesced_mmio_ring *ring;
@@ -469,14 +475,15 @@ static int zone(struct setup *s, __u32 flags, __u64 addr, __u32 size, bool add)
 		     KVM_UNREGISTER_COALESCED_MMIO, &z) ? -errno : 0;
 }
 
-/* How many writes the coalesced zones have taken since the last call. */
+/* Writes to coalesced zones since the last call */
 static unsigned int zone_writes(struct kvm_coalesced_mmio_ring *ring)
 {
+	const unsigned int places = (PAGE - sizeof(*ring)) /
+				    sizeof(ring->coalesced_mmio[0]);
 	unsigned int n = 0;
 
 	for (; ring->first != ring->last; n++)
-		ring->first = (ring->first + 1) %
-			((PAGE - sizeof(*ring)) / sizeof(ring->coalesced_mmio[0]));
+		ring->first = (ring->first + 1) % places;
 	return n;
 }
 
@@ -489,7 +496,7 @@ static __u64 efd_count(int efd)
 	return count;
 }
 
-/* Where devices overlap, the first one to come takes the write: it stays so. */
+/* Of overlapping devices KVM asks the first; attach keeps their order. */
 TEST_F_TIMEOUT(bus, order_of_overlapping_devices, TEST_SECONDS)
 {
 	__u64 base = variant->base, below = base - 64, above = base + 64;
@@ -498,14 +505,14 @@ TEST_F_TIMEOUT(bus, order_of_overlapping_devices, TEST_SECONDS)
 	struct doorbell_event event;
 	int i;
 
-	/* zone before ioeventfd below the region, the other way round above */
+	/* below the region the zone comes first, above it the ioeventfd */
 	ASSERT_EQ(0, zone(s, variant->flags, below, 4, true));
 	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, below, 4, self->efd, pio));
 	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, above, 4, self->efd, pio));
 	ASSERT_EQ(0, zone(s, variant->flags, above, 4, true));
 
 	for (i = 0; i < 7; i++) {
-		/* absent, there, absent, there with other bounds, absent, ... */
+		/* no region, a region, no region, another region, ... */
 		if (i % 2) {
 			ASSERT_EQ(0, attach(s, base - 16 * (i / 2), 32, 8,
 					    variant->flags));
@@ -523,7 +530,7 @@ TEST_F_TIMEOUT(bus, order_of_overlapping_devices, TEST_SECONDS)
 	ASSERT_EQ(0, read_now(s->fd, &event, 1));
 }
 
-/* Attach of [base, base + 32) must fail with EEXIST and leave no trace. */
+/* Attaching [base, base + 32) fails with EEXIST and changes nothing. */
 static void check_exists(struct __test_metadata *_metadata, struct setup *s,
 			 const FIXTURE_VARIANT(bus) *v)
 {
@@ -535,15 +542,16 @@ static void check_exists(struct __test_metadata *_metadata, struct setup *s,
 
 TEST_F_TIMEOUT(bus, intersects_ioeventfd, TEST_SECONDS)
 {
-	/* from the region's base, length, datamatch */
+	/* offset from the region's base, length, datamatch */
 	static const struct {
 		int offset, len, match;
 	} in[] = {
-		{ 0, 4, 0 }, { 0, 0, 0 }, { 31, 1, 0 }, { 31, 0, 0 }, { 12, 2, 0 },
-		{ 12, 0, 0 }, { -2, 4, 0 }, { 30, 4, 0 }, { -1, 2, 0 }, { 8, 4, 1 },
+		{ 0, 4, 0 }, { 0, 0, 0 }, { 31, 1, 0 }, { 31, 0, 0 },
+		{ 12, 2, 0 }, { 12, 0, 0 }, { -2, 4, 0 }, { 30, 4, 0 },
+		{ -1, 2, 0 }, { 8, 4, 1 },
 	}, beside[] = {
-		{ -4, 4, 0 }, { 32, 4, 0 }, { -1, 1, 0 }, { 32, 0, 0 }, { -1, 0, 0 },
-		{ -8, 0, 0 }, { 33, 2, 0 },
+		{ -4, 4, 0 }, { 32, 4, 0 }, { -1, 1, 0 }, { 32, 0, 0 },
+		{ -1, 0, 0 }, { -8, 0, 0 }, { 33, 2, 0 },
 	};
 	__u32 pio = variant->flags & PIO ? KVM_IOEVENTFD_FLAG_PIO : 0;
 	__u64 base = variant->base;
@@ -557,7 +565,7 @@ TEST_F_TIMEOUT(bus, intersects_ioeventfd, TEST_SECONDS)
 		ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base + in[i].offset,
 					   in[i].len, self->efd, flags));
 		check_exists(_metadata, s, variant);
-		/* the ioeventfd that was there is there */
+		/* the ioeventfd still counts */
 		ASSERT_EQ(0, guest_write(s->vmm, variant->flags, in[i].len ?: 1,
 					 base + in[i].offset, 0));
 		ASSERT_EQ(1, efd_count(self->efd)) {
@@ -596,7 +604,7 @@ TEST_F_TIMEOUT(bus, intersects_ioeventfd, TEST_SECONDS)
 	}
 	ASSERT_EQ(0, s->log->nr);
 
-	/* the same addresses on the other bus are other addresses */
+	/* the two buses do not share addresses */
 	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, 0x4000, 4, self->efd,
 				   pio ^ KVM_IOEVENTFD_FLAG_PIO));
 	ASSERT_EQ(0, attach(s, 0x4000, 32, 8, variant->flags));
@@ -643,7 +651,7 @@ TEST_F_TIMEOUT(bus, intersects_coalesced_zone, TEST_SECONDS)
 	ASSERT_EQ(0, s->log->nr);
 }
 
-/* KVM's limit of devices per bus holds, for us and for KVM beside us. */
+/* Regions count towards KVM's limit of devices per bus, as all devices do. */
 TEST_F_TIMEOUT(bus, limit_of_devices, TEST_SECONDS)
 {
 	__u64 base = variant->base, zones = base + 64;
@@ -657,7 +665,7 @@ TEST_F_TIMEOUT(bus, limit_of_devices, TEST_SECONDS)
 	ASSERT_EQ(-ENOSPC, attach(s, base, 32, 8, variant->flags));
 	ASSERT_EQ(DOORBELL_DETACHED, info_of(s->fd).state);
 
-	/* ioeventfds do not count */
+	/* ioeventfds do not count towards the limit */
 	ASSERT_EQ(0, zone(s, variant->flags, zones, 4, false));
 	ASSERT_EQ(0, vmm_ioeventfd(s->vmm, base - 16, 4, self->efd,
 				   variant->flags & PIO ?
@@ -673,7 +681,7 @@ TEST_F_TIMEOUT(bus, limit_of_devices, TEST_SECONDS)
 				 zones + (NR_IOBUS_DEVS - 1) * 8, 5));
 	ASSERT_EQ(1, zone_writes(self->ring));
 
-	/* the place is given back */
+	/* detach frees the place */
 	ASSERT_EQ(0, db_detach(s->fd));
 	ASSERT_EQ(0, zone(s, variant->flags, zones, 4, true));
 	ASSERT_EQ(-ENOSPC, attach(s, base, 32, 8, variant->flags));
@@ -693,7 +701,7 @@ TEST_F_TIMEOUT(bus, limit_of_devices, TEST_SECONDS)
 	ASSERT_EQ(-ENOSPC, zone(s, variant->flags, base - 8, 4, true));
 }
 
-/* KVM's own devices have places that nobody else can have. */
+/* Attach refuses the addresses of the in-kernel interrupt controllers. */
 TEST(interrupt_controllers)
 {
 	static const struct {
@@ -709,18 +717,17 @@ TEST(interrupt_controllers)
 		{ 0xa0, PIO, -EEXIST },
 		{ 0x4d0, PIO, -EEXIST },
 		{ 0x40, PIO, -EEXIST },		/* timer */
-		{ 0x60, PIO, -EEXIST },		/* its speaker, at 0x61 */
+		{ 0x60, PIO, -EEXIST },		/* speaker at 0x61 */
 		{ 0x18, PIO, 0 },
 		{ 0x28, PIO, 0 },
 	};
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	int vm = ioctl(kvm, KVM_CREATE_VM, 0);
-	int ret, fd = db_open(O_NONBLOCK);
+	int ret, vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	int fd = db_must_open(_metadata, O_NONBLOCK);
 	unsigned int i;
 
 	ASSERT_LE(0, vm);
-	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, ioctl(vm, KVM_CREATE_IRQCHIP, 0));
 	ASSERT_EQ(0, ioctl(vm, KVM_CREATE_PIT2, &pit));
 	for (i = 0; i < ARRAY_SIZE(tries); i++) {
@@ -733,7 +740,7 @@ TEST(interrupt_controllers)
 	}
 }
 
-/* Large regions: nothing is truncated or wraps (promise 1) */
+/* In large regions nothing is truncated or wraps */
 FIXTURE(large) {
 	struct setup s;
 };
@@ -748,7 +755,7 @@ FIXTURE_TEARDOWN(large)
 	teardown(&self->s);
 }
 
-/* A range of KVM's bus has an int for its length: more than 2 GiB are several. */
+/* KVM's bus has an int for a length: more than 2 GiB need several ranges. */
 TEST_F_TIMEOUT(large, over_2_gib, TEST_SECONDS)
 {
 	const FIXTURE_VARIANT(region) v = {
@@ -766,8 +773,7 @@ TEST_F_TIMEOUT(large, over_2_gib, TEST_SECONDS)
 
 	ASSERT_EQ(0, attach(s, v.base, len, v.stride, 0));
 	ASSERT_EQ(v.queues, info_of(s->fd).queues);
-	other = db_open(O_NONBLOCK);
-	ASSERT_LE(0, other);
+	other = db_must_open(_metadata, O_NONBLOCK);
 
 	for (attached = true;; attached = false) {
 		for (i = 0; i < ARRAY_SIZE(seams); i++)
@@ -791,7 +797,7 @@ TEST_F_TIMEOUT(large, over_2_gib, TEST_SECONDS)
 	}
 }
 
-/* The most queues there can be: each has its own event. */
+/* Each of 65,535 queues has its own event. */
 TEST_F_TIMEOUT(large, most_queues, TEST_SECONDS)
 {
 	const __u64 base = 0x20000000;
@@ -809,7 +815,7 @@ TEST_F_TIMEOUT(large, most_queues, TEST_SECONDS)
 	n = DOORBELL_QUEUES_MAX / step;
 	ASSERT_EQ(DOORBELL_QUEUES_MAX, n * step);
 
-	/* from the last queue down, every step-th, and once more from the first */
+	/* every step-th queue from the last one down, then the first one */
 	op.addr = base + 4 * (DOORBELL_QUEUES_MAX - 1);
 	op.addr_step = -4ULL * step;
 	op.repeat = n;
@@ -817,7 +823,7 @@ TEST_F_TIMEOUT(large, most_queues, TEST_SECONDS)
 	ASSERT_EQ(0, vmm_script(s->vmm, 0, &op, 1));
 	ASSERT_EQ(0, vmm_vcpu_run(s->vmm, 0));
 	ASSERT_EQ(0, guest_write(s->vmm, 0, 4, base, 1));
-	/* the first address behind */
+	/* the first address beyond the region */
 	ASSERT_EQ(0,
 		  guest_write(s->vmm, 0, 4, base + 4 * DOORBELL_QUEUES_MAX, 9));
 	ASSERT_EQ(1, s->log->nr);
@@ -835,12 +841,14 @@ TEST_F_TIMEOUT(large, most_queues, TEST_SECONDS)
 	free(events);
 }
 
-/* All ports, as narrow as can be. */
+/* A region of all ports with the smallest stride */
 TEST_F_TIMEOUT(large, all_ports, TEST_SECONDS)
 {
 	struct setup *s = &self->s;
 	struct doorbell_event event;
-	const __u32 ports[] = { 0, 0x70, 0x3f8, 0x7ffe, 0x8000, 0xfffc, 0xfffe };
+	const __u32 ports[] = {
+		0, 0x70, 0x3f8, 0x7ffe, 0x8000, 0xfffc, 0xfffe,
+	};
 	unsigned int i;
 
 	ASSERT_EQ(0, attach(s, 0, 65536, 2, PIO));
@@ -851,7 +859,7 @@ TEST_F_TIMEOUT(large, all_ports, TEST_SECONDS)
 		ASSERT_EQ(i + 1, event.value);
 	}
 	ASSERT_EQ(0, s->log->nr);
-	/* reaches beyond the last port */
+	/* this write ends beyond the last port */
 	ASSERT_EQ(0, guest_write(s->vmm, PIO, 4, 0xfffe, 5));
 	ASSERT_EQ(1, s->log->nr);
 	ASSERT_EQ(0, read_now(s->fd, &event, 1));

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Failing allocations: attach fails with ENOMEM and leaves no trace, and detach
- * never fails, whatever allocation does. Needs a kernel with fault injection.
+ * Fault: each allocation fails once. Attach then fails with ENOMEM and changes
+ * nothing; detach never fails. This needs a kernel with fault injection.
  *
- * A detach without memory pins the module for good: run this program last.
+ * Detach without memory pins the module until the next boot, so this program
+ * has to run last.
  */
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -13,7 +14,7 @@
 
 #define DEBUGFS	"/sys/kernel/debug/"
 
-/* The first number in the first line that begins with @key, or 0. */
+/* The number behind @key in the first line that starts with it, or 0 */
 static unsigned long long number_in(const char *path, const char *key, int base)
 {
 	unsigned long long n = 0;
@@ -41,15 +42,14 @@ FIXTURE_SETUP(fault)
 	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	if (self->nth < 0)
 		SKIP(return, "no fail-nth in /proc: no CONFIG_FAULT_INJECTION");
-	/* allocations that may sleep, too: all of ours do */
+	/* the module's allocations may sleep: let these fail, too */
 	if (db_write_file(DEBUGFS "failslab/ignore-gfp-wait", "N"))
 		SKIP(return, "no failslab in debugfs: no CONFIG_FAILSLAB");
 	db_write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N");
 	db_write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
 	db_write_file(DEBUGFS "fail_page_alloc/min-order", "0");
 
-	self->fd = db_open(O_NONBLOCK);
-	ASSERT_LE(0, self->fd);
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	self->vmm = vmm_create(1);
 	ASSERT_NE(NULL, self->vmm);
 }
@@ -61,7 +61,7 @@ FIXTURE_TEARDOWN(fault)
 	vmm_destroy(self->vmm);
 }
 
-/* Let the calls of this thread that can fail do so at the @n-th. */
+/* Make the @n-th call that can fail in this thread fail. */
 static int fail_at(int nth, unsigned int n)
 {
 	char text[16];
@@ -70,7 +70,10 @@ static int fail_at(int nth, unsigned int n)
 	return pwrite(nth, text, len, 0) == len ? 0 : -errno;
 }
 
-/* Has it happened? Reading and writing can be the n-th themselves. */
+/*
+ * Has the n-th call failed? The calls here can be the n-th one, so a failed try
+ * to stop the injection is repeated.
+ */
 static bool has_failed(int nth)
 {
 	char text[16] = {};
@@ -82,7 +85,7 @@ static bool has_failed(int nth)
 	return failed;
 }
 
-/* A ring of the region's second queue is an event, or an exit. */
+/* A guest's write is an event if the region is attached, otherwise an exit. */
 static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
 		       int fd, bool attached)
 {
@@ -97,7 +100,7 @@ static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
 		ASSERT_TRUE(db_event_is(&events[0], 1, 1, 5));
 }
 
-/* A failed attach changes nothing; each of its allocations may be the reason. */
+/* Attach changes nothing if any one of its allocations fails. */
 TEST_F_TIMEOUT(fault, attach, TEST_SECONDS)
 {
 	struct db_snapshot before, after;
@@ -113,7 +116,7 @@ TEST_F_TIMEOUT(fault, attach, TEST_SECONDS)
 		if (!failed)
 			break;
 		if (ret) {
-			/* copying from user space is made to fail as well */
+			/* the copy from user space can fail, too */
 			if (ret != -EFAULT)
 				ASSERT_EQ(-ENOMEM, ret);
 			no_memory += ret == -ENOMEM;
@@ -130,14 +133,14 @@ TEST_F_TIMEOUT(fault, attach, TEST_SECONDS)
 	ASSERT_EQ(0, ret);
 	ASSERT_FALSE(failed);
 	check_ring(_metadata, self->vmm, self->fd, true);
-	/* region, queue, registration and bus at the least */
+	/* it allocates region, buffer, registration and bus at least */
 	ASSERT_LE(4, no_memory);
 	ASSERT_EQ(refs, db_module_refs());
 }
 
 /*
- * What was left on the bus is in nobody's way: regions in the same place and
- * across its edges, and devices of KVM's.
+ * The placeholder that detach left on the bus blocks nothing: no region in the
+ * same place or across its edges, no device of KVM.
  */
 static void check_free(struct __test_metadata *_metadata, struct vmm *vmm,
 		       int fd, unsigned int way)
@@ -179,7 +182,7 @@ static void check_free(struct __test_metadata *_metadata, struct vmm *vmm,
 	check_ring(_metadata, vmm, fd, false);
 }
 
-/* Detach cannot fail, whichever allocation does on the way. */
+/* Detach, or close(), succeeds whichever of its allocations fails. */
 static void detach_without_memory(struct __test_metadata *_metadata,
 				  struct vmm *vmm, int *fd, int nth,
 				  bool by_close)
@@ -198,8 +201,7 @@ static void detach_without_memory(struct __test_metadata *_metadata,
 			failed = has_failed(nth);
 			ASSERT_EQ(0, ret);
 			if (by_close)
-				*fd = db_open(O_NONBLOCK);
-			ASSERT_LE(0, *fd);
+				*fd = db_must_open(_metadata, O_NONBLOCK);
 			ASSERT_EQ(0, poll_now(*fd));
 			if (!failed)
 				break;
@@ -207,7 +209,7 @@ static void detach_without_memory(struct __test_metadata *_metadata,
 			check_free(_metadata, vmm, *fd, way);
 		}
 	ASSERT_FALSE(failed);
-	/* what is left on the bus is in the module, once for each way at least */
+	/* a placeholder on the bus pins the module: one per way at least */
 	ASSERT_LE(3, pinned);
 }
 
@@ -222,7 +224,7 @@ TEST_F_TIMEOUT(fault, close, TEST_SECONDS)
 	detach_without_memory(_metadata, self->vmm, &self->fd, self->nth, true);
 }
 
-/* A VMM that attaches its VM to a consumer that stays here. */
+/* A VMM that attaches its VM to the consumer of this process */
 __attribute__((noreturn))
 static void vmm_main(int fd, int answer)
 {
@@ -237,7 +239,7 @@ static void vmm_main(int fd, int answer)
 		pause();
 }
 
-/* The end of the VM's process cannot fail either: all of ours do in this one. */
+/* The VM's process ends while all allocations of the module fail. */
 TEST_F_TIMEOUT(fault, end_of_process, TEST_SECONDS)
 {
 	unsigned long long start, size;
@@ -251,7 +253,8 @@ TEST_F_TIMEOUT(fault, end_of_process, TEST_SECONDS)
 	snprintf(text, sizeof(text), "%#llx", start + size);
 	if (!start || !size ||
 	    db_write_file(DEBUGFS "failslab/require-end", text))
-		SKIP(return, "no CONFIG_FAULT_INJECTION_STACKTRACE_FILTER, or not a module");
+		SKIP(return,
+		     "no FAULT_INJECTION_STACKTRACE_FILTER, or not a module");
 	snprintf(text, sizeof(text), "%#llx", start);
 	ASSERT_EQ(0, db_write_file(DEBUGFS "failslab/require-start", text));
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Owner: the descriptor in more hands than one, and the end of them.
+ * Owner: several owners of one descriptor, and the last close.
  *
- * Passed through fork, exec, dup and Unix sockets, closed in any order, its
- * readers killed; and the module, which can go once no descriptor is left, and
- * not before. No guest here.
- *
- * Loading takes the module from $DOORBELL_KO, or /doorbell.ko.
+ * The descriptor passes through fork, exec, dup and Unix sockets, its owners
+ * close it in any order, its readers are killed. The module can be unloaded as
+ * soon as no descriptor is open. The tests load it from $DOORBELL_KO, or from
+ * /doorbell.ko. No guest here.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -14,14 +13,14 @@
 #include "util.h"
 
 #define ROUNDS_KILL	60
-/* So many, or fewer on a slow machine, but not too few. */
+/* Fewer rounds on a slow machine, but never less than the minimum */
 #define ROUNDS_LOAD	100
 #define ROUNDS_LOAD_MIN	12
 #define ROUNDS_LOAD_MS	5000
 
-/* What this program does when it executes itself: see main(). */
+/* The program executes itself with this argument: see main(). */
 #define ARG_READ	"--read-one"
-/* Its exit status then, if the event was read; else errno, or 1. */
+/* Its exit status if it read the event, otherwise errno or 1 */
 #define EXEC_OK		200
 #define EXEC_QUEUE	1
 #define EXEC_VALUE	0x1122334455667788ULL
@@ -49,7 +48,7 @@ static int module_load(int ko)
 
 	if (syscall(SYS_finit_module, ko, "", 0))
 		return -1;
-	/* devtmpfs, or whoever else makes the node, may take a moment */
+	/* the device node may appear a moment later */
 	while (access(DB_PATH, R_OK | W_OK) && db_now_ms() < end)
 		db_yield();
 	return 0;
@@ -62,10 +61,7 @@ FIXTURE(owner)
 
 FIXTURE_SETUP(owner)
 {
-	self->fd = db_open(0);
-	ASSERT_LE(0, self->fd) {
-		TH_LOG("%s: %s", DB_PATH, strerror(errno));
-	}
+	self->fd = db_must_open(_metadata, 0);
 	ASSERT_EQ(0, db_attach(self->fd, -1, 0, 64));
 	ASSERT_EQ(1, db_module_refs());
 }
@@ -76,7 +72,7 @@ FIXTURE_TEARDOWN(owner)
 	EXPECT_EQ(0, db_module_refs());
 }
 
-/* a child reads what its parent rings; one event goes to one of them */
+/* A child reads what its parent rings; only one of them gets the event. */
 TEST_F_TIMEOUT(owner, fork_child_reads, 120)
 {
 	struct doorbell_info info;
@@ -94,7 +90,7 @@ TEST_F_TIMEOUT(owner, fork_child_reads, 120)
 	EXPECT_EQ(0, db_poll(self->fd, POLLIN, 0));
 }
 
-/* a child rings and attaches; its parent sees it, also after the child is gone */
+/* A child attaches and rings, and its parent still sees both after it ends. */
 TEST_F_TIMEOUT(owner, fork_child_rings, 120)
 {
 	struct doorbell_event event;
@@ -113,7 +109,7 @@ TEST_F_TIMEOUT(owner, fork_child_rings, 120)
 	EXPECT_TRUE(db_event_is(&event, 1, 2, 4));
 }
 
-/* a program that inherits the descriptor reads what was and what will be rung */
+/* After exec the inherited descriptor delivers old and new rings. */
 TEST_F_TIMEOUT(owner, exec_inherits, 120)
 {
 	char text[16];
@@ -143,14 +139,13 @@ TEST_F_TIMEOUT(owner, exec_inherits, 120)
 	EXPECT_EQ(0, db_poll(self->fd, POLLIN, 0));
 }
 
-/* O_CLOEXEC: exec closes it, and that was the last one */
+/* With O_CLOEXEC exec closes the descriptor. */
 TEST_F_TIMEOUT(owner, exec_closes, 120)
 {
-	int fd = db_open(0);
+	int fd = db_must_open(_metadata, 0);
 	char text[16];
 	pid_t pid;
 
-	ASSERT_LE(0, fd);
 	snprintf(text, sizeof(text), "%d", fd);
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -164,7 +159,7 @@ TEST_F_TIMEOUT(owner, exec_closes, 120)
 	EXPECT_EQ(1, db_module_refs());
 }
 
-/* dup: two numbers, one consumer, until both are closed */
+/* dup() makes a second descriptor of the same consumer. */
 TEST_F(owner, dup)
 {
 	struct doorbell_event event;
@@ -183,7 +178,7 @@ TEST_F(owner, dup)
 	self->fd = fd;
 }
 
-/* over a Unix socket, to a process that outlives the one that opened it */
+/* A consumer passes over a Unix socket and outlives the sender. */
 TEST_F_TIMEOUT(owner, socket_passes, 120)
 {
 	struct doorbell_event event;
@@ -194,7 +189,7 @@ TEST_F_TIMEOUT(owner, socket_passes, 120)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		/* an own consumer, given away with one event unread */
+		/* a new consumer with one unread event */
 		fd = db_open(0);
 		if (db_attach(fd, -1, 0, 64) ||
 		    db_ring(fd, 4 * EXEC_QUEUE, EXEC_VALUE) ||
@@ -203,7 +198,7 @@ TEST_F_TIMEOUT(owner, socket_passes, 120)
 		_exit(0);
 	}
 	EXPECT_EQ(0, db_wait_status(pid));
-	/* in nobody's hands but the socket's */
+	/* only the socket holds the consumer */
 	EXPECT_EQ(2, db_module_refs());
 	fd = db_receive_fd(pair[0]);
 	ASSERT_LE(0, fd);
@@ -214,9 +209,8 @@ TEST_F_TIMEOUT(owner, socket_passes, 120)
 	close(fd);
 	EXPECT_EQ(1, db_module_refs());
 
-	/* never received: gone with the socket */
-	fd = db_open(0);
-	ASSERT_LE(0, fd);
+	/* a descriptor in flight goes away with the socket */
+	fd = db_must_open(_metadata, 0);
 	ASSERT_EQ(0, db_attach(fd, -1, 0, 4));
 	ASSERT_EQ(0, db_send_fd(pair[1], fd));
 	close(fd);
@@ -226,7 +220,7 @@ TEST_F_TIMEOUT(owner, socket_passes, 120)
 	EXPECT_EQ(1, db_module_refs());
 }
 
-/* who opened it closes first, or last: the other one goes on */
+/* The opener closes first, or last: the other owner continues. */
 TEST_F_TIMEOUT(owner, close_order, 120)
 {
 	int first, fd, go[2], status;
@@ -235,8 +229,7 @@ TEST_F_TIMEOUT(owner, close_order, 120)
 	pid_t pid;
 
 	for (first = 0; first < 2; first++) {
-		fd = db_open(0);
-		ASSERT_LE(0, fd);
+		fd = db_must_open(_metadata, 0);
 		ASSERT_EQ(0, db_attach(fd, -1, 0, 64));
 		ASSERT_EQ(0, pipe2(go, O_CLOEXEC));
 		pid = fork();
@@ -246,7 +239,7 @@ TEST_F_TIMEOUT(owner, close_order, 120)
 			close(go[1]);
 			if (first)
 				close(fd);
-			/* until the parent has closed its own */
+			/* wait until the parent has closed its descriptor */
 			if (read(go[0], &byte, 1) != 1)
 				_exit(1);
 			if (first)
@@ -295,14 +288,13 @@ static void *blocked_reader(void *arg)
 	return NULL;
 }
 
-/* closed while a thread reads: the file stays for as long as that takes */
+/* A read() in progress keeps the consumer after the last close(). */
 TEST_F_TIMEOUT(owner, close_under_reader, 120)
 {
 	struct sigaction action = { .sa_handler = on_signal };
-	struct blocked_reader reader = { .fd = db_open(0) };
+	struct blocked_reader reader = { .fd = db_must_open(_metadata, 0) };
 	pthread_t thread;
 
-	ASSERT_LE(0, reader.fd);
 	ASSERT_EQ(0, db_attach(reader.fd, -1, 0, 4));
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, blocked_reader, &reader));
@@ -318,9 +310,9 @@ TEST_F_TIMEOUT(owner, close_under_reader, 120)
 }
 
 /*
- * A reader that is killed takes with it what it has read, and not more. Its
- * buffers are shared memory, each used once, so that the kernel's last word
- * can be read after its death.
+ * A killed reader loses nothing but the events that it has read. It reads each
+ * event into a buffer of its own in shared memory, where the parent finds all
+ * that the kernel wrote.
  */
 TEST_F_TIMEOUT(owner, killed_reader, 240)
 {
@@ -347,7 +339,7 @@ TEST_F_TIMEOUT(owner, killed_reader, 240)
 			_exit(2);
 		}
 		ASSERT_EQ(0, db_wait_sleeping(pid, pid, SYS_read));
-		/* round 0: nothing but a reader that sleeps dies */
+		/* round 0 kills a reader that sleeps */
 		for (i = 0; i < round * burst / ROUNDS_KILL; i++, rung++) {
 			ASSERT_EQ(0, db_ring(self->fd,
 					     4 * (db_random(&seed) % 16), i));
@@ -357,7 +349,7 @@ TEST_F_TIMEOUT(owner, killed_reader, 240)
 		ASSERT_EQ(0x100 + SIGKILL, db_wait_status(pid));
 		for (i = 0; i <= burst; i++)
 			by_dead += log[i].count;
-		/* the descriptor works for others */
+		/* the consumer still works */
 		ASSERT_EQ(0, db_ring(self->fd, 64, round));
 		rung++;
 		while (db_poll(self->fd, POLLIN, 0)) {
@@ -371,16 +363,15 @@ TEST_F_TIMEOUT(owner, killed_reader, 240)
 	EXPECT_LT(0, by_dead);
 }
 
-/* two processes, each ringing when it is rung: no ring is lost between them */
+/* Two processes answer each ring with a ring, and none is lost. */
 TEST_F_TIMEOUT(owner, ping_pong, 240)
 {
 	const int rounds = 1500;
 	struct doorbell_event event;
-	int back = db_open(0), i;
+	int back = db_must_open(_metadata, 0), i;
 	uint32_t seed = 7;
 	pid_t pid;
 
-	ASSERT_LE(0, back);
 	ASSERT_EQ(0, db_attach(back, -1, 0, 64));
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -400,7 +391,7 @@ TEST_F_TIMEOUT(owner, ping_pong, 240)
 	for (i = 0; i < rounds; i++) {
 		ASSERT_EQ(0, db_ring(self->fd, 4 * (i % 16), i));
 		db_spin(db_random(&seed) % 2000);
-		/* a lost ring is the end of the test, by its time limit */
+		/* after a lost ring the time limit ends the test */
 		if (i % 2)
 			ASSERT_EQ(POLLIN, db_poll(back, POLLIN, -1));
 		ASSERT_EQ(1, db_read(back, &event, 1));
@@ -424,19 +415,18 @@ FIXTURE_SETUP(module)
 
 FIXTURE_TEARDOWN(module)
 {
-	/* for those that come later */
+	/* the next test needs the module */
 	if (db_module_refs() < 0)
 		EXPECT_EQ(0, module_load(self->ko));
 	close(self->ko);
 }
 
-/* the module goes when no descriptor is left, and not before */
+/* The module cannot be unloaded while a descriptor is open. */
 TEST_F_TIMEOUT(module, unload_refused, 120)
 {
 	int fd, other;
 
-	fd = db_open(0);
-	ASSERT_LE(0, fd);
+	fd = db_must_open(_metadata, 0);
 	EXPECT_EQ(-EWOULDBLOCK, db_module_unload());
 	ASSERT_EQ(0, db_attach(fd, -1, 0, 8));
 	other = dup(fd);
@@ -454,7 +444,7 @@ TEST_F_TIMEOUT(module, unload_refused, 120)
 	EXPECT_EQ(0, module_load(self->ko));
 }
 
-/* load, use, unload, many times */
+/* Load, use and unload the module many times. */
 TEST_F_TIMEOUT(module, unload_rounds, 240)
 {
 	uint64_t end = db_now_ms() + ROUNDS_LOAD_MS;
@@ -465,13 +455,12 @@ TEST_F_TIMEOUT(module, unload_rounds, 240)
 	     round++) {
 		ASSERT_EQ(0, db_module_unload());
 		ASSERT_EQ(0, module_load(self->ko));
-		fd = db_open(0);
-		ASSERT_LE(0, fd);
+		fd = db_must_open(_metadata, 0);
 		ASSERT_EQ(0, db_attach(fd, -1, 0x1000, 0x1000));
 		ASSERT_EQ(0, db_ring(fd, 0x1000 + 4 * round, round));
 		ASSERT_EQ(1, db_read(fd, &event, 1));
 		EXPECT_TRUE(db_event_is(&event, round, 1, round));
-		/* some leave an event behind, some detach first */
+		/* some rounds leave an event unread, some detach first */
 		if (round % 2)
 			ASSERT_EQ(0, db_ring(fd, 0x1000, 0));
 		if (round % 3)
