@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Consumers without system calls: mmap() and libdoorbell, in both modes, and
- * that what user space writes into shared memory hurts nobody else (promise 8).
- * Rings come from write() here.
+ * Mmap: consumers of mapped memory and libdoorbell, in both modes, and garbage
+ * in the control area. All rings come from write().
  */
 #include <poll.h>
 #include <pthread.h>
@@ -22,7 +21,7 @@
 #define RINGS		4000		/* per writer */
 #define ROUNDS		2000
 
-/* A region as mapped, by the uapi header alone */
+/* A mapped region, with nothing but the uapi header */
 struct mapped {
 	struct doorbell_info info;
 	struct doorbell_control *control;
@@ -46,12 +45,19 @@ static void unmap_region(struct mapped *m)
 	munmap(m->shared, m->info.readonly_size);
 }
 
-static int attach_mode(int fd, __u32 flags, __u32 depth)
+static struct doorbell_attach region(__u32 flags, __u32 depth)
 {
 	struct doorbell_attach arg = db_attach_arg(-1, BASE, QUEUES * STRIDE);
 
 	arg.flags = flags;
 	arg.depth = depth;
+	return arg;
+}
+
+static int attach_mode(int fd, __u32 flags, __u32 depth)
+{
+	struct doorbell_attach arg = region(flags, depth);
+
 	return db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
 }
 
@@ -63,8 +69,7 @@ FIXTURE(raw)
 
 FIXTURE_SETUP(raw)
 {
-	self->fd = db_open(0);
-	ASSERT_GE(self->fd, 0);
+	self->fd = db_must_open(_metadata, 0);
 }
 
 FIXTURE_TEARDOWN(raw)
@@ -82,7 +87,7 @@ static int mmap_errno(int fd, size_t size, int prot, int flags, off_t offset)
 	return 0;
 }
 
-/* Every errno of mmap() in the uapi header, and that nothing else is mapped */
+/* mmap() fails with each errno of the uapi header. */
 TEST_F_TIMEOUT(raw, errors, TEST_SECONDS)
 {
 	const int rw = PROT_READ | PROT_WRITE;
@@ -95,7 +100,8 @@ TEST_F_TIMEOUT(raw, errors, TEST_SECONDS)
 	ASSERT_EQ(0, db_info(self->fd, info));
 	control = info->control_size;
 	shared = info->readonly_size;
-	ASSERT_EQ(QUEUES + 1, info->entries_offset / sizeof(struct doorbell_slot));
+	ASSERT_EQ((QUEUES + 1) * sizeof(struct doorbell_slot),
+		  info->entries_offset);
 	ASSERT_GE(info->nr_entries, QUEUES + 1);
 
 	ASSERT_EQ(0, mmap_errno(self->fd, control, rw, MAP_SHARED, 0));
@@ -121,7 +127,7 @@ TEST_F_TIMEOUT(raw, errors, TEST_SECONDS)
 	munmap(p, shared);
 }
 
-/* The layout and the steps that the uapi header tells, coalescing */
+/* Coalescing: layout and steps are those of the uapi header. */
 TEST_F_TIMEOUT(raw, coalescing_by_the_header, TEST_SECONDS)
 {
 	struct doorbell_slot *slots;
@@ -132,7 +138,7 @@ TEST_F_TIMEOUT(raw, coalescing_by_the_header, TEST_SECONDS)
 	ASSERT_TRUE(map_region(self->fd, &self->m));
 	slots = self->m.shared;
 	fifo = self->m.shared + self->m.info.entries_offset;
-	/* the first position is in place 0 of lap 1 */
+	/* the first position is entry 0 of lap 1 */
 	first = self->m.info.nr_entries;
 	ASSERT_EQ(first, self->m.control->head);
 	ASSERT_EQ(1, self->m.control->armed);
@@ -151,7 +157,7 @@ TEST_F_TIMEOUT(raw, coalescing_by_the_header, TEST_SECONDS)
 		  (__u8)slots[QUEUES].rings);
 	ASSERT_EQ(4, slots[QUEUES].value);
 
-	/* taken here: not delivered by read() again */
+	/* read() does not deliver what was consumed here */
 	self->m.control->head = first + 1;
 	self->m.control->seen[5] = 2 << DOORBELL_RINGS_SHIFT;
 	ASSERT_EQ(1, db_read(self->fd, &event, 1));
@@ -162,8 +168,8 @@ TEST_F_TIMEOUT(raw, coalescing_by_the_header, TEST_SECONDS)
 }
 
 /*
- * A queue can have an entry whose rings were all counted with the one before. A
- * last look passes over it, so a ring of this queue has to wake all the same.
+ * Wake-ups: arming skips entries whose rings are all counted, so a later ring
+ * of such a queue must wake the consumer.
  */
 TEST_F_TIMEOUT(raw, no_lost_wake_up_behind_a_counted_entry, TEST_SECONDS)
 {
@@ -173,7 +179,7 @@ TEST_F_TIMEOUT(raw, no_lost_wake_up_behind_a_counted_entry, TEST_SECONDS)
 	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
 	ASSERT_TRUE(map_region(self->fd, &self->m));
 	ASSERT_EQ(0, db_ring(self->fd, BASE, 1));
-	/* ring 2 comes between the steps 2 and 4 of the consumer */
+	/* ring 2 comes between steps 2 and 4 of the consumer */
 	self->m.control->head++;
 	ASSERT_EQ(0, db_ring(self->fd, BASE, 2));
 	self->m.control->seen[0] = 2 << DOORBELL_RINGS_SHIFT;
@@ -190,7 +196,7 @@ TEST_F_TIMEOUT(raw, no_lost_wake_up_behind_a_counted_entry, TEST_SECONDS)
 	unmap_region(&self->m);
 }
 
-/* More rings than a count holds become several events, by read() and by mmap() */
+/* More rings than a count holds become several events. */
 TEST_F_TIMEOUT(raw, counts_that_do_not_fit, TEST_SECONDS)
 {
 	const __u64 missed = 2 * 0xffffffffULL + 5;
@@ -210,7 +216,7 @@ TEST_F_TIMEOUT(raw, counts_that_do_not_fit, TEST_SECONDS)
 		db = doorbell_from_fd(dup(self->fd),
 				      by_mmap ? 0 : DOORBELL_OPEN_READ);
 		ASSERT_NE(NULL, db);
-		/* less than fits is all there is: three events for each queue */
+		/* three events for each queue, and room for more */
 		n = doorbell_take(db, events, 8);
 		ASSERT_EQ(6, n);
 		for (sum = 0, i = 0; i < n; i++) {
@@ -224,13 +230,12 @@ TEST_F_TIMEOUT(raw, counts_that_do_not_fit, TEST_SECONDS)
 	unmap_region(&self->m);
 }
 
-/* A mapping outlives detach, the next attach and close, and holds its memory */
+/* A mapping keeps its memory after detach, the next attach and close. */
 TEST_F_TIMEOUT(raw, mapping_outlives_the_region, TEST_SECONDS)
 {
 	struct doorbell_slot *slots;
-	int fd = db_open(0);
+	int fd = db_must_open(_metadata, 0);
 
-	ASSERT_GE(fd, 0);
 	ASSERT_EQ(0, attach_mode(fd, 0, 0));
 	ASSERT_TRUE(map_region(fd, &self->m));
 	slots = self->m.shared;
@@ -246,7 +251,7 @@ TEST_F_TIMEOUT(raw, mapping_outlives_the_region, TEST_SECONDS)
 	unmap_region(&self->m);
 }
 
-/* What libdoorbell does, the same by mmap() and by read(), in both modes */
+/* libdoorbell does the same by mmap() and by read(), in both modes */
 
 FIXTURE(lib)
 {
@@ -272,13 +277,7 @@ FIXTURE_VARIANT_ADD(lib, read_ordered) {
 
 static int lib_attach(struct doorbell *db, __u32 flags, __u32 depth)
 {
-	struct doorbell_attach arg = {
-		.vm_fd = -1,
-		.base = BASE,
-		.len = QUEUES * STRIDE,
-		.flags = flags,
-		.depth = depth,
-	};
+	struct doorbell_attach arg = region(flags, depth);
 
 	return doorbell_attach_region(db, &arg);
 }
@@ -305,7 +304,7 @@ static int notify(unsigned int queue, const struct doorbell_event *event,
 	return queue == DOORBELL_QUEUE_NONE ? 42 : 0;
 }
 
-/* The seed's packet_stream test, through doorbell_complete() */
+/* packet_stream of Fuchsia's bell.rs, with doorbell_complete() */
 TEST_F_TIMEOUT(lib, complete, TEST_SECONDS)
 {
 	struct doorbell_event events[4], *next = events;
@@ -322,7 +321,7 @@ TEST_F_TIMEOUT(lib, complete, TEST_SECONDS)
 	ASSERT_EQ(0, doorbell_wait(self->db, 0));
 }
 
-/* Writers, each with a queue of its own and all of them with the others */
+/* Each writer rings a queue of its own, and queues that all of them ring. */
 struct writer {
 	int fd;
 	unsigned int index;
@@ -340,7 +339,7 @@ static void *writer_main(void *arg)
 		queue = w->index;
 		if (db_random(&seed) & 1)
 			queue = WRITERS + db_random(&seed) % (QUEUES - WRITERS);
-		/* numbered by writer; goes up in the writer's own queue, too */
+		/* each writer numbers its rings, over all queues */
 		w->error = db_ring(w->fd, BASE + queue * STRIDE,
 				   (__u64)w->index << 32 | i);
 		if (w->error)
@@ -352,19 +351,19 @@ static void *writer_main(void *arg)
 }
 
 /*
- * Promise 3 with read() and mmap() consumers that take turns: counts add up,
- * the last value of a queue with one owner is the last written; ordered, every
- * writer's numbers come complete and in order.
+ * Conservation, Order and Value while consumers by read() and mmap() alternate:
+ * counts add up, and values of a writer's own queue never decrease. In ordered
+ * mode each writer's numbers arrive complete and in order.
  */
 TEST_F_TIMEOUT(lib, conservation_while_consumers_alternate, TEST_SECONDS)
 {
-	__u64 got[QUEUES] = {}, last[QUEUES] = {}, next[WRITERS] = {}, total = 0;
+	__u64 got[QUEUES] = {}, last[QUEUES] = {}, next[WRITERS] = {};
 	bool ordered = variant->flags & DOORBELL_ATTACH_ORDERED;
 	struct writer writers[WRITERS] = {};
 	struct doorbell_event events[16];
 	pthread_t threads[WRITERS];
 	struct doorbell *other;
-	unsigned int i, turn = 0;
+	unsigned int i, turn = 0, total = 0;
 	__u32 seed = 1;
 	int n;
 
@@ -441,51 +440,64 @@ static void *ponger_main(void *arg)
 }
 
 /*
- * Sleeping in edge-triggered epoll: no wake-up is lost, whether the consumer looks
- * first and arms by a store, or only looks when it was told, by which it is armed.
+ * Take events, and sleep in epoll_wait() until there are any. A consumer that
+ * @looks_first also arms by itself; otherwise epoll_wait() arms.
  */
+static int take_or_sleep(struct __test_metadata *_metadata,
+			 struct doorbell *db, int epfd, bool looks_first,
+			 struct doorbell_event *events, int max)
+{
+	struct epoll_event ev;
+	int n;
+
+	for (;;) {
+		if (looks_first) {
+			n = doorbell_take(db, events, max);
+			if (n)
+				return n;
+			if (doorbell_arm(db))
+				continue;
+		}
+		ASSERT_EQ(1, epoll_wait(epfd, &ev, 1, DB_PATIENCE_MS));
+		n = doorbell_take(db, events, max);
+		if (n)
+			return n;
+	}
+}
+
 static void edge_triggered(struct __test_metadata *_metadata,
 			   struct doorbell *db, bool looks_first)
 {
 	struct ponger p = { .fd = doorbell_fd(db), .seed = 5 };
-	int epfd = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
-	struct doorbell_event event[2];
+	int epfd = epoll_create1(EPOLL_CLOEXEC);
+	struct doorbell_event events[2];
 	pthread_t thread;
 	__u32 seed = 9;
 	unsigned int i;
-	int n;
 
 	ASSERT_EQ(0, epoll_ctl(epfd, EPOLL_CTL_ADD, p.fd, &ev));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, ponger_main, &p));
 	for (i = 0; i < ROUNDS; i++) {
 		__atomic_store_n(&p.allowed, i + 1, __ATOMIC_RELEASE);
 		db_spin(db_random(&seed) % 400);
-		for (n = 0; !n; n = doorbell_take(db, event, 2)) {
-			if (looks_first) {
-				n = doorbell_take(db, event, 2);
-				if (n || doorbell_arm(db))
-					break;
-			}
-			ASSERT_EQ(1, epoll_wait(epfd, &ev, 1, DB_PATIENCE_MS));
-		}
-		while (!n)
-			n = doorbell_take(db, event, 2);
-		ASSERT_EQ(1, n);
-		ASSERT_TRUE(db_event_is(event, 0, 1, i));
+		ASSERT_EQ(1, take_or_sleep(_metadata, db, epfd, looks_first,
+					   events, ARRAY_SIZE(events)));
+		ASSERT_TRUE(db_event_is(&events[0], 0, 1, i));
 	}
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	ASSERT_EQ(0, p.error);
 	close(epfd);
 }
 
+/* Wake-ups: edge-triggered epoll loses none. */
 TEST_F_TIMEOUT(lib, edge_triggered_wake_ups, TEST_SECONDS)
 {
 	edge_triggered(_metadata, self->db, true);
 	edge_triggered(_metadata, self->db, false);
 }
 
-/* Ordered: a full region makes write() wait, or fail, or write less */
+/* Ordered mode: write() to a full region waits, fails or is short */
 
 FIXTURE(full)
 {
@@ -503,7 +515,7 @@ FIXTURE_SETUP(full)
 	ASSERT_NE(NULL, self->db);
 	self->fd = doorbell_fd(self->db);
 	ASSERT_EQ(0, lib_attach(self->db, DOORBELL_ATTACH_ORDERED, 3));
-	/* three fit: a short count */
+	/* three of four rings fit */
 	ASSERT_EQ(3 * sizeof(*rings), write(self->fd, rings, sizeof(rings)));
 	ASSERT_EQ(POLLIN, db_poll(self->fd, POLLIN | POLLOUT, 0));
 }
@@ -578,7 +590,7 @@ TEST_F_TIMEOUT(full, detach_ends_a_waiting_write, TEST_SECONDS)
 	ASSERT_EQ(-ENOTCONN, p.error);
 }
 
-/* EPOLLOUT is signalled, by edge, when read() makes room */
+/* read() makes room and signals EPOLLOUT, also edge-triggered. */
 TEST_F_TIMEOUT(full, room_wakes_pollers, TEST_SECONDS)
 {
 	struct epoll_event ev = { .events = EPOLLOUT | EPOLLET };
@@ -593,7 +605,7 @@ TEST_F_TIMEOUT(full, room_wakes_pollers, TEST_SECONDS)
 	close(epfd);
 }
 
-/* Promise 8: whatever user space writes into shared memory */
+/* Garbage in the control area disturbs only its own consumer */
 
 FIXTURE(hostile)
 {
@@ -615,9 +627,8 @@ FIXTURE_VARIANT_ADD(hostile, ordered) {
 
 FIXTURE_SETUP(hostile)
 {
-	self->fd = db_open(O_NONBLOCK);
-	self->other = db_open(0);
-	ASSERT_GE(self->other, 0);
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+	self->other = db_must_open(_metadata, 0);
 	ASSERT_EQ(0, attach_mode(self->fd, variant->flags, variant->depth));
 	ASSERT_EQ(0, attach_mode(self->other, 0, 0));
 	ASSERT_TRUE(map_region(self->fd, &self->m));
@@ -643,12 +654,15 @@ static void *garbler_main(void *arg)
 	};
 	struct garbler *g = arg;
 	struct mapped *m = g->m;
+	__u64 *words = (__u64 *)m->control;
+	size_t nr_words = m->info.control_size / sizeof(*words);
 	__u32 seed = 77;
 
 	while (!__atomic_load_n(&g->stop, __ATOMIC_ACQUIRE)) {
-		__u64 junk = db_random(&seed) & 1 ? nasty[db_random(&seed) % 10] :
-			     (__u64)db_random(&seed) << 32 | db_random(&seed);
+		__u64 junk = (__u64)db_random(&seed) << 32 | db_random(&seed);
 
+		if (db_random(&seed) & 1)
+			junk = nasty[db_random(&seed) % ARRAY_SIZE(nasty)];
 		switch (db_random(&seed) % 4) {
 		case 0:
 			m->control->head = junk;
@@ -660,8 +674,7 @@ static void *garbler_main(void *arg)
 			m->control->armed = junk;
 			break;
 		default:
-			((__u64 *)m->control)[db_random(&seed) %
-					      (m->info.control_size / 8)] = junk;
+			words[db_random(&seed) % nr_words] = junk;
 			break;
 		}
 		db_yield();
@@ -689,13 +702,13 @@ TEST_F_TIMEOUT(hostile, garbage_hurts_nobody_else, TEST_SECONDS)
 			ASSERT_EQ(-EAGAIN, n);
 		ASSERT_EQ(0, db_info(self->fd, &info));
 
-		/* the other consumer gets exactly what is its own */
+		/* the other consumer gets exactly its own events */
 		ASSERT_EQ(0, db_ring(self->other, BASE, i));
 		ASSERT_EQ(1, db_read(self->other, events, 16));
 		ASSERT_TRUE(db_event_is(&events[0], 0, 1, i));
 
 		if (i % 100 == 0) {
-			/* fork, unmap and close while it goes on */
+			/* fork, unmap and close meanwhile */
 			child = fork();
 			if (!child) {
 				unmap_region(&self->m);
@@ -711,7 +724,7 @@ TEST_F_TIMEOUT(hostile, garbage_hurts_nobody_else, TEST_SECONDS)
 	__atomic_store_n(&g.stop, true, __ATOMIC_RELEASE);
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 
-	/* and once it is attached anew all is well */
+	/* after the next attach everything works */
 	ASSERT_EQ(0, attach_mode(self->fd, variant->flags, variant->depth));
 	ASSERT_EQ(0, db_ring(self->fd, BASE + STRIDE, 5));
 	ASSERT_EQ(1, db_read(self->fd, events, 16));

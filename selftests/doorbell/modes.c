@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Real guests and the modes of a region: ordered delivery with back-pressure
- * (promise 3), queues named by the value, and regions that need no value.
+ * Modes: ordered delivery with bounced rings, queues named by the value, and
+ * regions without values, each with a guest.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -18,7 +18,7 @@
 #define VCPUS		4
 #define SHARED_QUEUES	2
 
-/* Ordered: each vCPU's numbers arrive complete and in order */
+/* Order in ordered mode: each vCPU numbers its rings */
 
 FIXTURE(ordered)
 {
@@ -39,7 +39,7 @@ FIXTURE_VARIANT(ordered)
 	FIXTURE_VARIANT_ADD(ordered, _name) {				\
 		.flags = _flags, .depth = _depth, .open = _open,	\
 		.turns = _turns,					\
-		/* where nearly each of them has to wait for room, fewer do */ \
+		/* nearly all rings wait for room: fewer are enough */	\
 		.numbers = (_depth) > 2 ? 600 : 200,			\
 	}
 
@@ -68,7 +68,7 @@ FIXTURE_TEARDOWN(ordered)
 	doorbell_close(self->db);
 }
 
-/* What a VMM does with a ring that was bounced to it: hand it in, waiting. */
+/* The VMM hands in a bounced ring by a write() that waits for room. */
 static int hand_in(void *ctx, unsigned int vcpu, struct vmm_exit *exit)
 {
 	struct doorbell *db = ctx;
@@ -103,7 +103,7 @@ TEST_F_TIMEOUT(ordered, numbers_are_complete_and_in_order, TEST_SECONDS)
 	__u32 seed = 3;
 	int n;
 
-	/* a port takes 4 bytes, without the vCPU's number: one queue each */
+	/* 4 bytes have no room for the vCPU's number: one queue each */
 	if (variant->flags & PIO)
 		job.weight = 0;
 	ASSERT_EQ(0, doorbell_attach_region(self->db, &arg));
@@ -156,7 +156,7 @@ TEST_F_TIMEOUT(ordered, numbers_are_complete_and_in_order, TEST_SECONDS)
 		ASSERT_EQ(0, info.bounced);
 }
 
-/* One VM and one consumer, to be attached by the test */
+/* One VM and one consumer, which the test attaches */
 
 FIXTURE(one)
 {
@@ -193,8 +193,8 @@ FIXTURE_TEARDOWN(one)
 }
 
 /*
- * The queue is the low 16 bits of the value, wherever in the region it is
- * written; the rest comes with it; a number that is no queue is told.
+ * The low 16 bits of the value name the queue, at any address in the region. A
+ * number that is no queue is a bad queue.
  */
 TEST_F_TIMEOUT(one, queue_named_by_the_value, TEST_SECONDS)
 {
@@ -242,7 +242,7 @@ TEST_F_TIMEOUT(one, queue_named_by_the_value, TEST_SECONDS)
 	}
 	ASSERT_EQ(0, vmm_exits(self->vmm));
 
-	/* outside, by write(): a bad address, not a bad queue */
+	/* an address outside of the region is a bad address */
 	ASSERT_EQ(0, doorbell_ring_addr(self->db, arg.base + 4, 1));
 	ASSERT_EQ(1, doorbell_take(self->db, events, 16));
 	ASSERT_TRUE(db_event_is_bad(&events[0], 1, arg.base + 4));
@@ -252,7 +252,7 @@ TEST_F_TIMEOUT(one, queue_named_by_the_value, TEST_SECONDS)
 	ASSERT_EQ(1, vmm_exits(self->vmm));
 }
 
-/* No value: none is delivered; both edges are right; the VMM sees the rest. */
+/* NO_VALUE: events have no value, and writes outside reach the VMM. */
 TEST_F_TIMEOUT(one, no_value, TEST_SECONDS)
 {
 	struct doorbell_attach arg = {
@@ -281,14 +281,14 @@ TEST_F_TIMEOUT(one, no_value, TEST_SECONDS)
 	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base + 12, 1));
 	ASSERT_EQ(2, vmm_exits(self->vmm));
 
-	/* taken away from both buses, and put there again */
+	/* detach and attach work on both buses */
 	ASSERT_EQ(0, doorbell_detach_region(self->db));
 	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, arg.base, 1));
 	ASSERT_EQ(3, vmm_exits(self->vmm));
 	ASSERT_EQ(0, doorbell_attach_region(self->db, &arg));
 }
 
-/* A fast ioeventfd is on the fast bus, too: one owner there as well */
+/* EEXIST: an ioeventfd of any length is on the fast bus, too. */
 TEST_F_TIMEOUT(one, no_value_has_one_owner, TEST_SECONDS)
 {
 	struct doorbell_attach arg = {
@@ -315,7 +315,7 @@ static int count_events(unsigned int queue, const struct doorbell_event *event,
 	return 0;
 }
 
-/* doorbell_complete() ends with 0 when the VM's process is gone (promise 6) */
+/* doorbell_complete() returns 0 when the VM's process is gone. */
 TEST_F_TIMEOUT(one, complete_ends_with_the_vm, TEST_SECONDS)
 {
 	struct doorbell_attach arg = {
