@@ -445,7 +445,7 @@ TEST_F_TIMEOUT(vmm_ends, while_ringing, TEST_SECONDS)
  * struct consumer_state - a consumer in another process, in shared memory
  * @rings: rings it has read
  * @ready: it is attached
- * @close: tells it to close its descriptor
+ * @close: it has to close its descriptor
  * @closed: it has done so
  */
 struct consumer_state {
