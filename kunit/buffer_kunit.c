@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Queue: what one thread after the other rings and takes, step by step.
+ * Buffer: rings and reads of one thread, step by step.
  *
- * The oracle is struct model: an array of counts and a list of queues in the
- * order of first ring. States that only a race leads to are set up by hand.
+ * The oracle is struct model: an array of counts and a list of queues in order
+ * of first ring. States that only a race leads to are set up by hand.
  */
 #include <kunit/test.h>
 
@@ -13,28 +13,29 @@
 #include "../drivers/virt/doorbell/buffer.c"
 #include "buffer_util.h"
 
-/* What an event says, in the order of the members of struct doorbell_event. */
-#define QUEUE_EVENT(buf, w, n, v)	{ buf, DOORBELL_EVENT_QUEUE, w, n, v }
+/* An event, in the order of the fields of struct doorbell_event */
+#define QUEUE_EVENT(q, w, n, v)	{ q, DOORBELL_EVENT_QUEUE, w, n, v }
 #define BAD_EVENT(n, addr)	{ DOORBELL_QUEUE_NONE, \
 				  DOORBELL_EVENT_BAD_ADDRESS, 0, n, addr }
 
-KUNIT_DEFINE_ACTION_WRAPPER(queue_destroy_action, doorbell_buffer_destroy,
+KUNIT_DEFINE_ACTION_WRAPPER(buffer_destroy_action, doorbell_buffer_destroy,
 			    struct doorbell_buffer *);
 
 static struct doorbell_buffer *new_ordered(struct kunit *test, u32 queues,
-					  u32 depth)
+					   u32 depth)
 {
-	struct doorbell_buffer *buf = kunit_kzalloc(test, sizeof(*buf), GFP_KERNEL);
+	struct doorbell_buffer *buf =
+		kunit_kzalloc(test, sizeof(*buf), GFP_KERNEL);
 
 	KUNIT_ASSERT_NOT_NULL(test, buf);
 	KUNIT_ASSERT_EQ(test, doorbell_buffer_init(buf, queues, depth), 0);
 	KUNIT_ASSERT_EQ(test, 0,
-			kunit_add_action_or_reset(test, queue_destroy_action,
+			kunit_add_action_or_reset(test, buffer_destroy_action,
 						  buf));
 	return buf;
 }
 
-static struct doorbell_buffer *new_queue(struct kunit *test, u32 queues)
+static struct doorbell_buffer *new_buffer(struct kunit *test, u32 queues)
 {
 	return new_ordered(test, queues, 0);
 }
@@ -49,26 +50,26 @@ static void expect_event(struct kunit *test, const struct doorbell_event *got,
 	KUNIT_ASSERT_EQ(test, got->value, want->value);
 }
 
-/* Exactly @n events, @max at a time, and nothing after them. */
+/* Expect exactly @n events, read @max at a time. */
 static void expect_events(struct kunit *test, struct doorbell_buffer *buf,
 			  unsigned int max, const struct doorbell_event *want,
 			  unsigned int n)
 {
 	struct doorbell_event *events;
-	unsigned int taken, i;
+	unsigned int got, i;
 	bool wake = false;
 
-	/* of that size, so that KASAN sees what is written behind it */
+	/* an array of this size, so that KASAN sees a write beyond it */
 	events = kunit_kcalloc(test, max, sizeof(*events), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, events);
 
 	while (n) {
 		KUNIT_ASSERT_TRUE(test, doorbell_buffer_readable(buf));
-		taken = consume_events(buf, events, max, &wake);
-		KUNIT_ASSERT_EQ(test, taken, min(n, max));
-		for (i = 0; i < taken; i++)
+		got = consume_events(buf, events, max, &wake);
+		KUNIT_ASSERT_EQ(test, got, min(n, max));
+		for (i = 0; i < got; i++)
 			expect_event(test, &events[i], want++);
-		n -= taken;
+		n -= got;
 	}
 	KUNIT_ASSERT_FALSE(test, doorbell_buffer_readable(buf));
 	KUNIT_ASSERT_EQ(test, consume_events(buf, events, max, &wake), 0);
@@ -76,15 +77,15 @@ static void expect_events(struct kunit *test, struct doorbell_buffer *buf,
 	kunit_kfree(test, events);
 }
 
-/* The seed's packet_stream test: two queues, a bad address, then nothing. */
-static void queue_stream(struct kunit *test)
+/* packet_stream of Fuchsia's bell.rs: two queues and a bad address */
+static void buffer_stream(struct kunit *test)
 {
 	static const struct doorbell_event want[] = {
 		QUEUE_EVENT(0, 4, 1, 0x11),
 		QUEUE_EVENT(1, 2, 1, 0x22),
 		BAD_EVENT(1, 0x1234),
 	};
-	struct doorbell_buffer *buf = new_queue(test, 2);
+	struct doorbell_buffer *buf = new_buffer(test, 2);
 
 	expect_events(test, buf, 8, NULL, 0);
 	ring(buf, 0, 0x11, 4);
@@ -93,8 +94,8 @@ static void queue_stream(struct kunit *test)
 	expect_events(test, buf, 8, want, ARRAY_SIZE(want));
 }
 
-/* Count, last value, last width, order of first ring. */
-static void queue_coalescing(struct kunit *test)
+/* Count, last value, last width, order of first ring */
+static void buffer_coalescing(struct kunit *test)
 {
 	static const struct {
 		u32 index;
@@ -116,7 +117,7 @@ static void queue_coalescing(struct kunit *test)
 		QUEUE_EVENT(7, 1, 1, 0),
 		QUEUE_EVENT(0, 2, 1, 5),
 	};
-	struct doorbell_buffer *buf = new_queue(test, 8);
+	struct doorbell_buffer *buf = new_buffer(test, 8);
 	unsigned int max;
 	int i;
 
@@ -128,8 +129,8 @@ static void queue_coalescing(struct kunit *test)
 	}
 }
 
-/* Who is rung again after it was taken stands behind those that wait. */
-static void queue_new_place(struct kunit *test)
+/* A queue that is rung again after its event was read gets a new place. */
+static void buffer_new_place(struct kunit *test)
 {
 	static const struct doorbell_event first[] = {
 		QUEUE_EVENT(0, 4, 1, 10),
@@ -139,7 +140,7 @@ static void queue_new_place(struct kunit *test)
 		QUEUE_EVENT(2, 4, 2, 14),
 		QUEUE_EVENT(0, 4, 1, 13),
 	};
-	struct doorbell_buffer *buf = new_queue(test, 3);
+	struct doorbell_buffer *buf = new_buffer(test, 3);
 	struct doorbell_event event;
 	bool wake = false;
 
@@ -153,11 +154,11 @@ static void queue_new_place(struct kunit *test)
 	expect_events(test, buf, 2, rest, ARRAY_SIZE(rest));
 }
 
-/* All 65,535 queues and the bad address, backwards; twice, in new places. */
-static void queue_every(struct kunit *test)
+/* All 65,535 queues and bad addresses, backwards, twice */
+static void buffer_every(struct kunit *test)
 {
-	struct doorbell_buffer *buf = new_queue(test, DOORBELL_QUEUES_MAX);
-	unsigned int max = 257, taken, i, round;
+	struct doorbell_buffer *buf = new_buffer(test, DOORBELL_QUEUES_MAX);
+	unsigned int max = 257, got, i, round;
 	struct doorbell_event *events;
 	bool wake = false;
 	u32 next;
@@ -170,9 +171,9 @@ static void queue_every(struct kunit *test)
 		for (i = 65536; i--; )
 			ring(buf, i, i * 3 + round, 0);
 		for (next = 65536; next; ) {
-			taken = consume_events(buf, events, max, &wake);
-			KUNIT_ASSERT_EQ(test, taken, min(next, max));
-			for (i = 0; i < taken; i++) {
+			got = consume_events(buf, events, max, &wake);
+			KUNIT_ASSERT_EQ(test, got, min(next, max));
+			for (i = 0; i < got; i++) {
 				next--;
 				KUNIT_ASSERT_EQ(test, events[i].queue, next);
 				KUNIT_ASSERT_EQ(test, events[i].type,
@@ -186,15 +187,15 @@ static void queue_every(struct kunit *test)
 	}
 }
 
-/* One event and one place in the FIFO, however many bad addresses there are. */
-static void queue_bad_flood(struct kunit *test)
+/* Bounded memory: all bad addresses share one entry and one event. */
+static void buffer_bad_flood(struct kunit *test)
 {
 	static const struct doorbell_event want[] = {
 		QUEUE_EVENT(1, 4, 1, 7),
 		BAD_EVENT(50000, 49999),
 		QUEUE_EVENT(0, 4, 2, 9),
 	};
-	struct doorbell_buffer *buf = new_queue(test, 2);
+	struct doorbell_buffer *buf = new_buffer(test, 2);
 	struct doorbell_counters counters;
 	int i;
 
@@ -204,7 +205,8 @@ static void queue_bad_flood(struct kunit *test)
 		if (i == 100 || i == 200)
 			ring(buf, 0, 9, 4);
 	}
-	KUNIT_EXPECT_EQ(test, atomic64_read(&buf->tail) - buf->control->head, 3);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&buf->tail) - buf->control->head,
+			3);
 
 	doorbell_buffer_count(buf, &counters);
 	KUNIT_EXPECT_EQ(test, counters.rings, 3);
@@ -219,8 +221,8 @@ static void queue_bad_flood(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, counters.pending, 0);
 }
 
-/* More rings than fit into an event's count. */
-static void queue_count_overflow(struct kunit *test)
+/* More rings than the count of an event holds */
+static void buffer_count_overflow(struct kunit *test)
 {
 	static const struct {
 		u64 extra;		/* on top of one ring */
@@ -241,9 +243,10 @@ static void queue_count_overflow(struct kunit *test)
 	u64 sum;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		buf = new_queue(test, 3);
+		buf = new_buffer(test, 3);
 		ring(buf, 1, 5, 8);
-		atomic64_add(cases[i].extra << DOORBELL_RINGS_SHIFT, &buf->slots[1].rings);
+		atomic64_add(cases[i].extra << DOORBELL_RINGS_SHIFT,
+			     &buf->slots[1].rings);
 		ring(buf, 2, 6, 4);
 		others = 0;
 		events = 0;
@@ -269,15 +272,16 @@ static void queue_count_overflow(struct kunit *test)
 	}
 }
 
-/* An event that is followed by another one wakes those who sleep, once. */
-static void queue_count_overflow_wakes(struct kunit *test)
+/* Reading a part of the rings of a queue wakes an armed consumer, once. */
+static void buffer_count_overflow_wakes(struct kunit *test)
 {
-	struct doorbell_buffer *buf = new_queue(test, 1);
+	struct doorbell_buffer *buf = new_buffer(test, 1);
 	struct doorbell_event event;
 	bool wake = false;
 
 	ring(buf, 0, 1, 4);
-	atomic64_add(3ULL * U32_MAX << DOORBELL_RINGS_SHIFT, &buf->slots[0].rings);
+	atomic64_add(3ULL * U32_MAX << DOORBELL_RINGS_SHIFT,
+		     &buf->slots[0].rings);
 
 	KUNIT_ASSERT_EQ(test, consume_events(buf, &event, 1, &wake), 1);
 	KUNIT_EXPECT_FALSE(test, wake);
@@ -292,16 +296,16 @@ static void queue_count_overflow_wakes(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
 }
 
-/* The consumer is woken if it has armed, once, and at its first ring. */
-static void queue_wake(struct kunit *test)
+/* Wake-ups: the first ring after arming wakes the consumer, no later one. */
+static void buffer_wake(struct kunit *test)
 {
 	static const struct doorbell_event want[] = {
 		QUEUE_EVENT(0, 4, 3, 3),
 		QUEUE_EVENT(1, 4, 1, 4),
 	};
-	struct doorbell_buffer *buf = new_queue(test, 2);
+	struct doorbell_buffer *buf = new_buffer(test, 2);
 
-	/* as after doorbell_buffer_init(): somebody may wait already */
+	/* doorbell_buffer_init() has armed: a consumer may wait already */
 	KUNIT_EXPECT_TRUE(test, ring(buf, 0, 1, 4));
 	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 2, 4));
 	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 3, 4));
@@ -310,7 +314,7 @@ static void queue_wake(struct kunit *test)
 
 	/* not armed */
 	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 1, 4));
-	/* armed and there is something, then something new */
+	/* armed with events pending, then a new one */
 	doorbell_buffer_arm(buf);
 	KUNIT_EXPECT_TRUE(test, doorbell_buffer_readable(buf));
 	KUNIT_EXPECT_TRUE(test, ring(buf, 1, 4, 4));
@@ -318,7 +322,7 @@ static void queue_wake(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 3, 4));
 	expect_events(test, buf, 8, want, ARRAY_SIZE(want));
 
-	/* armed twice, woken once; and for a bad address */
+	/* armed twice, woken once, by a bad address */
 	doorbell_buffer_arm(buf);
 	doorbell_buffer_arm(buf);
 	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
@@ -328,8 +332,8 @@ static void queue_wake(struct kunit *test)
 }
 
 /*
- * An entry whose rings were counted already: what is left when a queue is rung
- * while its last place is being passed. It yields no event.
+ * Create an entry whose rings are all counted. A ring leaves one behind if it
+ * races with a consumer that moves head past the old entry of its queue.
  */
 static void make_stale(struct doorbell_buffer *buf, u32 index)
 {
@@ -337,7 +341,7 @@ static void make_stale(struct doorbell_buffer *buf, u32 index)
 	buf->control->seen[index] += 1 << DOORBELL_RINGS_SHIFT;
 }
 
-static void queue_stale_entry(struct kunit *test)
+static void buffer_stale_entry(struct kunit *test)
 {
 	static const struct doorbell_event first[] = {
 		QUEUE_EVENT(2, 4, 1, 2),
@@ -346,20 +350,20 @@ static void queue_stale_entry(struct kunit *test)
 		QUEUE_EVENT(0, 4, 1, 3),
 		QUEUE_EVENT(2, 4, 1, 2),
 	};
-	struct doorbell_buffer *buf = new_queue(test, 3);
+	struct doorbell_buffer *buf = new_buffer(test, 3);
 	unsigned int max;
 
 	for (max = 1; max <= 3; max++) {
-		/* nothing but stale ones */
+		/* only such entries */
 		make_stale(buf, 0);
 		make_stale(buf, 1);
 		expect_events(test, buf, max, NULL, 0);
-		/* in front of a fresh one */
+		/* before an entry with rings */
 		make_stale(buf, 0);
 		make_stale(buf, 1);
 		ring(buf, 2, 2, 4);
 		expect_events(test, buf, max, first, 1);
-		/* rung again: in the place that it has */
+		/* a new ring uses the entry that its queue has */
 		make_stale(buf, 0);
 		ring(buf, 2, 2, 4);
 		ring(buf, 0, 3, 4);
@@ -368,12 +372,12 @@ static void queue_stale_entry(struct kunit *test)
 }
 
 /*
- * Who arms and then finds only such entries goes to sleep. Whatever is rung
- * next has to wake it, above all a queue that still has its place.
+ * A consumer that arms and finds only such entries sleeps. The next ring must
+ * wake it, also a ring of a queue that has such an entry.
  */
-static void queue_stale_entry_wakes(struct kunit *test)
+static void buffer_stale_entry_wakes(struct kunit *test)
 {
-	struct doorbell_buffer *buf = new_queue(test, 3);
+	struct doorbell_buffer *buf = new_buffer(test, 3);
 
 	make_stale(buf, 0);
 	doorbell_buffer_arm(buf);
@@ -384,16 +388,16 @@ static void queue_stale_entry_wakes(struct kunit *test)
 
 /**
  * struct model - the oracle
- * @rng: decides what is done next; fixed seed
- * @queues: without the one for bad addresses, which comes last in the arrays
+ * @rng: random numbers with a fixed start
+ * @queues: number of queues; the slot of bad addresses is the last one
  * @count: rings since the last event, for each slot
- * @value: the last value
- * @width: the last width
- * @order: slots with a count, in the order of first ring
- * @waiting: how many are in @order
- * @armed: the consumer has armed since it was woken last
- * @asleep: and has found nothing since
- * @events: taken
+ * @value: last value of each slot
+ * @width: last width of each slot
+ * @order: slots with a count, in order of first ring
+ * @waiting: number of slots in @order
+ * @armed: the consumer has armed since its last wake-up
+ * @asleep: it has found nothing since
+ * @events: events read
  */
 struct model {
 	struct rnd_state rng;
@@ -443,7 +447,7 @@ static u32 model_random(struct model *m, u32 below)
 static void model_ring(struct kunit *test, struct model *m,
 		       struct doorbell_buffer *buf)
 {
-	/* half of the rings go to few queues */
+	/* half of the rings go to three queues */
 	u32 i = model_random(m, model_random(m, 2) ? m->queues + 1 :
 			     min(m->queues + 1, 3));
 	bool woken;
@@ -465,17 +469,17 @@ static void model_ring(struct kunit *test, struct model *m,
 	}
 }
 
-static void model_take(struct kunit *test, struct model *m,
-		       struct doorbell_buffer *buf)
+static void model_consume(struct kunit *test, struct model *m,
+			  struct doorbell_buffer *buf)
 {
 	unsigned int max = 1 + model_random(m, MODEL_MAX);
-	unsigned int taken, i;
+	unsigned int got, i;
 	bool wake = false;
 
-	taken = consume_events(buf, m->events, max, &wake);
-	KUNIT_ASSERT_EQ(test, taken, min(max, m->waiting));
+	got = consume_events(buf, m->events, max, &wake);
+	KUNIT_ASSERT_EQ(test, got, min(max, m->waiting));
 	KUNIT_ASSERT_FALSE(test, wake);
-	for (i = 0; i < taken; i++) {
+	for (i = 0; i < got; i++) {
 		u32 slot = m->order[i];
 		bool bad = slot == m->queues;
 		struct doorbell_event want = {
@@ -490,8 +494,8 @@ static void model_take(struct kunit *test, struct model *m,
 		expect_event(test, &m->events[i], &want);
 		m->count[slot] = 0;
 	}
-	m->waiting -= taken;
-	memmove(m->order, m->order + taken, m->waiting * sizeof(*m->order));
+	m->waiting -= got;
+	memmove(m->order, m->order + got, m->waiting * sizeof(*m->order));
 }
 
 static void model_run(struct kunit *test, struct model *m,
@@ -506,7 +510,7 @@ static void model_run(struct kunit *test, struct model *m,
 		if (op < 11) {
 			model_ring(test, m, buf);
 		} else if (op < 14) {
-			model_take(test, m, buf);
+			model_consume(test, m, buf);
 		} else if (op < 15) {
 			m->armed = true;
 			KUNIT_ASSERT_EQ(test, doorbell_buffer_arm(buf),
@@ -522,11 +526,11 @@ static void model_run(struct kunit *test, struct model *m,
 	doorbell_buffer_count(buf, &counters);
 	KUNIT_ASSERT_EQ(test, counters.pending, pending);
 	while (m->waiting)
-		model_take(test, m, buf);
-	model_take(test, m, buf);
+		model_consume(test, m, buf);
+	model_consume(test, m, buf);
 }
 
-static void queue_random(struct kunit *test)
+static void buffer_random(struct kunit *test)
 {
 	static const struct {
 		u32 queues;
@@ -540,7 +544,7 @@ static void queue_random(struct kunit *test)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		buf = new_queue(test, cases[i].queues);
+		buf = new_buffer(test, cases[i].queues);
 		m = new_model(test, cases[i].queues, 0xd00b + i);
 		m->armed = true;
 		m->asleep = true;
@@ -548,8 +552,8 @@ static void queue_random(struct kunit *test)
 	}
 }
 
-/* Start as if so many events had been taken, and cross the next lap or wrap. */
-static void queue_wrap(struct kunit *test)
+/* Start just before a lap, where lap numbers or positions may wrap. */
+static void buffer_wrap(struct kunit *test)
 {
 	static const u64 laps[] = {
 		2, 0x7ffe, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff, 0x10000,
@@ -563,14 +567,14 @@ static void queue_wrap(struct kunit *test)
 
 	for (i = 0; i < ARRAY_SIZE(queues); i++) {
 		for (j = 0; j < ARRAY_SIZE(laps); j++) {
-			buf = new_queue(test, queues[i]);
+			buf = new_buffer(test, queues[i]);
 			size = 1 << buf->order;
 			m = new_model(test, queues[i], 0x1a9 + j);
 			at = (laps[j] << buf->order) - 1;
 			atomic64_set(&buf->tail, at);
 			buf->control->head = at;
 			buf->control->armed = 0;
-			/* what the lap before it would have left */
+			/* the entries that the lap before left */
 			for (k = size; k; k--)
 				buf->fifo[(at - k) % size] =
 					((at - k) / size & 0xffff) << 16;
@@ -582,7 +586,7 @@ static void queue_wrap(struct kunit *test)
 }
 
 static const struct {
-	u64 sum;		/* garbage = sum + factor * the true number */
+	u64 sum;		/* garbage = sum + factor * tail */
 	u64 factor;
 } garbage_cases[] = {
 	{ 0, 0 }, { 1, 0 }, { U64_MAX, 0 }, { U64_MAX - 1, 0 },
@@ -594,17 +598,17 @@ static const struct {
 	{ 0, 3 }, { 0, U64_MAX },
 };
 
-/* What consume_events() may return whatever the control block says. */
-static void hostile_take(struct kunit *test, struct doorbell_buffer *buf,
-			 struct doorbell_event *events, unsigned int max)
+/* Any garbage in the control area yields valid events only. */
+static void hostile_consume(struct kunit *test, struct doorbell_buffer *buf,
+			    struct doorbell_event *events, unsigned int max)
 {
-	unsigned int taken, i;
+	unsigned int got, i;
 	bool wake = false;
 
 	doorbell_buffer_readable(buf);
-	taken = consume_events(buf, events, max, &wake);
-	KUNIT_ASSERT_LE(test, taken, max);
-	for (i = 0; i < taken; i++) {
+	got = consume_events(buf, events, max, &wake);
+	KUNIT_ASSERT_LE(test, got, max);
+	for (i = 0; i < got; i++) {
 		if (events[i].type == DOORBELL_EVENT_QUEUE) {
 			KUNIT_ASSERT_LT(test, events[i].queue,
 					doorbell_buffer_bad(buf));
@@ -618,7 +622,7 @@ static void hostile_take(struct kunit *test, struct doorbell_buffer *buf,
 	}
 }
 
-/* Nothing has come of it that outlives a sane control block. */
+/* With a sane control area the buffer works again. */
 static void hostile_recover(struct kunit *test, struct doorbell_buffer *buf,
 			    u64 seed)
 {
@@ -633,49 +637,59 @@ static void hostile_recover(struct kunit *test, struct doorbell_buffer *buf,
 	model_run(test, m, buf, 500);
 }
 
-/* Garbage in one member, or in all of them, before each ring and each take. */
-static void queue_hostile(struct kunit *test)
+/* Write garbage to some fields of the control area. */
+enum { HEAD = 1, SEEN = 2, ARMED = 4 };
+
+static void garble(struct doorbell_buffer *buf, int fields, u64 garbage)
 {
-	enum { HEAD = 1, SEEN = 2, ARMED = 4 };
-	struct doorbell_buffer *buf = new_queue(test, 7);
+	int i;
+
+	if (fields & HEAD)
+		buf->control->head = garbage;
+	if (fields & ARMED)
+		buf->control->armed = garbage;
+	if (fields & SEEN)
+		for (i = 0; i < buf->nr_slots; i++)
+			buf->control->seen[i] = garbage;
+}
+
+/* Garbage in some fields, or in all, before each ring and each read */
+static void buffer_hostile(struct kunit *test)
+{
+	struct doorbell_buffer *buf = new_buffer(test, 7);
 	struct doorbell_event *events;
 	unsigned int max = 5;
-	int what, i, j, k;
+	int fields, i, j, k;
 	u64 garbage;
 
 	events = kunit_kcalloc(test, max, sizeof(*events), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, events);
 
-	for (what = 1; what <= (HEAD | SEEN | ARMED); what++) {
+	for (fields = 1; fields <= (HEAD | SEEN | ARMED); fields++) {
 		for (i = 0; i < ARRAY_SIZE(garbage_cases); i++) {
 			for (j = 0; j < 4; j++) {
 				garbage = garbage_cases[i].sum +
 					  garbage_cases[i].factor *
 					  atomic64_read(&buf->tail);
-				if (what & HEAD)
-					buf->control->head = garbage;
-				if (what & ARMED)
-					buf->control->armed = garbage;
-				for (k = 0; what & SEEN && k < buf->nr_slots; k++)
-					buf->control->seen[k] = garbage;
+				garble(buf, fields, garbage);
 				if (j & 1) {
-					hostile_take(test, buf, events, max);
-				} else {
-					for (k = 0; k < 2 * buf->nr_slots; k++)
-						ring(buf, k % buf->nr_slots, k, 4);
+					hostile_consume(test, buf, events, max);
+					continue;
 				}
+				for (k = 0; k < 2 * buf->nr_slots; k++)
+					ring(buf, k % buf->nr_slots, k, 4);
 			}
-			/* without new garbage, it may not yield events for ever */
+			/* without new garbage reading comes to an end */
 			for (j = 0; j < 100; j++)
-				hostile_take(test, buf, events, max);
+				hostile_consume(test, buf, events, max);
 		}
-		hostile_recover(test, buf, what);
+		hostile_recover(test, buf, fields);
 	}
 }
 
-static void queue_hostile_random(struct kunit *test)
+static void buffer_hostile_random(struct kunit *test)
 {
-	struct doorbell_buffer *buf = new_queue(test, 12);
+	struct doorbell_buffer *buf = new_buffer(test, 12);
 	struct doorbell_event *events;
 	struct rnd_state rng;
 	unsigned int max = 3;
@@ -703,7 +717,7 @@ static void queue_hostile_random(struct kunit *test)
 			buf->control->seen[(r >> 8) % buf->nr_slots] = garbage;
 			break;
 		case 3:
-			hostile_take(test, buf, events, max);
+			hostile_consume(test, buf, events, max);
 			break;
 		case 4:
 			doorbell_buffer_arm(buf);
@@ -715,7 +729,7 @@ static void queue_hostile_random(struct kunit *test)
 	hostile_recover(test, buf, 0x900d);
 }
 
-/* The bytes that @buf really has, by its page tables up to the guard page. */
+/* Mapped bytes of @buf, up to the guard page of vmalloc() */
 static size_t mapped_bytes(const struct doorbell_buffer *buf)
 {
 	size_t bytes = 0;
@@ -725,8 +739,8 @@ static size_t mapped_bytes(const struct doorbell_buffer *buf)
 	return bytes;
 }
 
-/* Promised: at most 48 bytes per queue from 4,096 queues on. */
-static void queue_memory(struct kunit *test)
+/* Bounded memory: 48 bytes per queue at most, from 4,096 queues on */
+static void buffer_memory(struct kunit *test)
 {
 	static const u32 queues[] = {
 		64, 256, 1024, 4095, 4096, 8191, 8192, 16384, 32768, 65535,
@@ -736,12 +750,12 @@ static void queue_memory(struct kunit *test)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(queues); i++) {
-		buf = new_queue(test, queues[i]);
+		buf = new_buffer(test, queues[i]);
 		bytes = sizeof(*buf) + mapped_bytes(buf);
 		kunit_info(test, "%u queues: %zu bytes, %zu.%zu per queue\n",
 			   queues[i], bytes, bytes / queues[i],
 			   bytes * 10 / queues[i] % 10);
-		/* a slot and an entry per queue is the least there can be */
+		/* each queue has a slot and an entry at least */
 		KUNIT_EXPECT_GE(test, bytes, 28 * queues[i]);
 		if (queues[i] >= 4096)
 			KUNIT_EXPECT_LE(test, bytes, 48 * queues[i]);
@@ -751,69 +765,86 @@ static void queue_memory(struct kunit *test)
 	}
 }
 
-/*
- * Ordered: every ring is an event, in order, up to depth of them and not one
- * more. The oracle is a running number.
+/**
+ * struct numbers - rings with running numbers: the oracle of ordered mode
+ * @buf: the buffer
+ * @depth: its depth
+ * @put: number of the next ring
+ * @got: number of the next event
  */
+struct numbers {
+	struct doorbell_buffer *buf;
+	u32 depth;
+	u64 put;
+	u64 got;
+};
+
+static void ring_number(struct kunit *test, struct numbers *n)
+{
+	enum doorbell_ring_result rung;
+
+	rung = ring_it(n->buf, n->put % 3, n->put, 1 + n->put % 8);
+	KUNIT_ASSERT_EQ(test, rung == DOORBELL_RING_FULL,
+			n->put - n->got == n->depth);
+	if (rung != DOORBELL_RING_FULL)
+		n->put++;
+	KUNIT_ASSERT_EQ(test, doorbell_buffer_writable(n->buf),
+			n->put - n->got < n->depth);
+}
+
+static void expect_number(struct kunit *test, struct numbers *n)
+{
+	const struct doorbell_event want =
+		QUEUE_EVENT(n->got % 3, 1 + n->got % 8, 1, n->got);
+	bool pending = n->put != n->got;
+	struct doorbell_event event;
+	bool wake = false;
+
+	KUNIT_ASSERT_EQ(test, doorbell_buffer_readable(n->buf), pending);
+	KUNIT_ASSERT_EQ(test, consume_events(n->buf, &event, 1, &wake),
+			pending);
+	if (pending) {
+		expect_event(test, &event, &want);
+		n->got++;
+	}
+}
+
+/* Ordered: every ring is an event, in order, and depth of them find room. */
 static void ordered_depths(struct kunit *test)
 {
 	static const u32 depths[] = { 1, 2, 3, 5, 8, 64, 100 };
-	u64 put, got, start;
+	struct rnd_state rng;
 	int d, round;
+	u64 start;
+	u32 i;
 
 	for (d = 0; d < ARRAY_SIZE(depths); d++) {
-		struct doorbell_buffer *buf = new_ordered(test, 3, depths[d]);
-		struct rnd_state rng;
+		struct numbers n = {
+			.buf = new_ordered(test, 3, depths[d]),
+			.depth = depths[d],
+		};
 
 		prandom_seed_state(&rng, 0x0dd + d);
-		put = 0;
-		got = 0;
-		/* in the second half across the wrap of the lap number */
 		for (round = 0; round < 600; round++) {
-			u32 n = prandom_u32_state(&rng) % (depths[d] + 3);
-			struct doorbell_event event;
-			bool wake = false;
-
+			/* halfway, empty it and let the lap number wrap */
 			if (round == 300) {
-				start = (0xffffffffULL << buf->order) - 2;
-				atomic64_set(&buf->tail, start);
-				buf->control->head = start;
-				put = 0;
-				got = 0;
+				while (n.got != n.put)
+					expect_number(test, &n);
+				start = (0xffffffffULL << n.buf->order) - 2;
+				atomic64_set(&n.buf->tail, start);
+				n.buf->control->head = start;
 			}
-			while (n--) {
-				enum doorbell_ring_result rung;
-
-				rung = ring_it(buf, put % 3, put, 1 + put % 8);
-				KUNIT_ASSERT_EQ(test, rung == DOORBELL_RING_FULL,
-						put - got == depths[d]);
-				put += rung != DOORBELL_RING_FULL;
-				KUNIT_ASSERT_EQ(test,
-						doorbell_buffer_writable(buf),
-						put - got < depths[d]);
-			}
-			n = prandom_u32_state(&rng) % (depths[d] + 3);
-			if (round == 299)
-				n = depths[d];
-			while (n--) {
-				struct doorbell_event want = QUEUE_EVENT(got % 3,
-					1 + got % 8, 1, got);
-
-				KUNIT_ASSERT_EQ(test, doorbell_buffer_readable(buf),
-						put != got);
-				KUNIT_ASSERT_EQ(test, put != got,
-						consume_events(buf, &event, 1,
-						     &wake));
-				if (put == got)
-					break;
-				expect_event(test, &event, &want);
-				got++;
-			}
+			i = prandom_u32_state(&rng) % (n.depth + 3);
+			while (i--)
+				ring_number(test, &n);
+			i = prandom_u32_state(&rng) % (n.depth + 3);
+			while (i--)
+				expect_number(test, &n);
 		}
 	}
 }
 
-/* Ordered: bad rings are in order with others, and counted. */
+/* Ordered: bad rings are in order with the others. */
 static void ordered_bad(struct kunit *test)
 {
 	static const struct doorbell_event want[] = {
@@ -825,7 +856,8 @@ static void ordered_bad(struct kunit *test)
 	struct doorbell_counters counters;
 
 	KUNIT_EXPECT_TRUE(test, ring(buf, 1, 5, 4));
-	KUNIT_EXPECT_FALSE(test, ring(buf, doorbell_buffer_bad(buf), 0x1234, 0));
+	KUNIT_EXPECT_FALSE(test,
+			   ring(buf, doorbell_buffer_bad(buf), 0x1234, 0));
 	KUNIT_EXPECT_FALSE(test, ring(buf, 0, 6, 2));
 	doorbell_buffer_count(buf, &counters);
 	KUNIT_EXPECT_EQ(test, counters.rings, 2);
@@ -837,8 +869,8 @@ static void ordered_bad(struct kunit *test)
 }
 
 /*
- * A producer that read tail before others rang, and head after those were taken,
- * finds room. (A consumer whose head is ahead looks the same to it.)
+ * A producer may read tail, and head only after later rings were read. Head is
+ * then ahead of tail, and the producer must find room.
  */
 static void ordered_stale_tail(struct kunit *test)
 {
@@ -849,7 +881,7 @@ static void ordered_stale_tail(struct kunit *test)
 	KUNIT_EXPECT_NE(test, DOORBELL_RING_FULL, ring_it(buf, 0, 1, 4));
 }
 
-/* Ordered, whatever the consumer writes: no crash, no hang, KASAN is silent. */
+/* Ordered: garbage in the control area causes no crash and no hang. */
 static void ordered_hostile(struct kunit *test)
 {
 	struct doorbell_buffer *buf = new_ordered(test, 2, 5);
@@ -873,10 +905,11 @@ static void ordered_hostile(struct kunit *test)
 		doorbell_buffer_readable(buf);
 		doorbell_buffer_writable(buf);
 		doorbell_buffer_count(buf, &counters);
-		KUNIT_ASSERT_LE(test, consume_events(buf, events, 1 + i % 8,
-					   &wake), 1 + i % 8);
+		KUNIT_ASSERT_LE(test,
+				consume_events(buf, events, 1 + i % 8, &wake),
+				1 + i % 8);
 	}
-	/* and it works again once the control block is sane */
+	/* with a sane control area it works again */
 	buf->control->head = atomic64_read(&buf->tail);
 	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
 	ring(buf, 1, 77, 4);
@@ -885,22 +918,22 @@ static void ordered_hostile(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, events[0].value, 77);
 }
 
-static struct kunit_case queue_tests[] = {
-	KUNIT_CASE(queue_stream),
-	KUNIT_CASE(queue_coalescing),
-	KUNIT_CASE(queue_new_place),
-	KUNIT_CASE(queue_every),
-	KUNIT_CASE(queue_bad_flood),
-	KUNIT_CASE(queue_count_overflow),
-	KUNIT_CASE(queue_count_overflow_wakes),
-	KUNIT_CASE(queue_wake),
-	KUNIT_CASE(queue_stale_entry),
-	KUNIT_CASE(queue_stale_entry_wakes),
-	KUNIT_CASE(queue_random),
-	KUNIT_CASE(queue_wrap),
-	KUNIT_CASE(queue_hostile),
-	KUNIT_CASE(queue_hostile_random),
-	KUNIT_CASE(queue_memory),
+static struct kunit_case buffer_tests[] = {
+	KUNIT_CASE(buffer_stream),
+	KUNIT_CASE(buffer_coalescing),
+	KUNIT_CASE(buffer_new_place),
+	KUNIT_CASE(buffer_every),
+	KUNIT_CASE(buffer_bad_flood),
+	KUNIT_CASE(buffer_count_overflow),
+	KUNIT_CASE(buffer_count_overflow_wakes),
+	KUNIT_CASE(buffer_wake),
+	KUNIT_CASE(buffer_stale_entry),
+	KUNIT_CASE(buffer_stale_entry_wakes),
+	KUNIT_CASE(buffer_random),
+	KUNIT_CASE(buffer_wrap),
+	KUNIT_CASE(buffer_hostile),
+	KUNIT_CASE(buffer_hostile_random),
+	KUNIT_CASE(buffer_memory),
 	KUNIT_CASE(ordered_depths),
 	KUNIT_CASE(ordered_bad),
 	KUNIT_CASE(ordered_stale_tail),
@@ -908,9 +941,9 @@ static struct kunit_case queue_tests[] = {
 	{}
 };
 
-static struct kunit_suite queue_suite = {
+static struct kunit_suite buffer_suite = {
 	.name = "doorbell_buffer",
-	.test_cases = queue_tests,
+	.test_cases = buffer_tests,
 };
 
-kunit_test_suite(queue_suite);
+kunit_test_suite(buffer_suite);

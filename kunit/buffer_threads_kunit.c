@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Queue: threads that ring while another one takes.
+ * Buffer: threads ring while another thread reads.
  *
- * Each thread counts its own rings; what is taken has to add up to that, and if
- * ordered has to come in order. The taker is the test's own thread, as read()
- * does it, or as the uapi header tells users of mapped memory. Links the queue
- * compiled in buffer_kunit.c.
+ * Each ringer counts its rings. What the consumer reads adds up to that, and in
+ * ordered mode it arrives in order. The consumer is the thread of the test: it
+ * reads as read() does, or as the uapi header asks of users of mapped memory.
+ * buffer_kunit.c compiles the buffer.
  */
 #include <kunit/test.h>
 
@@ -21,25 +21,25 @@
 #include "buffer_util.h"
 
 #define THREADS		4
-#define SHARED		3	/* slots that all threads ring */
-#define PRIVATE		2	/* slots of each thread's own */
+#define SHARED		3	/* slots that all ringers ring */
+#define PRIVATE		2	/* slots that only one ringer rings */
 #define QUEUES		(SHARED + THREADS * PRIVATE)
 #define SLOTS		(QUEUES + 1)
 #define EVENTS		16
-#define NUMBERED	2	/* queues, ordered */
-/* Longer than a slow machine stops for, shorter than KUnit's patience. */
+#define NUMBERED	2	/* queues in ordered mode */
+/* Longer than a slow machine stalls, shorter than the time limit of KUnit */
 #define PATIENCE	(20 * HZ)
 
 /**
  * struct stress - what the threads share
- * @buf: what is rung; its last slot, that of bad addresses, is shared too
- * @wait: where the taker sleeps
- * @ack: where threads wait until their ring was taken, or there is room
- * @running: threads that still ring
- * @stop: they have to end
- * @mapped: take as a consumer of mapped memory
- * @taken: rings taken, for each slot; written by the taker
- * @last: last value taken, for each slot; written by the taker
+ * @buf: the buffer; all ringers ring its last slot, too, that of bad addresses
+ * @wait: where the consumer sleeps
+ * @ack: where a ringer waits until its ring was read, or for room
+ * @running: ringers that still ring
+ * @stop: the ringers have to end
+ * @mapped: read as a consumer of mapped memory
+ * @consumed: rings of each slot that the consumer has read
+ * @last: last value of each slot that the consumer has read
  */
 struct stress {
 	struct doorbell_buffer buf;
@@ -48,7 +48,7 @@ struct stress {
 	atomic_t running;
 	bool stop;
 	bool mapped;
-	u64 taken[SLOTS];
+	u64 consumed[SLOTS];
 	u64 last[SLOTS];
 };
 
@@ -57,10 +57,10 @@ struct stress {
  * @stress: what it shares with the others
  * @task: the thread
  * @id: its number
- * @rounds: rings to do
- * @lockstep: wait until each ring was taken; ordered: for room
+ * @rounds: how often it rings
+ * @lockstep: wait until each ring was read; in ordered mode: for room
  * @lost: it waited for room in vain
- * @rung: rings done, for each slot
+ * @rung: its rings of each slot
  */
 struct ringer {
 	struct stress *stress;
@@ -89,7 +89,7 @@ static void ring_and_wake(struct stress *s, int slot, u64 value)
 }
 
 /* The value of a private slot is its number of rings. */
-static void ring_until_told(struct ringer *r)
+static void ring_slots(struct ringer *r)
 {
 	struct stress *s = r->stress;
 	struct rnd_state rng;
@@ -109,34 +109,44 @@ static void ring_until_told(struct ringer *r)
 
 		if (r->lockstep)
 			wait_event(s->ack, READ_ONCE(s->stop) ||
-				   READ_ONCE(s->taken[slot]) == r->rung[slot]);
+				   READ_ONCE(s->consumed[slot]) ==
+				   r->rung[slot]);
 		else if (random >> 27 == 0)
 			usleep_range(1, 50);
 	}
 }
 
-/* Ordered: each number goes to a queue that it tells. */
-static void number_until_told(struct ringer *r)
+/* Wait for room: false to stop. */
+static bool wait_for_room(struct ringer *r)
+{
+	struct stress *s = r->stress;
+
+	if (!r->lockstep) {
+		usleep_range(1, 50);
+	} else if (!wait_event_timeout(s->ack, READ_ONCE(s->stop) ||
+				       doorbell_buffer_writable(&s->buf),
+				       PATIENCE)) {
+		r->lost = true;
+		return false;
+	}
+	return !READ_ONCE(s->stop);
+}
+
+/* Ordered mode: the number of a ring also chooses its queue. */
+static void ring_numbers(struct ringer *r)
 {
 	struct stress *s = r->stress;
 	enum doorbell_ring_result rung;
-	u64 i;
+	u64 value;
+	int i;
 
 	for (i = 0; i < r->rounds; i++) {
-		while ((rung = ring_it(&s->buf, i % NUMBERED,
-				       (u64)r->id << 32 | i, 8)) == DOORBELL_RING_FULL) {
-			if (READ_ONCE(s->stop))
+		value = (u64)r->id << 32 | i;
+		do {
+			rung = ring_it(&s->buf, i % NUMBERED, value, 8);
+			if (rung == DOORBELL_RING_FULL && !wait_for_room(r))
 				return;
-			if (!r->lockstep) {
-				usleep_range(1, 50);
-			} else if (!wait_event_timeout(s->ack,
-						       READ_ONCE(s->stop) ||
-						       doorbell_buffer_writable(&s->buf),
-						       PATIENCE)) {
-				r->lost = true;
-				return;
-			}
-		}
+		} while (rung == DOORBELL_RING_FULL);
 		if (rung == DOORBELL_RING_WAKE)
 			wake_up(&s->wait);
 	}
@@ -148,11 +158,11 @@ static int ringer_thread(void *data)
 	struct stress *s = r->stress;
 
 	if (s->buf.entries)
-		number_until_told(r);
+		ring_numbers(r);
 	else
-		ring_until_told(r);
+		ring_slots(r);
 
-	/* the taker checks it before it sleeps */
+	/* the consumer checks @running before it sleeps */
 	if (atomic_dec_and_test(&s->running))
 		wake_up(&s->wait);
 	while (!kthread_should_stop())
@@ -214,7 +224,7 @@ static struct ringer *new_ringers(struct kunit *test)
 	return r;
 }
 
-/* Mapped memory, coalescing: is there an entry at @at, and of which slot? */
+/* Mapped memory, coalescing: is there an entry at @at, and for which slot? */
 static bool mapped_entry(const struct doorbell_buffer *buf, u64 at, u32 *slot)
 {
 	/* acquire: pairs with (E) */
@@ -238,17 +248,18 @@ static bool mapped_count(struct doorbell_buffer *buf, u32 index,
 	event->width = (u16)unseen >> DOORBELL_KIND_WIDTH_SHIFT;
 	event->count = unseen >> DOORBELL_RINGS_SHIFT;
 	event->value = READ_ONCE(slot->value);
-	/* the kernel looks at it, too */
+	/* the kernel reads it, too */
 	WRITE_ONCE(*seen, rings & ~(u64)U16_MAX);
 	return event->count;
 }
 
 /* Mapped memory, coalescing: steps 1 to 4 of struct doorbell_control. */
 static unsigned int mapped_consume(struct doorbell_buffer *buf,
-				struct doorbell_event *events, unsigned int max)
+				   struct doorbell_event *events,
+				   unsigned int max)
 {
 	struct doorbell_control *control = buf->control;
-	unsigned int i, taken = 0, passed;
+	unsigned int i, got = 0, passed;
 	u32 slots[EVENTS];
 
 	do {
@@ -262,16 +273,16 @@ static unsigned int mapped_consume(struct doorbell_buffer *buf,
 		smp_mb(); /* head before rings, pairs with (A) */
 
 		for (i = 0; i < passed; i++)
-			if (mapped_count(buf, slots[i], &events[taken]))
-				taken++;
-	} while (passed && !taken);
+			if (mapped_count(buf, slots[i], &events[got]))
+				got++;
+	} while (passed && !got);
 
-	return taken;
+	return got;
 }
 
-/* Returns the number of events, or -1 if one is not what was rung. */
-static int take_events(struct stress *s, struct doorbell_event *events,
-		       unsigned int max)
+/* Return the number of events, or -1 if one of them is wrong. */
+static int consume_and_check(struct stress *s, struct doorbell_event *events,
+			     unsigned int max)
 {
 	unsigned int n, i, slot;
 	bool wake = false;
@@ -283,13 +294,14 @@ static int take_events(struct stress *s, struct doorbell_event *events,
 		       QUEUES : events[i].queue;
 		if (slot >= SLOTS || !events[i].count || events[i].width != 8)
 			return -1;
-		WRITE_ONCE(s->taken[slot], s->taken[slot] + events[i].count);
-		/* more than anybody rings: do not count to the end of it */
-		if (s->taken[slot] > U16_MAX)
+		WRITE_ONCE(s->consumed[slot],
+			   s->consumed[slot] + events[i].count);
+		/* more than all ringers ring: give up */
+		if (s->consumed[slot] > U16_MAX)
 			return -1;
 		s->last[slot] = events[i].value;
-		/* at least as new as the rings that were counted */
-		if (!is_shared(slot) && s->last[slot] < s->taken[slot])
+		/* Value: at least as new as the rings that were counted */
+		if (!is_shared(slot) && s->last[slot] < s->consumed[slot])
 			return -1;
 	}
 	if (n)
@@ -313,7 +325,23 @@ static bool something_to_do(struct stress *s)
 	return !atomic_read(&s->running);
 }
 
-/* All is taken: sums for each slot, and the last value where one thread rang. */
+/* False if the wake-up was lost */
+static bool sleep_until_woken(struct stress *s)
+{
+	/* 1: there is something to do, but nothing woke us in time */
+	return wait_event_timeout(s->wait, something_to_do(s), PATIENCE) > 1;
+}
+
+static bool ringers_ended(struct stress *s)
+{
+	bool ended = !atomic_read(&s->running);
+
+	/* before reading the last rings, pairs with the decrement after them */
+	smp_rmb();
+	return ended;
+}
+
+/* Conservation and Value: sums of all slots, last values of private ones */
 static void check_sums(struct kunit *test, const struct stress *s,
 		       const struct ringer *r, int threads)
 {
@@ -324,7 +352,8 @@ static void check_sums(struct kunit *test, const struct stress *s,
 	for (slot = 0; slot < SLOTS; slot++) {
 		for (rung = 0, i = 0; i < threads; i++)
 			rung += r[i].rung[slot];
-		KUNIT_EXPECT_EQ_MSG(test, s->taken[slot], rung, "slot %d", slot);
+		KUNIT_EXPECT_EQ_MSG(test, s->consumed[slot], rung, "slot %d",
+				    slot);
 		if (!is_shared(slot))
 			KUNIT_EXPECT_EQ_MSG(test, s->last[slot], rung,
 					    "slot %d", slot);
@@ -363,7 +392,7 @@ static const struct threads_case threads_cases[] = {
 
 KUNIT_ARRAY_PARAM_DESC(threads, threads_cases, name);
 
-/* Whoever takes once all have ended must find all that is left. */
+/* Conservation, Value and Wake-ups: read until all ringers have ended. */
 static void threads_ring(struct kunit *test)
 {
 	const struct threads_case *c = test->param_value;
@@ -377,18 +406,14 @@ static void threads_ring(struct kunit *test)
 	s->mapped = c->mapped;
 	start_ringers(test, r, s, c->threads, c->rounds, c->lockstep);
 	do {
-		ended = !atomic_read(&s->running);
-		/* pairs with the decrement, after the last ring */
-		smp_rmb();
-		n = take_events(s, events, c->max);
+		ended = ringers_ended(s);
+		n = consume_and_check(s, events, c->max);
 		if (n < 0)
 			break;
 		if (c->pause)
 			usleep_range(c->pause, 2 * c->pause);
 		if (c->sleep) {
-			/* 1: true only now that nobody waits for it any more */
-			lost = wait_event_timeout(s->wait, something_to_do(s),
-						  PATIENCE) <= 1;
+			lost = !sleep_until_woken(s);
 			sleeps++;
 		} else {
 			cond_resched();
@@ -396,7 +421,7 @@ static void threads_ring(struct kunit *test)
 	} while (!lost && (n || !ended));
 	join_ringers(r, c->threads);
 
-	KUNIT_EXPECT_GE_MSG(test, n, 0, "an event that nobody rang");
+	KUNIT_EXPECT_GE_MSG(test, n, 0, "an event is wrong");
 	KUNIT_EXPECT_FALSE_MSG(test, lost, "a wake-up was lost");
 	if (n >= 0 && !lost)
 		check_sums(test, s, r, c->threads);
@@ -426,7 +451,7 @@ static const struct numbers_case numbers_cases[] = {
 
 KUNIT_ARRAY_PARAM_DESC(numbers, numbers_cases, name);
 
-/* Ordered: each thread's numbers come once, in order, and with their queue. */
+/* Order: each ringer's numbers arrive once, in order, with their queue. */
 static void threads_numbers(struct kunit *test)
 {
 	const struct numbers_case *c = test->param_value;
@@ -440,16 +465,15 @@ static void threads_numbers(struct kunit *test)
 
 	start_ringers(test, r, s, THREADS, c->rounds, c->wait);
 	do {
-		ended = !atomic_read(&s->running);
-		/* pairs with the decrement, after the last ring */
-		smp_rmb();
+		ended = ringers_ended(s);
 		n = consume_events(&s->buf, events, EVENTS, &wake);
 		for (i = 0; i < n; i++) {
 			u64 id = events[i].value >> 32;
+			u32 number = events[i].value;
 
 			wrong |= id >= THREADS || events[i].count != 1 ||
-				 (u32)events[i].value != next[id]++ ||
-				 events[i].queue != (u32)events[i].value % NUMBERED;
+				 number != next[id]++ ||
+				 events[i].queue != number % NUMBERED;
 		}
 		/* (B), in doorbell_buffer_consume(), pairs with (I) */
 		if (n && waitqueue_active(&s->ack))
@@ -457,8 +481,7 @@ static void threads_numbers(struct kunit *test)
 		if (c->pause)
 			usleep_range(c->pause, 2 * c->pause);
 		if (c->sleep) {
-			lost = wait_event_timeout(s->wait, something_to_do(s),
-						  PATIENCE) <= 1;
+			lost = !sleep_until_woken(s);
 			sleeps++;
 		} else if (n) {
 			end = jiffies + PATIENCE;
@@ -469,8 +492,8 @@ static void threads_numbers(struct kunit *test)
 	} while (!wrong && !lost && (n || !ended));
 	join_ringers(r, THREADS);
 
-	KUNIT_EXPECT_FALSE_MSG(test, wrong, "an event out of order");
-	KUNIT_EXPECT_FALSE_MSG(test, lost, "nothing came any more");
+	KUNIT_EXPECT_FALSE_MSG(test, wrong, "an event is out of order");
+	KUNIT_EXPECT_FALSE_MSG(test, lost, "no event arrives");
 	for (i = 0; i < THREADS; i++) {
 		KUNIT_EXPECT_FALSE_MSG(test, r[i].lost,
 				       "a wake-up of thread %d was lost", i);
@@ -481,7 +504,7 @@ static void threads_numbers(struct kunit *test)
 	doorbell_buffer_destroy(&s->buf);
 }
 
-/* A consumer that scribbles: threads end, and so does each call. */
+/* A consumer writes garbage: all ringers and all calls come to an end. */
 static void threads_hostile(struct kunit *test)
 {
 	struct doorbell_event events[EVENTS];
@@ -507,18 +530,18 @@ static void threads_hostile(struct kunit *test)
 	}
 	join_ringers(r, THREADS);
 
-	/* a sane one again: nothing pending, and then rings as ever */
+	/* with a sane control area everything works again */
 	for (i = 0; i < SLOTS; i++) {
 		u64 rings = atomic64_read(&s->buf.slots[i].rings);
 
 		control->seen[i] = rings & ~(u64)U16_MAX;
 		r[0].rung[i] = rings >> DOORBELL_RINGS_SHIFT;
-		s->taken[i] = r[0].rung[i];
+		s->consumed[i] = r[0].rung[i];
 	}
 	control->head = atomic64_read(&s->buf.tail);
 	for (i = 0; i < SLOTS; i++)
 		ring(&s->buf, i, ++r[0].rung[i], 8);
-	KUNIT_EXPECT_EQ(test, take_events(s, events, EVENTS), SLOTS);
+	KUNIT_EXPECT_EQ(test, consume_and_check(s, events, EVENTS), SLOTS);
 	check_sums(test, s, r, 1);
 	doorbell_buffer_destroy(&s->buf);
 }
