@@ -43,6 +43,11 @@
  * @nr_slots: coalescing: number of @slots
  * @mask: number of entries in @fifo or @entries, less one
  * @order: log2 of that number
+ * @map_later: try to map at the next event, since there was no region, or
+ *	another process attached one in the meantime
+ * @idle_wakeups: doorbell_wait() calls that found events in the kernel, since
+ *	mapped memory had an event
+ * @idle_arms: doorbell_arm() calls since mapped memory had an event
  * @nr_partial: number of slots in @partial, usually 0
  * @partial: coalescing: slots with more rings than their last event can count
  * @nr_held: number of events in @held, from @next_held on
@@ -62,6 +67,9 @@ struct doorbell {
 	__u32 nr_slots;
 	__u32 mask;
 	__u32 order;
+	bool map_later;
+	unsigned int idle_wakeups;
+	unsigned int idle_arms;
 	unsigned int nr_partial;
 	__u32 partial[BATCH];
 	unsigned int nr_held;
@@ -87,27 +95,63 @@ static int get_geometry(int fd, struct doorbell_info *info)
 	return ioctl(fd, DOORBELL_INFO, info);
 }
 
-/* Leaves db->control NULL where mapping fails: read() works, too. */
+/*
+ * Do two mappings of a control area show the same memory? Any number but 0 in
+ * armed arms. A ring may then store 0 there: if so, try again.
+ */
+static bool same_memory(struct doorbell_control *a, struct doorbell_control *b)
+{
+	__u32 mark = (__u32)getpid() << 8;
+	__u32 end = mark + 100;
+	__u32 found = 0;
+
+	while (!found && ++mark < end) {
+		__atomic_store_n(&a->armed, mark, __ATOMIC_SEQ_CST);
+		found = __atomic_load_n(&b->armed, __ATOMIC_SEQ_CST);
+	}
+	return found == mark;
+}
+
+/*
+ * Map the region. If that fails db->control is NULL, and read() works, too.
+ *
+ * Another process can attach another region between two of these calls, and no
+ * call reports that. But a region that is replaced never comes back: if the
+ * control area is the same before and after, all in between is of one region.
+ */
 static void map(struct doorbell *db)
 {
+	struct doorbell_control *before, *control;
 	struct doorbell_info info;
-	void *control, *readonly;
+	void *readonly;
 
-	if (db->flags & DOORBELL_OPEN_READ ||
-	    get_geometry(db->fd, &info) || !info.nr_entries)
+	db->idle_wakeups = 0;
+	db->idle_arms = 0;
+	db->map_later = false;
+	if (db->flags & DOORBELL_OPEN_READ)
 		return;
-
+	before = mmap(NULL, sizeof(*before), PROT_READ | PROT_WRITE,
+		      MAP_SHARED, db->fd, 0);
+	if (before == MAP_FAILED) {
+		db->map_later = errno == ENOTCONN;
+		return;
+	}
+	db->map_later = true;
+	if (get_geometry(db->fd, &info))
+		goto unmap_before;
+	readonly = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED,
+			db->fd, info.control_size);
+	if (readonly == MAP_FAILED)
+		goto unmap_before;
 	control = mmap(NULL, info.control_size, PROT_READ | PROT_WRITE,
 		       MAP_SHARED, db->fd, 0);
 	if (control == MAP_FAILED)
-		return;
-	readonly = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED,
-			db->fd, info.control_size);
-	if (readonly == MAP_FAILED) {
-		munmap(control, info.control_size);
-		return;
-	}
+		goto unmap_readonly;
+	if (!same_memory(before, control))
+		goto unmap_control;
+	munmap(before, sizeof(*before));
 
+	db->map_later = false;
 	db->control = control;
 	db->control_size = info.control_size;
 	db->readonly = readonly;
@@ -121,6 +165,29 @@ static void map(struct doorbell *db)
 	db->nr_slots = info.queues + 1;
 	db->mask = info.nr_entries - 1;
 	db->order = __builtin_ctz(info.nr_entries);
+	return;
+
+unmap_control:
+	munmap(control, info.control_size);
+unmap_readonly:
+	munmap(readonly, info.readonly_size);
+unmap_before:
+	munmap(before, sizeof(*before));
+}
+
+/*
+ * The kernel has an event. If it had one before and mapped memory had none,
+ * another process has attached another region: map that one. To map the same
+ * region again does no harm, as its head and seen are in it.
+ */
+static void follow_region(struct doorbell *db)
+{
+	if (db->control && !db->idle_wakeups++)
+		return;
+	if (db->control || db->map_later) {
+		unmap(db);
+		map(db);
+	}
 }
 
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
@@ -410,11 +477,19 @@ static int take_by_read(struct doorbell *db, struct doorbell_event *events,
 static inline int take_new(struct doorbell *db, struct doorbell_event *events,
 			   unsigned int max)
 {
+	unsigned int n;
+
 	if (!db->control)
 		return take_by_read(db, events, max);
 	if (db->entries)
-		return take_ordered(db, events, max);
-	return take_coalesced(db, events, max);
+		n = take_ordered(db, events, max);
+	else
+		n = take_coalesced(db, events, max);
+	if (n) {
+		db->idle_wakeups = 0;
+		db->idle_arms = 0;
+	}
+	return n;
 }
 
 static unsigned int take_held(struct doorbell *db,
@@ -474,7 +549,11 @@ int doorbell_arm(struct doorbell *db)
 	if (db->control) {
 		__atomic_store_n(&db->control->armed, 1, __ATOMIC_RELAXED);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-		return readable(db);
+		if (readable(db))
+			return 1;
+		/* Was the last wake-up for the region that is mapped? */
+		if (!db->idle_arms++)
+			return 0;
 	}
 	/* poll() arms. The caller's epoll_wait() or poll() reports the end. */
 	ret = doorbell_wait(db, 0);
@@ -491,8 +570,10 @@ int doorbell_wait(struct doorbell *db, int timeout)
 	ret = poll(&pfd, 1, timeout);
 	if (ret < 0)
 		return -errno;
-	if (pfd.revents & POLLIN)
+	if (pfd.revents & POLLIN) {
+		follow_region(db);
 		return 1;
+	}
 	if (pfd.revents & POLLHUP)
 		return -EPIPE;
 	return pfd.revents & POLLNVAL ? -EBADF : ret;

@@ -56,6 +56,12 @@ struct doorbell *doorbell_open(unsigned int flags);
  * If several consumers share one open file and take events at the same time, in
  * threads or in processes, all of them must use DOORBELL_OPEN_READ.
  *
+ * If another process attaches another region to the open file, the consumer
+ * takes the events of that region next. doorbell_wait() and doorbell_complete()
+ * see to that. A consumer that waits in epoll_wait() or poll() calls
+ * doorbell_arm() each time before it waits, and takes events again if that
+ * returns 1.
+ *
  * Return: the consumer, or NULL with errno: EBADF if @fd is not open, usually
  * ENOTTY if it is another file than /dev/doorbell.
  */
@@ -65,8 +71,8 @@ struct doorbell *doorbell_from_fd(int fd, unsigned int flags);
  * doorbell_close() - close the descriptor and free the consumer
  * @db: the consumer, or NULL
  *
- * Events that doorbell_complete() took and did not hand over are lost. All others
- * stay as long as another descriptor of the same open file exists.
+ * Events that doorbell_complete() took and did not hand over are lost. All
+ * others stay as long as another descriptor of the same open file exists.
  */
 void doorbell_close(struct doorbell *db);
 
