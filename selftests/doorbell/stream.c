@@ -297,6 +297,18 @@ TEST_F(stream, detach_and_attach_again)
 	EXPECT_EQ(0, db_poll(self->fd, POLLIN, 0));
 }
 
+/* The value of one line of /proc/PID/fdinfo/FD, or "" */
+static const char *fdinfo(const char *text, const char *key)
+{
+	static char value[64];
+	const char *line = strstr(text, key);
+
+	value[0] = '\0';
+	if (line)
+		sscanf(line + strlen(key), ":\t%63[^\n]", value);
+	return value;
+}
+
 /* DOORBELL_INFO and fdinfo agree through the life of a region. */
 TEST_F(stream, info)
 {
@@ -330,17 +342,17 @@ TEST_F(stream, info)
 	/* nothing waited since the first ring */
 	EXPECT_GE(1, info.wakeups);
 
-	EXPECT_STREQ("attached", db_fdinfo(snap.fdinfo, "doorbell-state"));
-	EXPECT_STREQ("pio", db_fdinfo(snap.fdinfo, "doorbell-bus"));
-	EXPECT_STREQ("0x100", db_fdinfo(snap.fdinfo, "doorbell-base"));
-	EXPECT_STREQ("0x30", db_fdinfo(snap.fdinfo, "doorbell-len"));
-	EXPECT_STREQ("4", db_fdinfo(snap.fdinfo, "doorbell-stride"));
-	EXPECT_STREQ("12", db_fdinfo(snap.fdinfo, "doorbell-queues"));
-	EXPECT_STREQ("3", db_fdinfo(snap.fdinfo, "doorbell-rings"));
-	EXPECT_STREQ("1", db_fdinfo(snap.fdinfo, "doorbell-bad-rings"));
-	EXPECT_STREQ("4", db_fdinfo(snap.fdinfo, "doorbell-pending"));
+	EXPECT_STREQ("attached", fdinfo(snap.fdinfo, "doorbell-state"));
+	EXPECT_STREQ("pio", fdinfo(snap.fdinfo, "doorbell-bus"));
+	EXPECT_STREQ("0x100", fdinfo(snap.fdinfo, "doorbell-base"));
+	EXPECT_STREQ("0x30", fdinfo(snap.fdinfo, "doorbell-len"));
+	EXPECT_STREQ("4", fdinfo(snap.fdinfo, "doorbell-stride"));
+	EXPECT_STREQ("12", fdinfo(snap.fdinfo, "doorbell-queues"));
+	EXPECT_STREQ("3", fdinfo(snap.fdinfo, "doorbell-rings"));
+	EXPECT_STREQ("1", fdinfo(snap.fdinfo, "doorbell-bad-rings"));
+	EXPECT_STREQ("4", fdinfo(snap.fdinfo, "doorbell-pending"));
 	snprintf(text, sizeof(text), "%llu", (unsigned long long)info.wakeups);
-	EXPECT_STREQ(text, db_fdinfo(snap.fdinfo, "doorbell-wakeups"));
+	EXPECT_STREQ(text, fdinfo(snap.fdinfo, "doorbell-wakeups"));
 
 	ASSERT_EQ(1, db_read(self->fd, events, 1));
 	ASSERT_EQ(0, db_info(self->fd, &info));
@@ -352,8 +364,8 @@ TEST_F(stream, info)
 	info.state = DOORBELL_DETACHED;
 	ASSERT_EQ(0, db_snapshot(self->fd, &snap));
 	EXPECT_EQ(0, memcmp(&info, &snap.info, sizeof(info)));
-	EXPECT_STREQ("detached", db_fdinfo(snap.fdinfo, "doorbell-state"));
-	EXPECT_STREQ("2", db_fdinfo(snap.fdinfo, "doorbell-pending"));
+	EXPECT_STREQ("detached", fdinfo(snap.fdinfo, "doorbell-state"));
+	EXPECT_STREQ("2", fdinfo(snap.fdinfo, "doorbell-pending"));
 
 	ASSERT_EQ(0, db_attach_as(self->fd, -1, 0x10000, 0x30000, 0x10000, 0));
 	ASSERT_EQ(0, db_info(self->fd, &info));

@@ -212,18 +212,6 @@ static inline int db_module_unload(void)
 	return db_result(syscall(SYS_delete_module, "doorbell", O_NONBLOCK));
 }
 
-/* The value of one line in a file under /proc/PID/fdinfo, or "" */
-static inline const char *db_fdinfo(const char *text, const char *key)
-{
-	static char value[64];
-	const char *line = strstr(text, key);
-
-	value[0] = '\0';
-	if (line)
-		sscanf(line + strlen(key), ":\t%63[^\n]", value);
-	return value;
-}
-
 /* Snapshots */
 
 /**

@@ -192,7 +192,6 @@ static inline __u64 guest_finished(const struct guest_shared *s)
  * @count: rings of each queue
  * @last: last value of each queue
  * @bad: rings of bad addresses
- * @bad_last: the last bad address
  * @events: all events
  * @wrong: events that no consumer should see
  */
@@ -200,7 +199,6 @@ struct book {
 	__u64 count[BOOK_QUEUES];
 	__u64 last[BOOK_QUEUES];
 	__u64 bad;
-	__u64 bad_last;
 	__u64 events;
 	__u64 wrong;
 };
@@ -216,7 +214,6 @@ static inline void book_events(struct book *book,
 			if (events->queue != DOORBELL_QUEUE_NONE)
 				book->wrong++;
 			book->bad += events->count;
-			book->bad_last = events->value;
 		} else if (events->type != DOORBELL_EVENT_QUEUE ||
 			   events->queue >= BOOK_QUEUES) {
 			book->wrong++;
