@@ -8,6 +8,7 @@
 #   make uninstall        remove what make install, or install-lib, installed;
 #   make uninstall-lib    with the same KDIR, PREFIX and so on
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
+#   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
 #   make litmus           run the memory-model proofs (part of make check)
 #   make bench            count instructions per ring, and those of ioeventfd
@@ -124,8 +125,12 @@ selftests: setup
 	$(MAKE) -s -C selftests/doorbell OUTPUT=$(CURDIR)/$(TESTS) \
 		KSELFTEST=$$source/tools/testing/selftests
 
+examples: $(LIB)
+	@$(MAKE) -s -C examples OUTPUT=$(CURDIR)/$(BUILD)/examples \
+		LIB=$(CURDIR)/$(LIB)
+
 check: setup
-	@$(MAKE) -s -j$(shell nproc) selftests $(DEMO)
+	@$(MAKE) -s -j$(shell nproc) selftests examples $(DEMO)
 	@tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
 litmus: setup
@@ -138,4 +143,4 @@ lint: setup
 	@tools/test/lint.sh
 
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
-.PHONY: demo selftests check litmus bench lint
+.PHONY: demo selftests examples check litmus bench lint

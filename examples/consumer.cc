@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: LGPL-2.1 OR MIT
+// The same in C++: a consumer of a VM's doorbells, for a program to call.
+#include <cstdio>
+#include <memory>
+#include <system_error>
+
+#include <libdoorbell.h>
+
+struct close_doorbell {
+	void operator()(doorbell *db) const { doorbell_close(db); }
+};
+
+using doorbell_ptr = std::unique_ptr<doorbell, close_doorbell>;
+
+static void check(int ret, const char *what)
+{
+	if (ret < 0)
+		throw std::system_error(-ret, std::generic_category(), what);
+}
+
+// 64 queues, one page each from 0xfe000000 on, until the VM is gone
+void consume(int vm_fd)
+{
+	doorbell_ptr db(doorbell_open(0));
+	doorbell_attach arg{};
+	doorbell_info info{};
+
+	if (!db)
+		throw std::system_error(errno, std::generic_category(),
+					"/dev/doorbell");
+	arg.vm_fd = vm_fd;
+	arg.base = 0xfe000000;
+	arg.len = 64 * 4096;
+	arg.stride = 4096;
+	check(doorbell_attach_region(db.get(), &arg), "DOORBELL_ATTACH");
+
+	auto rung = [](unsigned int queue, const doorbell_event *event,
+		       void *) {
+		if (event->type == DOORBELL_EVENT_QUEUE)
+			std::printf("queue %u: %u rings, last %#llx\n", queue,
+				    event->count, event->value);
+		return 0;
+	};
+	check(doorbell_complete(db.get(), rung, nullptr), "doorbell_complete");
+	check(doorbell_get_info(db.get(), &info), "DOORBELL_INFO");
+	std::printf("%llu rings in all\n", info.rings);
+}
