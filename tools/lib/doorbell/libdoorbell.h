@@ -163,7 +163,8 @@ int doorbell_arm(struct doorbell *db);
  * see doorbell_complete().
  *
  * Return: 1 if there are events to take, 0 after @timeout, -EPIPE after hang-up
- * if no event is left, or another negative errno.
+ * if no event is left, or another negative errno. Now and then doorbell_take()
+ * finds none after a 1: wait again.
  */
 int doorbell_wait(struct doorbell *db, int timeout);
 
