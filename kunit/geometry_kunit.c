@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Geometry: which regions are accepted, and which queue an address is.
+ * Geometry: the rules for regions, and the queue of an address.
  *
- * The oracle is a loop that takes strides off one by one; it neither shifts nor
- * masks. Large numbers come from tables.
+ * The oracle is a loop that subtracts one stride at a time; it neither shifts
+ * nor masks. Large numbers come from tables.
  */
 #include <kunit/test.h>
 
@@ -22,11 +22,11 @@ struct region_case {
 };
 
 static const struct region_case region_cases[] = {
-	/* the seed's own: stride 4 */
-	{ 3, 4, 4 },			/* base not a multiple */
+	/* from the tests of Fuchsia's GuestBellTrap: stride 4 */
+	{ 3, 4, 4 },			/* base unaligned */
 	{ 1, 4, 4 },
 	{ 8, 0, 4 },			/* no queue */
-	{ 8, 1, 4 },			/* len not a multiple */
+	{ 8, 1, 4 },			/* len unaligned */
 	{ 8, 3, 4 },
 	{ 8, 9, 4 },
 	{ 8, 42, 4 },
@@ -36,7 +36,7 @@ static const struct region_case region_cases[] = {
 	{ 80, 12, 0, .queues = 3 },
 	{ 82, 12, 0 },
 	{ 80, 10, 0 },
-	/* most queues, one more, and what is few once it is cut to 16 or 32 bits */
+	/* most queues, more, and those that look few in 16 or 32 bits */
 	{ 0, 65535 * 4, 4, .queues = 65535 },
 	{ 0, 65536 * 4, 4 },
 	{ 0, 0x40004, 4 },
@@ -61,7 +61,7 @@ static const struct region_case region_cases[] = {
 	{ 0xffffffff00020000, 0xffff0000, 65536 },
 	{ 0xfffffffffffe0000, 0x10000, 65536, .queues = 1 },
 	{ 0xffffffffffff0000, 0x10000, 65536 },
-	/* large addresses, where 32 bits are not enough */
+	/* addresses of more than 32 bits */
 	{ 0x100000000, 8, 4, .queues = 2 },
 	{ 0x100000002, 8, 4 },
 	{ 0x8000000000000000, 8, 4, .queues = 2 },
@@ -83,7 +83,7 @@ static const struct region_case region_cases[] = {
 	{ 0x10000, 4, 4, false, .queues = 1 },
 };
 
-/* Refused regions must leave it as it was, whatever that was. */
+/* A refused region leaves the structure as it was. */
 static void region_check(struct kunit *test, u64 base, u64 len, u32 stride,
 			 bool pio, u32 queues)
 {
@@ -131,7 +131,7 @@ static bool stride_is_good(u32 stride)
 	return false;
 }
 
-/* Every stride up to 128 KiB, and some beyond; 10 and 65,535 queues of each. */
+/* Every stride up to 128 KiB and some beyond, with 10 and 65,535 queues */
 static void geometry_strides(struct kunit *test)
 {
 	static const u32 large[] = {
@@ -166,7 +166,7 @@ static int queue_at(const struct doorbell_geometry *geo, u64 addr)
 	       doorbell_geometry_queue(geo, addr, 0) : -1;
 }
 
-/* The seed's addresses, and others: -1 is nobody's. */
+/* The addresses of GuestBellTrap's test, and others; -1 is no queue. */
 static void geometry_addresses(struct kunit *test)
 {
 	static const struct {
@@ -222,7 +222,7 @@ static void geometry_addresses(struct kunit *test)
 	}
 }
 
-/* How many whole strides are in @n, or -1 if something is left over. */
+/* The number of strides in @n, or -1 if it is no multiple */
 static int slow_strides(u64 n, u32 stride)
 {
 	int strides = 0;
@@ -275,11 +275,11 @@ static void geometry_sweep(struct kunit *test)
 			}
 		}
 	}
-	/* stride 2: 21 * 24; 0 and 4: 11 * 12; 8: 6 * 6; 16: 3 * 3; 32: 2 * 1 */
+	/* strides 2, 0 and 4, 8, 16, 32: all pairs of base and len */
 	KUNIT_EXPECT_EQ(test, accepted, 504 + 132 + 132 + 36 + 9 + 2);
 }
 
-/* The value names the queue: its low 16 bits, if there are so many queues. */
+/* The low 16 bits of the value name the queue. */
 static void geometry_by_value(struct kunit *test)
 {
 	static const struct {
