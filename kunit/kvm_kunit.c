@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KVM: regions on the bus of a struct kvm that has nothing but buses.
+ * KVM: regions on the buses of a struct kvm that has nothing but buses.
  *
  * Two oracles: KVM's own kvm_io_bus_write(), where modules may call it, next to
- * a linear search that knows no order; and the list of what has to be on the
- * bus. The test stands in for the character device: it is what is rung.
+ * a linear search that relies on no order; and the list of what has to be on
+ * the bus. The regions are real: their buffers hold what a device got.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <kunit/test.h>
 
+#include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
-#include <linux/mmu_notifier.h>
 #include <linux/module.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
@@ -20,16 +20,21 @@
 
 #include <kvm/iodev.h>
 
-static int fail_allocations;
+/* How many allocations succeed before all fail; negative: all succeed. */
+static int allocations_left;
 
 static void *kvm_test_kmalloc(size_t size, gfp_t gfp)
 {
-	if (fail_allocations)
+	int left = READ_ONCE(allocations_left);
+
+	if (!left)
 		return NULL;
+	if (left > 0)
+		WRITE_ONCE(allocations_left, left - 1);
 	return kmalloc(size, gfp);
 }
 
-/* What kvm.c allocates fails on demand, in every kernel and for nobody else. */
+/* Allocations of kvm.c alone fail on demand, in every kernel. */
 #undef kmalloc
 #define kmalloc kvm_test_kmalloc
 #include "../drivers/virt/doorbell/kvm.c"
@@ -43,7 +48,7 @@ static void *kvm_test_kmalloc(size_t size, gfp_t gfp)
 struct fixture;
 
 /**
- * struct other - somebody else's device, and its range
+ * struct other - a device that is not ours, and its range
  * @dev: the device
  * @f: the test's state
  * @addr: its address
@@ -59,27 +64,25 @@ struct other {
 };
 
 /**
- * struct call - what a device was told
- * @dev: which one
+ * struct call - a write that another device got
+ * @dev: the device
  * @addr: the address
- * @value: the value, for our own
  * @width: the size
  */
 struct call {
 	const void *dev;
 	u64 addr;
-	u64 value;
 	int width;
 };
 
 /**
- * struct fixture - a VM without anything, and what happened on its buses
+ * struct fixture - a VM of nothing but buses, and what happened on them
  * @kvm: the VM
- * @vcpu: who writes
+ * @vcpu: its vCPU, which writes
  * @others: other devices
  * @nr_others: how many of them were put onto the bus
- * @calls: what devices were told, the first ones
- * @nr_calls: how often devices were told something
+ * @calls: the first writes that these got
+ * @nr_calls: how many writes these got
  */
 struct fixture {
 	struct kvm *kvm;
@@ -91,55 +94,29 @@ struct fixture {
 };
 
 /**
- * struct attached - one region, as the character device would have it
- * @region: what kvm.c sees
- * @vm: its registration
- * @wakes: how often its consumer was woken
+ * struct attached - one region and its placement
+ * @region: the region
+ * @p: its placement
  * @f: the test's state
  */
 struct attached {
-	struct doorbell_region region;
-	struct doorbell_vm vm;
-	int wakes;
+	struct doorbell_region *region;
+	struct doorbell_placement p;
 	struct fixture *f;
 };
 
-KUNIT_DEFINE_ACTION_WRAPPER(destroy_queue, doorbell_buffer_destroy,
-			    struct doorbell_buffer *);
+KUNIT_DEFINE_ACTION_WRAPPER(put_region, doorbell_region_put,
+			    struct doorbell_region *);
+KUNIT_DEFINE_ACTION_WRAPPER(put_waiters, doorbell_waiters_put,
+			    struct doorbell_waiters *);
 
-static void log_call(struct fixture *f, const void *dev, u64 addr, u64 value,
-		     int width)
+static void log_call(struct fixture *f, const void *dev, u64 addr, int width)
 {
 	if (f->nr_calls < CALLS)
 		f->calls[f->nr_calls] = (struct call) {
-			.dev = dev, .addr = addr, .value = value,
-			.width = width,
+			.dev = dev, .addr = addr, .width = width,
 		};
 	f->nr_calls++;
-}
-
-/* What kvm.c rings, in place of chardev.c. */
-bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,
-			  u8 width)
-{
-	struct attached *a = container_of(region, struct attached, region);
-
-	if (addr < region->geo.base ||
-	    addr > region->geo.base + (region->geo.len - 1))
-		return false;
-	log_call(a->f, &a->vm.dev, addr, value, width);
-	return true;
-}
-
-void doorbell_region_wake(struct doorbell_region *region)
-{
-	struct attached *a = container_of(region, struct attached, region);
-
-	a->wakes++;
-}
-
-void doorbell_region_hangup(struct doorbell_region *region)
-{
 }
 
 static int other_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
@@ -147,7 +124,7 @@ static int other_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 {
 	struct other *other = container_of(dev, struct other, dev);
 
-	log_call(other->f, dev, addr, 0, len);
+	log_call(other->f, dev, addr, len);
 	return other->accepts ? 0 : -EOPNOTSUPP;
 }
 
@@ -160,8 +137,8 @@ static int kvm_test_init(struct kunit *test)
 	struct fixture *f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
 	int i;
 
-	fail_allocations = 0;
-	if (!f)
+	allocations_left = -1;
+	if (!f || doorbell_kvm_init())
 		return -ENOMEM;
 	f->kvm = kvzalloc(sizeof(*f->kvm), GFP_KERNEL);
 	f->vcpu = kvzalloc(sizeof(*f->vcpu), GFP_KERNEL);
@@ -201,6 +178,7 @@ static void kvm_test_exit(struct kunit *test)
 
 	if (!f)
 		return;
+	doorbell_kvm_exit();
 	for (i = 0; i < KVM_NR_BUSES; i++)
 		kfree(fixture_bus(f, i));
 	cleanup_srcu_struct(&f->kvm->srcu);
@@ -235,20 +213,95 @@ static struct other *add_other(struct kunit *test, enum kvm_bus idx, u64 addr,
 	return other;
 }
 
+/* The smallest stride that makes a region of this. */
+static u32 smallest_stride(u64 len)
+{
+	u32 stride = DOORBELL_STRIDE_MIN;
+
+	while (len > (u64)stride * DOORBELL_QUEUES_MAX)
+		stride *= 2;
+	return stride;
+}
+
+static struct attached *new_region_flags(struct kunit *test, u64 base, u64 len,
+					 u32 flags, u32 depth)
+{
+	struct attached *a = kunit_kzalloc(test, sizeof(*a), GFP_KERNEL);
+	struct doorbell_attach arg = {
+		.base = base, .len = len, .stride = smallest_stride(len),
+		.flags = flags, .depth = depth,
+	};
+	struct doorbell_waiters *waiters = doorbell_waiters_create();
+
+	KUNIT_ASSERT_NOT_NULL(test, a);
+	KUNIT_ASSERT_NOT_NULL(test, waiters);
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_waiters,
+							   waiters));
+	a->region = doorbell_region_create(&arg, waiters);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(a->region));
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_region,
+							   a->region));
+	a->f = test->priv;
+	/* with a reference that is never dropped: KUnit frees it */
+	a->p.region = a->region;
+	a->p.base = base;
+	a->p.enabled = a->region;
+	spin_lock_init(&a->p.lock);
+	init_completion(&a->p.off);
+	kref_init(&a->p.ref);
+	INIT_DELAYED_WORK(&a->p.work, placement_work);
+	kvm_iodevice_init(&a->p.dev, region_ops(a->region));
+	return a;
+}
+
 static struct attached *new_region(struct kunit *test, enum kvm_bus idx,
 				   u64 base, u64 len)
 {
-	struct attached *a = kunit_kzalloc(test, sizeof(*a), GFP_KERNEL);
+	return new_region_flags(test, base, len, idx == KVM_PIO_BUS ?
+				DOORBELL_ATTACH_PIO : 0, 0);
+}
 
-	KUNIT_ASSERT_NOT_NULL(test, a);
-	a->f = test->priv;
-	a->region.geo.base = base;
-	a->region.geo.len = len;
-	a->region.flags = idx == KVM_PIO_BUS ? DOORBELL_ATTACH_PIO : 0;
-	a->vm.region = &a->region;
-	a->vm.kvm = a->f->kvm;
-	kvm_iodevice_init(&a->vm.dev, &doorbell_vm_ops);
-	return a;
+/* As placement_add() and placement_leave(), with the grace period. */
+static int change_buses(struct attached *a,
+			int (*change)(struct doorbell_placement *p,
+				      struct kvm *kvm))
+{
+	struct kvm *kvm = a->f->kvm;
+	int i, ret;
+
+	mutex_lock(&kvm->slots_lock);
+	ret = change(&a->p, kvm);
+	mutex_unlock(&kvm->slots_lock);
+	synchronize_srcu(&kvm->srcu);
+	for (i = 0; i < MAX_BUSES; i++) {
+		kfree(a->p.old[i]);
+		a->p.old[i] = NULL;
+	}
+	return ret;
+}
+
+static int add(struct attached *a)
+{
+	return change_buses(a, buses_add);
+}
+
+/* Only after add(), whose reference it drops. */
+static int take_off(struct attached *a)
+{
+	int ret = change_buses(a, buses_remove);
+
+	if (!ret)
+		placement_put(&a->p);
+	return ret;
+}
+
+/* Consume what the region got. */
+static unsigned int events_of(struct attached *a, struct doorbell_event *events,
+			      unsigned int max)
+{
+	bool wake = false;
+
+	return consume_events(&a->region->buffer, events, max, &wake);
 }
 
 /*
@@ -268,17 +321,17 @@ static void check_bus(struct kunit *test, enum kvm_bus idx,
 		KUNIT_ASSERT_LE(test, bus->range[i - 1].addr,
 				bus->range[i].addr);
 	for (; *regions; regions++) {
-		next = (*regions)->region.geo.base;
+		next = (*regions)->p.base;
 		for (i = 0; i < bus->dev_count; i++) {
-			if (bus->range[i].dev != &(*regions)->vm.dev)
+			if (bus->range[i].dev != &(*regions)->p.dev)
 				continue;
 			KUNIT_ASSERT_EQ(test, bus->range[i].addr, next);
 			KUNIT_ASSERT_GT(test, bus->range[i].len, 0);
 			next += bus->range[i].len;
 			found++;
 		}
-		KUNIT_ASSERT_EQ(test, next, (*regions)->region.geo.base +
-				(*regions)->region.geo.len);
+		KUNIT_ASSERT_EQ(test, next, (*regions)->p.base +
+				(*regions)->region->geo.len);
 	}
 	for (i = 0; i < bus->dev_count; i++) {
 		for (j = other; j < f->nr_others; j++)
@@ -331,7 +384,7 @@ static int kvm_write(struct fixture *f, enum kvm_bus idx, u64 addr, int len,
 static void skip_without_search(struct kunit *test)
 {
 	if (!KVM_CAN_WRITE)
-		kunit_skip(test, "KVM keeps kvm_io_bus_write() to itself in this kernel");
+		kunit_skip(test, "KVM does not export kvm_io_bus_write()");
 }
 
 static int bus_write(struct fixture *f, enum kvm_bus idx, u64 addr, int len,
@@ -341,7 +394,7 @@ static int bus_write(struct fixture *f, enum kvm_bus idx, u64 addr, int len,
 	return kvm_write(f, idx, addr, len, val);
 }
 
-/* Is an access inside a range, by its bytes? Length 0 is any access at @base. */
+/* Is an access inside of a range? Length 0 is any access at @base. */
 static bool inside(u64 addr, int len, u64 base, u64 size)
 {
 	int i;
@@ -364,20 +417,24 @@ static void check_write(struct kunit *test, enum kvm_bus idx,
 {
 	struct fixture *f = test->priv;
 	u64 value = 0x8877665544332211;
+	struct doorbell_event event;
 	int i, ret, expected = 0;
 	bool handled = false;
 
 	ret = bus_write(f, idx, addr, len, &value);
-	if (a && inside(addr, len, a->region.geo.base, a->region.geo.len)) {
+	if (a && inside(addr, len, a->p.base, a->region->geo.len)) {
 		KUNIT_ASSERT_EQ_MSG(test, ret, 0, "addr %#llx len %d", addr,
 				    len);
-		KUNIT_ASSERT_EQ(test, f->nr_calls, 1);
-		KUNIT_ASSERT_PTR_EQ(test, f->calls[0].dev,
-				    (const void *)&a->vm.dev);
-		KUNIT_ASSERT_EQ(test, f->calls[0].addr, addr);
-		KUNIT_ASSERT_EQ(test, f->calls[0].width, len);
+		KUNIT_ASSERT_EQ(test, f->nr_calls, 0);
+		KUNIT_ASSERT_EQ(test, 1, events_of(a, &event, 1));
+		KUNIT_ASSERT_EQ(test, event.queue, (addr - a->p.base) /
+				smallest_stride(a->region->geo.len));
+		KUNIT_ASSERT_EQ(test, event.width, len);
+		KUNIT_ASSERT_EQ(test, event.count, 1);
 		return;
 	}
+	if (a)
+		KUNIT_ASSERT_EQ(test, 0, events_of(a, &event, 1));
 
 	for (i = 0; i < f->nr_others && !handled; i++) {
 		struct other *other = &f->others[i];
@@ -416,10 +473,10 @@ static void bus_edges(struct kunit *test)
 
 	skip_without_search(test);
 	check_writes(test, KVM_MMIO_BUS, NULL, 60, 112);
-	KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
+	KUNIT_ASSERT_EQ(test, add(a), 0);
 	check_bus_one(test, KVM_MMIO_BUS, a);
 	check_writes(test, KVM_MMIO_BUS, a, 60, 112);
-	buses_remove(&a->vm);
+	take_off(a);
 	check_bus_one(test, KVM_MMIO_BUS, NULL);
 	check_writes(test, KVM_MMIO_BUS, NULL, 60, 112);
 
@@ -428,10 +485,10 @@ static void bus_edges(struct kunit *test)
 	add_other(test, KVM_MMIO_BUS, 92, 0, true)->accepts = true;
 	add_other(test, KVM_MMIO_BUS, 93, 7, false)->accepts = true;
 	check_writes(test, KVM_MMIO_BUS, NULL, 60, 112);
-	KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
+	KUNIT_ASSERT_EQ(test, add(a), 0);
 	check_bus_one(test, KVM_MMIO_BUS, a);
 	check_writes(test, KVM_MMIO_BUS, a, 60, 112);
-	buses_remove(&a->vm);
+	take_off(a);
 	check_bus_one(test, KVM_MMIO_BUS, NULL);
 	check_writes(test, KVM_MMIO_BUS, NULL, 60, 112);
 }
@@ -456,7 +513,7 @@ static void bus_crowd(struct kunit *test)
 		f->others[i].accepts = i % 3 == 0;
 	}
 	for (round = 0; round < 2; round++) {
-		KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
+		KUNIT_ASSERT_EQ(test, add(a), 0);
 		check_bus_one(test, idx, a);
 		for (i = round; i < 1000; i += 2) {
 			check_write(test, idx, a, f->others[i].addr, 2);
@@ -464,7 +521,7 @@ static void bus_crowd(struct kunit *test)
 		}
 		check_writes(test, idx, a, 0xfff0, 0x10010);
 		check_writes(test, idx, a, 0x13ff0, 0x14010);
-		buses_remove(&a->vm);
+		take_off(a);
 		check_bus_one(test, idx, NULL);
 		for (i = 0; i < 1000; i += 7)
 			check_write(test, idx, NULL, f->others[i].addr, 4);
@@ -537,7 +594,7 @@ static void bus_exists(struct kunit *test)
 		before = fixture_bus(f, KVM_MMIO_BUS);
 		a = new_region(test, KVM_MMIO_BUS, cases[i].base,
 			       cases[i].size);
-		KUNIT_ASSERT_EQ_MSG(test, buses_add(&a->vm), cases[i].ret,
+		KUNIT_ASSERT_EQ_MSG(test, add(a), cases[i].ret,
 				    "other %#llx %#x, region %#llx %#llx",
 				    cases[i].addr, cases[i].len, cases[i].base,
 				    cases[i].size);
@@ -562,22 +619,22 @@ static void bus_regions(struct kunit *test)
 	struct attached *bad = new_region(test, KVM_MMIO_BUS, 0x2ffe, 2);
 	struct attached *two[] = { a[0], a[1], NULL };
 
-	KUNIT_ASSERT_EQ(test, buses_add(&a[0]->vm), 0);
-	KUNIT_ASSERT_EQ(test, buses_add(&a[1]->vm), 0);
-	KUNIT_ASSERT_EQ(test, buses_add(&pio->vm), 0);
+	KUNIT_ASSERT_EQ(test, add(a[0]), 0);
+	KUNIT_ASSERT_EQ(test, add(a[1]), 0);
+	KUNIT_ASSERT_EQ(test, add(pio), 0);
 	check_bus(test, KVM_MMIO_BUS, two);
 	check_bus_one(test, KVM_PIO_BUS, pio);
-	KUNIT_ASSERT_EQ(test, buses_add(&a[2]->vm), 0);
-	KUNIT_ASSERT_EQ(test, buses_add(&bad->vm), -EEXIST);
+	KUNIT_ASSERT_EQ(test, add(a[2]), 0);
+	KUNIT_ASSERT_EQ(test, add(bad), -EEXIST);
 	check_bus(test, KVM_MMIO_BUS, a);
 	check_bus_one(test, KVM_PIO_BUS, pio);
 	check_bus_one(test, KVM_FAST_MMIO_BUS, NULL);
-	buses_remove(&a[2]->vm);
+	take_off(a[2]);
 	check_bus(test, KVM_MMIO_BUS, two);
-	buses_remove(&pio->vm);
+	take_off(pio);
 	check_bus(test, KVM_MMIO_BUS, two);
 	check_bus_one(test, KVM_PIO_BUS, NULL);
-	KUNIT_ASSERT_EQ(test, buses_add(&bad->vm), 0);
+	KUNIT_ASSERT_EQ(test, add(bad), 0);
 }
 
 /* A write on one bus does not reach the other. */
@@ -587,38 +644,38 @@ static void bus_separate(struct kunit *test)
 	struct attached *pio = new_region(test, KVM_PIO_BUS, 0x1008, 0x10);
 
 	skip_without_search(test);
-	KUNIT_ASSERT_EQ(test, buses_add(&mmio->vm), 0);
-	KUNIT_ASSERT_EQ(test, buses_add(&pio->vm), 0);
+	KUNIT_ASSERT_EQ(test, add(mmio), 0);
+	KUNIT_ASSERT_EQ(test, add(pio), 0);
 	check_writes(test, KVM_MMIO_BUS, mmio, 0xff8, 0x1020);
 	check_writes(test, KVM_PIO_BUS, pio, 0xff8, 0x1020);
 	check_writes(test, KVM_FAST_MMIO_BUS, NULL, 0xff8, 0x1020);
-	buses_remove(&mmio->vm);
+	take_off(mmio);
 	check_writes(test, KVM_MMIO_BUS, NULL, 0xff8, 0x1020);
 	check_writes(test, KVM_PIO_BUS, pio, 0xff8, 0x1020);
 }
 
-/* NR_IOBUS_DEVS others; ioeventfds are not counted. */
-static void bus_room(struct kunit *test)
+/* Would KVM have room for a device of its own? As kvm_io_bus_register_dev(). */
+static bool bus_has_room(const struct kvm_io_bus *bus)
+{
+	return bus->dev_count - bus->ioeventfd_count <= NR_IOBUS_DEVS - 1;
+}
+
+/* Descriptors limit regions: they take no room from KVM's own devices. */
+static void bus_room_of_others(struct kunit *test)
 {
 	static const struct {
 		int devices;
 		int ioeventfds;
-		u64 size;	/* of the region, which takes a place per GiB */
-		int ret;
+		u64 size;	/* of the region, which has a range per GiB */
+		int ranges;
 	} cases[] = {
-		{ 998, 0, 4, 0 },
-		{ 999, 0, 4, 0 },
-		{ 1000, 0, 4, -ENOSPC },
-		{ 1001, 0, 4, -ENOSPC },
-		{ 999, 50, 4, 0 },
-		{ 1000, 50, 4, -ENOSPC },
-		{ 0, 1100, 4, 0 },
-		{ 996, 0, 0xffff0000, 0 },
-		{ 997, 0, 0xffff0000, -ENOSPC },
-		{ 996, 50, 0xffff0000, 0 },
-		{ 997, 50, 0xffff0000, -ENOSPC },
-		{ 999, 0, 0x40000000, 0 },
-		{ 999, 0, 0x40010000, -ENOSPC },
+		{ 999, 0, 4, 1 },
+		{ 1000, 0, 4, 1 },
+		{ 999, 50, 4, 1 },
+		{ 0, 1100, 4, 1 },
+		{ 999, 0, 0xffff0000, 4 },
+		{ 1000, 50, 0xffff0000, 4 },
+		{ 999, 0, 0x40010000, 2 },
 	};
 	struct fixture *f = test->priv;
 	struct kvm_io_bus *bus;
@@ -643,19 +700,18 @@ static void bus_room(struct kunit *test)
 		rcu_assign_pointer(f->kvm->buses[KVM_MMIO_BUS], bus);
 
 		a = new_region(test, KVM_MMIO_BUS, 0, cases[i].size);
-		KUNIT_ASSERT_EQ_MSG(test, buses_add(&a->vm), cases[i].ret,
-				    "%d devices, %d ioeventfds, size %#llx",
-				    cases[i].devices, cases[i].ioeventfds,
-				    cases[i].size);
-		if (cases[i].ret) {
-			check_bus_one(test, KVM_MMIO_BUS, NULL);
-			continue;
-		}
+		KUNIT_ASSERT_EQ(test, add(a), 0);
 		check_bus_one(test, KVM_MMIO_BUS, a);
-		buses_remove(&a->vm);
+		bus = fixture_bus(f, KVM_MMIO_BUS);
+		KUNIT_ASSERT_EQ(test, bus->ioeventfd_count,
+				cases[i].ioeventfds + cases[i].ranges);
+		KUNIT_ASSERT_EQ(test, bus_has_room(bus),
+				cases[i].devices < 1000);
+		KUNIT_ASSERT_EQ(test, take_off(a), 0);
 		check_bus_one(test, KVM_MMIO_BUS, NULL);
-		KUNIT_ASSERT_EQ(test, cases[i].ioeventfds,
-				fixture_bus(f, KVM_MMIO_BUS)->ioeventfd_count);
+		bus = fixture_bus(f, KVM_MMIO_BUS);
+		KUNIT_ASSERT_EQ(test, bus->ioeventfd_count,
+				cases[i].ioeventfds);
 	}
 }
 
@@ -666,42 +722,142 @@ static void bus_no_memory(struct kunit *test)
 	struct fixture *f = test->priv;
 	struct kvm_io_bus *bus = fixture_bus(f, KVM_MMIO_BUS);
 
-	fail_allocations = 1;
-	KUNIT_EXPECT_EQ(test, buses_add(&a->vm), -ENOMEM);
-	fail_allocations = 0;
+	allocations_left = 0;
+	KUNIT_EXPECT_EQ(test, add(a), -ENOMEM);
+	allocations_left = -1;
 	KUNIT_EXPECT_PTR_EQ(test, bus, fixture_bus(f, KVM_MMIO_BUS));
 	check_bus_one(test, KVM_MMIO_BUS, NULL);
 
 	RCU_INIT_POINTER(f->kvm->buses[KVM_MMIO_BUS], NULL);
-	KUNIT_EXPECT_EQ(test, buses_add(&a->vm), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, add(a), -ENOMEM);
 	KUNIT_EXPECT_NULL(test, fixture_bus(f, KVM_MMIO_BUS));
-	KUNIT_EXPECT_FALSE(test, mutex_is_locked(&f->kvm->slots_lock));
-
-	/* attached before KVM gave it up */
 	rcu_assign_pointer(f->kvm->buses[KVM_MMIO_BUS], bus);
-	KUNIT_EXPECT_EQ(test, buses_add(&a->vm), 0);
-	kfree(fixture_bus(f, KVM_MMIO_BUS));
-	RCU_INIT_POINTER(f->kvm->buses[KVM_MMIO_BUS], NULL);
-	buses_remove(&a->vm);
-	KUNIT_EXPECT_NULL(test, fixture_bus(f, KVM_MMIO_BUS));
 }
 
-/* A removal without memory keeps the module; the tests give it back. */
-static int remove_without_memory(struct attached *a)
+/* A failed attach leaves neither of two buses changed. */
+static void bus_no_memory_for_second(struct kunit *test)
 {
-	int before = module_refcount(THIS_MODULE), kept;
+	struct attached *a = new_region_flags(test, 80, 12,
+					      DOORBELL_ATTACH_NO_VALUE, 0);
+	struct fixture *f = test->priv;
+	struct kvm_io_bus *mmio = fixture_bus(f, KVM_MMIO_BUS);
+	struct kvm_io_bus *fast = fixture_bus(f, KVM_FAST_MMIO_BUS);
 
-	fail_allocations = 1;
-	buses_remove(&a->vm);
-	fail_allocations = 0;
-	kept = module_refcount(THIS_MODULE) - before;
-	while (module_refcount(THIS_MODULE) > before)
-		module_put(THIS_MODULE);
-	return kept;
+	allocations_left = 1;
+	KUNIT_EXPECT_EQ(test, add(a), -ENOMEM);
+	allocations_left = -1;
+	KUNIT_EXPECT_PTR_EQ(test, mmio, fixture_bus(f, KVM_MMIO_BUS));
+	KUNIT_EXPECT_PTR_EQ(test, fast, fixture_bus(f, KVM_FAST_MMIO_BUS));
+
+	KUNIT_ASSERT_EQ(test, add(a), 0);
+	mmio = fixture_bus(f, KVM_MMIO_BUS);
+	fast = fixture_bus(f, KVM_FAST_MMIO_BUS);
+	allocations_left = 1;
+	KUNIT_EXPECT_EQ(test, take_off(a), -ENOMEM);
+	allocations_left = -1;
+	KUNIT_EXPECT_PTR_EQ(test, mmio, fixture_bus(f, KVM_MMIO_BUS));
+	KUNIT_EXPECT_PTR_EQ(test, fast, fixture_bus(f, KVM_FAST_MMIO_BUS));
+	KUNIT_EXPECT_EQ(test, take_off(a), 0);
 }
 
-/* What is left does nothing and is in nobody's way, until it can be removed. */
-static void bus_inert(struct kunit *test)
+/* Lifetime */
+
+/* Longer than anything takes; for what never ends. */
+#define PATIENCE	(60 * HZ)
+
+/* As the consumer removes a placement, without waiting. */
+static void start_removal(struct attached *a)
+{
+	kref_get(&a->p.ref);
+	doorbell_placement_remove(&a->p, false);
+}
+
+static bool is_off(struct attached *a)
+{
+	return completion_done(&a->p.off);
+}
+
+static bool wait_off(struct attached *a)
+{
+	return wait_for_completion_timeout(&a->p.off, PATIENCE);
+}
+
+/* Is only the test's own reference left, soon? */
+static bool wait_unused(struct attached *a)
+{
+	unsigned long end = jiffies + PATIENCE;
+
+	while (kref_read(&a->p.ref) > 1) {
+		if (time_after(jiffies, end))
+			return false;
+		usleep_range(1000, 2000);
+	}
+	return true;
+}
+
+static int write_to(struct attached *a, u64 addr)
+{
+	u32 value = 0;
+
+	return kvm_iodevice_write(a->f->vcpu, &a->p.dev, addr, sizeof(value),
+				  &value);
+}
+
+/* Removal declines writes at once, and leaves a bus that nobody holds. */
+static void placement_leaves(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+
+	KUNIT_ASSERT_EQ(test, add(a), 0);
+	KUNIT_EXPECT_EQ(test, write_to(a, 0x1000), 0);
+	start_removal(a);
+	KUNIT_EXPECT_EQ(test, write_to(a, 0x1000), -EOPNOTSUPP);
+	KUNIT_ASSERT_TRUE(test, wait_off(a));
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	KUNIT_ASSERT_TRUE(test, wait_unused(a));
+	KUNIT_EXPECT_FALSE(test, doorbell_region_hung_up(a->region));
+	KUNIT_EXPECT_EQ(test, 1, refcount_read(&a->f->kvm->users_count));
+}
+
+/* A VMM that holds slots_lock delays neither removal's caller nor others. */
+static void placement_waits_for_slots_lock(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct fixture *f = test->priv;
+
+	KUNIT_ASSERT_EQ(test, add(a), 0);
+	mutex_lock(&f->kvm->slots_lock);
+	start_removal(a);
+	KUNIT_EXPECT_EQ(test, write_to(a, 0x1000), -EOPNOTSUPP);
+	msleep(300);
+	KUNIT_EXPECT_FALSE(test, is_off(a));
+	check_bus_one(test, KVM_MMIO_BUS, a);
+	mutex_unlock(&f->kvm->slots_lock);
+	KUNIT_ASSERT_TRUE(test, wait_off(a));
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	KUNIT_ASSERT_TRUE(test, wait_unused(a));
+}
+
+/* A vCPU that stays inside of kvm->srcu delays the end, not the caller. */
+static void placement_waits_for_vcpus(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct fixture *f = test->priv;
+	int srcu;
+
+	KUNIT_ASSERT_EQ(test, add(a), 0);
+	srcu = srcu_read_lock(&f->kvm->srcu);
+	start_removal(a);
+	msleep(300);
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	KUNIT_EXPECT_FALSE(test, is_off(a));
+	srcu_read_unlock(&f->kvm->srcu, srcu);
+	KUNIT_ASSERT_TRUE(test, wait_off(a));
+	KUNIT_ASSERT_TRUE(test, wait_unused(a));
+}
+
+/* Without memory for a smaller bus an inert device stays, until there is. */
+static void placement_inert(struct kunit *test)
 {
 	static const struct {
 		u64 base;
@@ -711,85 +867,128 @@ static void bus_inert(struct kunit *test)
 		{ 0x1800, 4 },			/* inside of it */
 		{ 0, 0x10000 },			/* around it */
 		{ 0x0ffc, 8 }, { 0x1ffc, 8 },	/* partly */
-		{ 0x5000, 4 },			/* elsewhere */
 	};
-	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
-	struct attached *b;
-	struct kvm_io_bus *bus;
 	struct fixture *f = test->priv;
-	int i, j;
+	struct attached *a, *b;
+	int i;
 
 	add_other(test, KVM_MMIO_BUS, 0x20000, 4, false)->accepts = true;
 	for (i = 0; i < ARRAY_SIZE(next); i++) {
-		KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
-		KUNIT_ASSERT_EQ(test, remove_without_memory(a), 1);
+		a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+		KUNIT_ASSERT_EQ(test, add(a), 0);
+		WRITE_ONCE(allocations_left, 0);
+		kref_get(&a->p.ref);
+		/* does not wait for memory */
+		KUNIT_ASSERT_EQ(test, 0,
+				doorbell_placement_remove(&a->p, true));
+		check_bus_one(test, KVM_MMIO_BUS, a);
+		KUNIT_EXPECT_EQ(test, write_to(a, 0x1000), -EOPNOTSUPP);
+		if (KVM_CAN_WRITE)
+			check_write(test, KVM_MMIO_BUS, NULL, 0x20000, 4);
 
-		bus = fixture_bus(f, KVM_MMIO_BUS);
-		for (j = 0; j < bus->dev_count; j++) {
-			KUNIT_ASSERT_PTR_NE(test, bus->range[j].dev,
-					    &a->vm.dev);
-			KUNIT_ASSERT_NOT_NULL(test, bus->range[j].dev->ops);
-			KUNIT_ASSERT_NULL(test,
-					  bus->range[j].dev->ops->destructor);
-		}
-
+		/* a region in its place has to come again */
 		b = new_region(test, KVM_MMIO_BUS, next[i].base, next[i].size);
-		KUNIT_ASSERT_EQ(test, buses_add(&b->vm), 0);
+		KUNIT_ASSERT_EQ(test, add(b), -EAGAIN);
+		WRITE_ONCE(allocations_left, -1);
+		KUNIT_ASSERT_TRUE(test, wait_unused(a));
+		KUNIT_ASSERT_EQ(test, add(b), 0);
 		check_bus_one(test, KVM_MMIO_BUS, b);
-		buses_remove(&b->vm);
+		KUNIT_ASSERT_EQ(test, take_off(b), 0);
 		check_bus_one(test, KVM_MMIO_BUS, NULL);
 	}
-	/* the next removal clears it away as well */
-	KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
-	b = new_region(test, KVM_MMIO_BUS, 0x6000, 4);
-	KUNIT_ASSERT_EQ(test, buses_add(&b->vm), 0);
-	KUNIT_ASSERT_EQ(test, remove_without_memory(a), 1);
-	buses_remove(&b->vm);
-	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	KUNIT_EXPECT_EQ(test, 1, refcount_read(&f->kvm->users_count));
 }
 
-/* Nobody gets writes to what is left; others get theirs. */
-static void bus_inert_writes(struct kunit *test)
+/* As KVM gives a bus up: under slots_lock, without readers. */
+static void give_up_bus(struct kunit *test, enum kvm_bus idx)
 {
-	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x10);
-
-	skip_without_search(test);
-	add_other(test, KVM_MMIO_BUS, 0x1010, 4, false)->accepts = true;
-	KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
-	check_writes(test, KVM_MMIO_BUS, a, 0xff0, 0x1020);
-	KUNIT_ASSERT_EQ(test, remove_without_memory(a), 1);
-	check_writes(test, KVM_MMIO_BUS, NULL, 0xff0, 0x1020);
-	KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
-	check_writes(test, KVM_MMIO_BUS, a, 0xff0, 0x1020);
-}
-
-/* Devices that KVM puts into the place later on are found. */
-static void bus_inert_place(struct kunit *test)
-{
-	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
 	struct fixture *f = test->priv;
+	struct kvm_io_bus *bus;
 	int i;
 
-	skip_without_search(test);
-	/* as many below it as later within: the search starts at what is left */
-	for (i = 0; i < 32; i++)
-		add_other(test, KVM_MMIO_BUS, i * 16, 4, true)->accepts = true;
-	KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
-	KUNIT_ASSERT_EQ(test, remove_without_memory(a), 1);
-	for (i = 0; i < 32; i++)
-		add_other(test, KVM_MMIO_BUS, 0x1010 + i * 16, 4,
-			  true)->accepts = true;
-	for (i = 0; i < 64; i++)
-		check_write(test, KVM_MMIO_BUS, NULL, f->others[i].addr, 4);
-	check_write(test, KVM_MMIO_BUS, NULL, 0x1ff0, 4);
+	mutex_lock(&f->kvm->slots_lock);
+	bus = fixture_bus(f, idx);
+	RCU_INIT_POINTER(f->kvm->buses[idx], NULL);
+	synchronize_srcu(&f->kvm->srcu);
+	for (i = 0; i < bus->dev_count; i++)
+		if (bus->range[i].dev->ops->destructor)
+			bus->range[i].dev->ops->destructor(bus->range[i].dev);
+	kfree(bus);
+	mutex_unlock(&f->kvm->slots_lock);
+}
+
+/* The end of a VM, or of its bus, is the end of the region: ranges or one. */
+static void placement_destroyed(struct kunit *test)
+{
+	static const u64 sizes[] = { 0x1000, 0x40000000, 0xffff0000 };
+	struct fixture *f = test->priv;
+	struct attached *a;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		a = new_region(test, KVM_MMIO_BUS, 0x200000000, sizes[i]);
+		KUNIT_ASSERT_EQ(test, add(a), 0);
+		KUNIT_ASSERT_FALSE(test, doorbell_region_hung_up(a->region));
+		give_up_bus(test, KVM_MMIO_BUS);
+		KUNIT_EXPECT_TRUE(test, doorbell_region_hung_up(a->region));
+		KUNIT_EXPECT_EQ(test, write_to(a, 0x200000000), -EOPNOTSUPP);
+		KUNIT_EXPECT_TRUE(test, is_off(a));
+		/* nothing is left to remove */
+		start_removal(a);
+		KUNIT_ASSERT_TRUE(test, wait_unused(a));
+		rcu_assign_pointer(f->kvm->buses[KVM_MMIO_BUS],
+				   kzalloc(sizeof(struct kvm_io_bus),
+					   GFP_KERNEL));
+	}
+}
+
+/* A region that loses one of its two buses leaves the other, and hangs up. */
+static void placement_loses_one_bus(struct kunit *test)
+{
+	static const enum kvm_bus buses[] = { KVM_MMIO_BUS, KVM_FAST_MMIO_BUS };
+	struct fixture *f = test->priv;
+	struct attached *a;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(buses); i++) {
+		a = new_region_flags(test, 80, 12, DOORBELL_ATTACH_NO_VALUE, 0);
+		KUNIT_ASSERT_EQ(test, add(a), 0);
+		give_up_bus(test, buses[i]);
+		KUNIT_EXPECT_EQ(test, write_to(a, 80), -EOPNOTSUPP);
+		KUNIT_ASSERT_TRUE(test, wait_off(a));
+		KUNIT_EXPECT_TRUE(test, doorbell_region_hung_up(a->region));
+		check_bus_one(test, buses[!i], NULL);
+		KUNIT_ASSERT_TRUE(test, wait_unused(a));
+		rcu_assign_pointer(f->kvm->buses[buses[i]],
+				   kzalloc(sizeof(struct kvm_io_bus),
+					   GFP_KERNEL));
+	}
+}
+
+/* A VM that is being destroyed is not referenced any more. */
+static void placement_of_dying_vm(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x200000000,
+					0xffff0000);
+	struct fixture *f = test->priv;
+
+	KUNIT_ASSERT_EQ(test, add(a), 0);
+	refcount_set(&f->kvm->users_count, 0);
+	start_removal(a);
+	msleep(100);
+	KUNIT_EXPECT_FALSE(test, is_off(a));
+	KUNIT_EXPECT_EQ(test, 0, refcount_read(&f->kvm->users_count));
+	give_up_bus(test, KVM_MMIO_BUS);
+	KUNIT_EXPECT_TRUE(test, is_off(a));
+	KUNIT_ASSERT_TRUE(test, wait_unused(a));
 }
 
 /* Both ends of a region, and its seams. */
 static void check_huge(struct kunit *test, struct attached *a)
 {
 	enum kvm_bus idx = KVM_MMIO_BUS;
-	u64 base = a->region.geo.base;
-	u64 size = a->region.geo.len;
+	u64 base = a->p.base;
+	u64 size = a->region->geo.len;
 	u64 offset;
 	int len;
 
@@ -839,11 +1038,11 @@ static void bus_huge(struct kunit *test)
 			add_other(test, idx, base - 8, 8, false);
 		add_other(test, idx, end, 8, false);
 		a = new_region(test, idx, base, cases[i].size);
-		KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
+		KUNIT_ASSERT_EQ(test, add(a), 0);
 		check_bus_one(test, idx, a);
 		if (KVM_CAN_WRITE)
 			check_huge(test, a);
-		buses_remove(&a->vm);
+		take_off(a);
 		check_bus_one(test, idx, NULL);
 	}
 }
@@ -862,8 +1061,9 @@ static void bus_handler(struct kunit *test)
 		{ 0x101 }, { 0x10004 }, { INT_MAX }, { INT_MIN },
 	};
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x100);
-	struct kvm_io_device *dev = &a->vm.dev;
+	struct kvm_io_device *dev = &a->p.dev;
 	struct fixture *f = test->priv;
+	struct doorbell_event event;
 	u64 read = 0x5a5a;
 	int i, j, ret;
 	u8 *bytes;
@@ -875,24 +1075,22 @@ static void bus_handler(struct kunit *test)
 		KUNIT_ASSERT_NOT_NULL(test, bytes);
 		for (j = 0; j < clamp(cases[i].len, 1, 8); j++)
 			bytes[j] = 0x81 + j;
-		f->nr_calls = 0;
 		ret = kvm_iodevice_write(f->vcpu, dev, 0x1010, cases[i].len,
 					 bytes);
 		if (!cases[i].value) {
 			KUNIT_ASSERT_EQ_MSG(test, ret, -EOPNOTSUPP, "len %d",
 					    cases[i].len);
-			KUNIT_ASSERT_EQ(test, f->nr_calls, 0);
+			KUNIT_ASSERT_EQ(test, 0, events_of(a, &event, 1));
 			continue;
 		}
 		KUNIT_ASSERT_EQ_MSG(test, ret, 0, "len %d", cases[i].len);
-		KUNIT_ASSERT_EQ(test, f->nr_calls, 1);
-		KUNIT_EXPECT_EQ(test, f->calls[0].addr, 0x1010);
-		KUNIT_EXPECT_EQ(test, f->calls[0].width, cases[i].len);
-		KUNIT_EXPECT_EQ(test, f->calls[0].value, cases[i].value);
+		KUNIT_ASSERT_EQ(test, 1, events_of(a, &event, 1));
+		KUNIT_EXPECT_EQ(test, event.queue, 0x10 / DOORBELL_STRIDE_MIN);
+		KUNIT_EXPECT_EQ(test, event.width, cases[i].len);
+		KUNIT_EXPECT_EQ(test, event.value, cases[i].value);
 	}
 
 	/* KVM_FAST_MMIO_BUS has no value, and matches one address too many */
-	f->nr_calls = 0;
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
 			kvm_iodevice_write(f->vcpu, dev, 0x1000, 0, NULL));
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
@@ -903,80 +1101,69 @@ static void bus_handler(struct kunit *test)
 			kvm_iodevice_write(f->vcpu, dev, 0xfff, 4, &read));
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
 			kvm_iodevice_read(f->vcpu, dev, 0x1010, 4, &read));
-	KUNIT_EXPECT_EQ(test, f->nr_calls, 0);
+	KUNIT_EXPECT_EQ(test, 0, events_of(a, &event, 1));
 	KUNIT_EXPECT_EQ(test, read, 0x5a5a);
 }
 
-/*
- * What the handlers of both modes ring on their own, and what they leave to the
- * one above: every access at and around a region, with the consumer asleep.
- */
+static int wakeups_of(struct attached *a)
+{
+	return atomic64_read(&a->region->wakeups);
+}
+
+/* Both modes: every access at and around a region, with the consumer asleep. */
 static void bus_modes(struct kunit *test)
 {
 	static const u32 flags[] = { 0, DOORBELL_ATTACH_ORDERED };
 	const u64 value = 0x8887868584838281;
 	struct fixture *f = test->priv;
 	struct doorbell_event event;
-	int i, len, rung, ret;
-	bool wake = false;
+	int i, len, rung, ret, wakeups;
 	u64 addr;
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		struct attached *a = new_region(test, KVM_MMIO_BUS, 80, 12);
-		struct doorbell_buffer *buf = &a->region.buffer;
+		struct attached *a = new_region_flags(test, 80, 12, flags[i],
+						      flags[i] ? 2 : 0);
+		struct doorbell_region *region = a->region;
 
-		a->region.flags = flags[i];
-		kvm_iodevice_init(&a->vm.dev, region_ops(&a->region));
-		KUNIT_ASSERT_EQ(test, 0,
-				doorbell_geometry_init(&a->region.geo, 80, 12,
-						       4, 0, false));
-		KUNIT_ASSERT_EQ(test, 0,
-				doorbell_buffer_init(buf, 3, flags[i] ? 2 : 0));
-		KUNIT_ASSERT_EQ(test, 0,
-				kunit_add_action_or_reset(test, destroy_queue,
-							  buf));
+		wakeups = 0;
 
 		for (addr = 70; addr < 100; addr++) {
 			for (len = 1; len <= 8; len++) {
 				bool within = addr >= 80 && addr < 92;
-				bool here = within && (len == 2 || len == 4);
 
-				doorbell_buffer_arm(buf);
-				f->nr_calls = 0;
-				a->wakes = 0;
-				ret = kvm_iodevice_write(f->vcpu, &a->vm.dev,
+				doorbell_buffer_arm(&region->buffer);
+				ret = kvm_iodevice_write(f->vcpu, &a->p.dev,
 							 addr, len, &value);
 				KUNIT_ASSERT_EQ(test, ret,
 						within ? 0 : -EOPNOTSUPP);
-				KUNIT_ASSERT_EQ(test, f->nr_calls,
-						within && !here);
-				KUNIT_ASSERT_EQ(test, a->wakes, here);
-				KUNIT_ASSERT_EQ(test, here,
-						consume_events(buf, &event, 1, &wake));
-				if (!here)
+				wakeups += within;
+				KUNIT_ASSERT_EQ(test, wakeups_of(a), wakeups);
+				KUNIT_ASSERT_EQ(test, within,
+						events_of(a, &event, 1));
+				if (!within)
 					continue;
 				KUNIT_ASSERT_EQ(test, event.queue,
-						(addr - 80) / 4);
+						(addr - 80) /
+						DOORBELL_STRIDE_MIN);
 				KUNIT_ASSERT_EQ(test, event.type,
 						DOORBELL_EVENT_QUEUE);
 				KUNIT_ASSERT_EQ(test, event.width, len);
 				KUNIT_ASSERT_EQ(test, event.count, 1);
-				KUNIT_ASSERT_EQ(test, event.value, len == 2 ?
-						0x8281 : 0x84838281);
+				KUNIT_ASSERT_EQ(test, event.value,
+						value << (64 - 8 * len) >>
+						(64 - 8 * len));
 			}
 		}
 
 		/* coalescing has room for any number, ordered for two */
-		atomic64_set(&a->region.bounced, 0);
-		for (rung = 0; rung < 5; rung++) {
-			ret = kvm_iodevice_write(f->vcpu, &a->vm.dev, 84, 4,
-						 &value);
-			KUNIT_ASSERT_EQ(test, ret, flags[i] && rung >= 2 ?
+		KUNIT_ASSERT_EQ(test, 0, atomic64_read(&region->bounced));
+		for (rung = 0; rung < 5; rung++)
+			KUNIT_ASSERT_EQ(test, write_to(a, 84),
+					flags[i] && rung >= 2 ?
 					-EOPNOTSUPP : 0);
-		}
-		KUNIT_ASSERT_EQ(test, atomic64_read(&a->region.bounced),
+		KUNIT_ASSERT_EQ(test, atomic64_read(&region->bounced),
 				flags[i] ? 3 : 0);
-		KUNIT_ASSERT_EQ(test, 1, consume_events(buf, &event, 1, &wake));
+		KUNIT_ASSERT_EQ(test, 1, events_of(a, &event, 1));
 		KUNIT_ASSERT_EQ(test, event.count, flags[i] ? 1 : 5);
 	}
 }
@@ -987,18 +1174,21 @@ static void bus_values(struct kunit *test)
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x100);
 	struct fixture *f = test->priv;
 	u64 value = 0x8887868584838281;
+	struct doorbell_event event;
 
 	skip_without_search(test);
-	KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
+	KUNIT_ASSERT_EQ(test, add(a), 0);
 	KUNIT_EXPECT_EQ(test, 0, bus_write(f, KVM_MMIO_BUS, 0x1004, 4, &value));
-	KUNIT_EXPECT_EQ(test, f->calls[0].value, 0x84838281);
+	KUNIT_ASSERT_EQ(test, 1, events_of(a, &event, 1));
+	KUNIT_EXPECT_EQ(test, event.value, 0x84838281);
 	KUNIT_EXPECT_EQ(test, 0, bus_write(f, KVM_MMIO_BUS, 0x10f8, 8, &value));
-	KUNIT_EXPECT_EQ(test, f->calls[0].value, value);
+	KUNIT_ASSERT_EQ(test, 1, events_of(a, &event, 1));
+	KUNIT_EXPECT_EQ(test, event.value, value);
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
 			bus_write(f, KVM_MMIO_BUS, 0x1000, 0, &value));
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
 			bus_write(f, KVM_MMIO_BUS, 0x1100, 0, &value));
-	KUNIT_EXPECT_EQ(test, f->nr_calls, 0);
+	KUNIT_EXPECT_EQ(test, 0, events_of(a, &event, 1));
 }
 
 /**
@@ -1040,7 +1230,7 @@ static int bystander_thread(void *data)
 	return 0;
 }
 
-/* Others are found while regions come and go, also without memory. */
+/* Others are found while regions come and go. */
 static void bus_bystanders(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x2000, 0x1000);
@@ -1061,13 +1251,10 @@ static void bus_bystanders(struct kunit *test)
 	wake_up_process(task);
 	for (i = 0; i < 60; i++) {
 		writes = atomic_read(&by.writes);
-		failed += buses_add(&a->vm) != 0;
-		failed += buses_add(&b->vm) != 0;
-		if (i % 8 == 7)
-			remove_without_memory(a);
-		else
-			buses_remove(&a->vm);
-		buses_remove(&b->vm);
+		failed += add(a) != 0;
+		failed += add(b) != 0;
+		failed += take_off(a) != 0;
+		failed += take_off(b) != 0;
 		while (atomic_read(&by.writes) == writes)
 			cond_resched();
 	}
@@ -1085,18 +1272,19 @@ static void bus_bystanders(struct kunit *test)
 static void bus_no_value(struct kunit *test)
 {
 	static const enum kvm_bus buses[] = { KVM_MMIO_BUS, KVM_FAST_MMIO_BUS };
-	struct attached *a = new_region(test, KVM_MMIO_BUS, 80, 12);
+	struct attached *a = new_region_flags(test, 80, 12,
+					      DOORBELL_ATTACH_NO_VALUE, 0);
 	struct attached *plain = new_region(test, KVM_MMIO_BUS, 200, 12);
 	struct fixture *f = test->priv;
+	struct doorbell_event event;
 	u64 value = ~0ULL;
 	u64 addr;
 	int i;
 
 	skip_without_search(test);
-	a->region.flags |= DOORBELL_ATTACH_NO_VALUE;
-	KUNIT_ASSERT_EQ(test, buses_add(&plain->vm), 0);
+	KUNIT_ASSERT_EQ(test, add(plain), 0);
 	check_bus_one(test, KVM_FAST_MMIO_BUS, NULL);
-	KUNIT_ASSERT_EQ(test, buses_add(&a->vm), 0);
+	KUNIT_ASSERT_EQ(test, add(a), 0);
 	check_bus_one(test, KVM_FAST_MMIO_BUS, a);
 
 	for (addr = 60; addr < 112; addr++) {
@@ -1104,28 +1292,29 @@ static void bus_no_value(struct kunit *test)
 
 		KUNIT_ASSERT_EQ(test, within ? 0 : -EOPNOTSUPP,
 				bus_write(f, KVM_FAST_MMIO_BUS, addr, 0, NULL));
-		KUNIT_ASSERT_EQ(test, f->nr_calls, within);
 		KUNIT_ASSERT_EQ(test, within ? 0 : -EOPNOTSUPP,
 				bus_write(f, KVM_MMIO_BUS, addr, 1, &value));
-		KUNIT_ASSERT_EQ(test, f->nr_calls, within);
+		KUNIT_ASSERT_EQ(test, within, events_of(a, &event, 1));
 		if (within) {
-			KUNIT_ASSERT_EQ(test, f->calls[0].addr, addr);
-			KUNIT_ASSERT_EQ(test, f->calls[0].value, 0);
-			KUNIT_ASSERT_EQ(test, f->calls[0].width, 0);
+			KUNIT_ASSERT_EQ(test, event.queue,
+					(addr - 80) / DOORBELL_STRIDE_MIN);
+			KUNIT_ASSERT_EQ(test, event.count, 2);
+			KUNIT_ASSERT_EQ(test, event.value, 0);
+			KUNIT_ASSERT_EQ(test, event.width, 0);
 		}
 	}
-	/* one that wants values takes none without */
+	/* one that wants values declines writes without */
 	KUNIT_ASSERT_EQ(test, -EOPNOTSUPP,
 			bus_write(f, KVM_MMIO_BUS, 200, 0, NULL));
 
-	buses_remove(&a->vm);
+	take_off(a);
 	check_bus_one(test, KVM_FAST_MMIO_BUS, NULL);
 	check_bus_one(test, KVM_MMIO_BUS, plain);
 
 	/* somebody else on either bus is in the way, and nothing changes */
 	for (i = 0; i < ARRAY_SIZE(buses); i++) {
 		add_other(test, buses[i], 88, 0, true);
-		KUNIT_ASSERT_EQ(test, -EEXIST, buses_add(&a->vm));
+		KUNIT_ASSERT_EQ(test, -EEXIST, add(a));
 		KUNIT_ASSERT_EQ(test, fixture_bus(f, buses[i])->dev_count,
 				buses[i] == KVM_MMIO_BUS ? 2 : 1);
 		/* take it away again */
@@ -1133,9 +1322,9 @@ static void bus_no_value(struct kunit *test)
 		fixture_bus(f, buses[i])->ioeventfd_count--;
 		f->nr_others--;
 	}
-	KUNIT_ASSERT_EQ(test, 0, buses_add(&a->vm));
-	buses_remove(&a->vm);
-	buses_remove(&plain->vm);
+	KUNIT_ASSERT_EQ(test, 0, add(a));
+	take_off(a);
+	take_off(plain);
 }
 
 static struct kunit_case kvm_tests[] = {
@@ -1144,11 +1333,16 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(bus_exists),
 	KUNIT_CASE(bus_regions),
 	KUNIT_CASE(bus_separate),
-	KUNIT_CASE(bus_room),
+	KUNIT_CASE(bus_room_of_others),
 	KUNIT_CASE(bus_no_memory),
-	KUNIT_CASE(bus_inert),
-	KUNIT_CASE(bus_inert_writes),
-	KUNIT_CASE(bus_inert_place),
+	KUNIT_CASE(bus_no_memory_for_second),
+	KUNIT_CASE(placement_leaves),
+	KUNIT_CASE(placement_waits_for_slots_lock),
+	KUNIT_CASE(placement_waits_for_vcpus),
+	KUNIT_CASE(placement_inert),
+	KUNIT_CASE(placement_destroyed),
+	KUNIT_CASE(placement_loses_one_bus),
+	KUNIT_CASE(placement_of_dying_vm),
 	KUNIT_CASE(bus_huge),
 	KUNIT_CASE(bus_handler),
 	KUNIT_CASE(bus_modes),

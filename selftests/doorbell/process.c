@@ -132,6 +132,13 @@ static int peer_do(struct peer *peer, char command)
 	return answer == command ? 0 : -1;
 }
 
+/* As a back end does after attaching: an open descriptor keeps the VM. */
+static void peer_close_vm(struct peer *peer)
+{
+	close(peer->vm_fd);
+	peer->vm_fd = -1;
+}
+
 /* End the peer if it still runs, and free everything. */
 static void peer_end(struct peer *peer)
 {
@@ -169,8 +176,7 @@ TEST_F_TIMEOUT(process, vm_fd_by_socket, TEST_SECONDS)
 	struct peer *peer = &self->peer;
 
 	ASSERT_EQ(0, attach_region(self->fd, peer->vm_fd, 0));
-	ASSERT_EQ(0, close(peer->vm_fd));
-	peer->vm_fd = -1;
+	peer_close_vm(peer);
 	ASSERT_EQ(0, peer_do(peer, PEER_RING));
 	ASSERT_TRUE(eventually(guest_finished(peer->shared) > 200));
 	ASSERT_EQ(0, book_drain(&self->book, self->fd));
@@ -249,7 +255,7 @@ static void *waiter_main(void *arg)
 	return NULL;
 }
 
-/* Wake-ups: the end of the VM's process wakes every waiter. */
+/* Wake-ups: the end of the VM wakes every waiter. */
 TEST_F_TIMEOUT(process, waiters_see_the_end, TEST_SECONDS)
 {
 	static const long calls[] = { SYS_read, SYS_poll, SYS_epoll_wait };
@@ -260,6 +266,7 @@ TEST_F_TIMEOUT(process, waiters_see_the_end, TEST_SECONDS)
 
 	ASSERT_EQ(0, fcntl(self->fd, F_SETFL, 0));
 	ASSERT_EQ(0, attach_region(self->fd, self->peer.vm_fd, 0));
+	peer_close_vm(&self->peer);
 	for (i = 0; i < NR_WAITERS; i++) {
 		w[i].kind = i;
 		w[i].fd = self->fd;
@@ -278,7 +285,7 @@ TEST_F_TIMEOUT(process, waiters_see_the_end, TEST_SECONDS)
 	}
 }
 
-/* Attach and detach race with the end of the VM's process. */
+/* Attach and detach race with the end of the VM. */
 TEST_F_TIMEOUT(process, races_with_the_end, TEST_SECONDS)
 {
 	struct doorbell_event event;
@@ -294,6 +301,7 @@ TEST_F_TIMEOUT(process, races_with_the_end, TEST_SECONDS)
 		if (i % 2)
 			kill(self->peer.pid, SIGKILL);
 		ret = attach_region(self->fd, self->peer.vm_fd, 0);
+		peer_close_vm(&self->peer);
 		if (!(i % 2))
 			kill(self->peer.pid, SIGKILL);
 		if (ret) {
@@ -326,6 +334,7 @@ TEST_F_TIMEOUT(process, no_unload_while_open, TEST_SECONDS)
 	if (refs < 0)
 		SKIP(return, "no /sys/module/doorbell/refcnt: not a module");
 	ASSERT_EQ(0, attach_region(self->fd, self->peer.vm_fd, 0));
+	peer_close_vm(&self->peer);
 	ASSERT_EQ(-EWOULDBLOCK, db_module_unload());
 
 	kill(self->peer.pid, SIGKILL);
@@ -387,6 +396,7 @@ TEST_F_TIMEOUT(vmm_ends, while_ringing, TEST_SECONDS)
 	ASSERT_EQ(0, attach_region(self->fd, peer->vm_fd, variant->flags));
 	ASSERT_EQ(0, db_attach_as(self->other, peer->vm_fd, base + REGION_LEN,
 				  REGION_LEN, REGION_STRIDE, variant->flags));
+	peer_close_vm(peer);
 	ASSERT_EQ(0, peer_do(peer, PEER_RING));
 	ASSERT_TRUE(eventually(guest_finished(peer->shared) > 300));
 	n = db_read(self->fd, events, ARRAY_SIZE(events));
@@ -570,10 +580,11 @@ FIXTURE_TEARDOWN(vm_closed)
 	close(self->fd);
 }
 
-/* An attached region keeps its VM, even without any descriptor of it. */
+/* The last descriptor of the VM closes, its process goes on: hang-up. */
 TEST_F_TIMEOUT(vm_closed, while_attached, TEST_SECONDS)
 {
 	bool can_tell = vms_alive(getpid()) == 0;
+	struct doorbell_event event;
 	struct vmm *vmm;
 	int i;
 
@@ -587,24 +598,23 @@ TEST_F_TIMEOUT(vm_closed, while_attached, TEST_SECONDS)
 			vmm_close_vm(vmm);
 		vmm_destroy(vmm);
 
-		/* the process of the VM still lives: no hang-up */
-		ASSERT_EQ(POLLIN | POLLOUT, poll_now(self->fd));
-		ASSERT_EQ(DOORBELL_ATTACHED, info_of(self->fd).state);
+		ASSERT_NE(0, POLLHUP & poll_for(self->fd, 0));
+		ASSERT_EQ(POLLIN | POLLHUP, poll_now(self->fd));
+		ASSERT_EQ(DOORBELL_HANGUP, info_of(self->fd).state);
 		check_event(_metadata, self->fd, 1, i);
-		ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE, 1));
+		ASSERT_EQ(0, db_read(self->fd, &event, 1));
+		ASSERT_EQ(-EPIPE, db_ring(self->fd, MMIO_BASE, 1));
+		/* the consumer keeps nothing of the VM */
 		if (can_tell)
-			ASSERT_EQ(1, vms_alive(getpid()));
+			ASSERT_TRUE(eventually(!vms_alive(getpid())));
 
 		if (variant->detach) {
 			ASSERT_EQ(0, db_detach(self->fd));
-			ASSERT_EQ(POLLIN, poll_now(self->fd));
+			ASSERT_EQ(0, poll_now(self->fd));
 		} else {
 			close(self->fd);
 			self->fd = db_must_open(_metadata, O_NONBLOCK);
 		}
-		/* the region held the last reference to the VM */
-		if (can_tell)
-			ASSERT_TRUE(eventually(!vms_alive(getpid())));
 	}
 	if (!can_tell)
 		TH_LOG("no debugfs: cannot tell when KVM frees the VM");

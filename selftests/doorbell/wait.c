@@ -907,30 +907,19 @@ static int read_faulting(struct waiter *waiter)
 	return ret == 1 ? 0 : ret;
 }
 
-static int attach_another(struct waiter *waiter)
-{
-	int ret = db_attach(waiter->race->fd, -1, 64, 4 * QUEUES);
-
-	if (ret)
-		return ret;
-	waiter->race->counted = 1;
-	return 0;
-}
-
 /*
- * A reader in a page fault keeps its region: attach waits for the reader, and
- * waits again after a signal.
+ * A reader in a page fault keeps its region: detach, attach and information do
+ * not wait for the reader, and the reader gets the event of its own region.
  */
-TEST_F_TIMEOUT(one, attach_waits_for_reader, 120)
+TEST_F_TIMEOUT(one, nothing_waits_for_reader, 120)
 {
-	struct sigaction action = { .sa_handler = on_signal };
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	struct uffdio_zeropage zero = {};
-	struct waiter *attacher = &self->waiter, reader;
+	struct waiter reader;
 	long page = sysconf(_SC_PAGESIZE);
 	int fd = self->race.fd, uffd;
-	struct doorbell_info info;
+	struct db_snapshot snapshot;
 
 	faulting = mmap(NULL, page, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -941,30 +930,26 @@ TEST_F_TIMEOUT(one, attach_waits_for_reader, 120)
 	reg.range.start = (uintptr_t)faulting;
 	reg.range.len = page;
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
-	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 
 	ASSERT_EQ(0, ring_queue(&self->race, 1));
 	ASSERT_TRUE(start(&reader, &self->race, read_faulting, 1));
 	ASSERT_EQ(POLLIN, db_poll(uffd, POLLIN, -1));
-	ASSERT_EQ(0, db_detach(fd));
 
-	ASSERT_TRUE(start(attacher, &self->race, attach_another, 2));
-	ASSERT_EQ(0, db_wait_sleeping(getpid(), attacher->tid, SYS_ioctl));
-	ASSERT_EQ(0, pthread_kill(attacher->thread, SIGUSR1));
-	while (!signals)
-		db_yield();
-	ASSERT_EQ(0, db_wait_sleeping(getpid(), attacher->tid, SYS_ioctl));
-	EXPECT_EQ(0, self->race.counted);
+	/* DOORBELL_INFO, fdinfo, poll() */
+	ASSERT_EQ(0, db_snapshot(fd, &snapshot));
+	EXPECT_EQ(DOORBELL_ATTACHED, snapshot.info.state);
+	EXPECT_EQ(1, snapshot.info.pending);
+	ASSERT_EQ(0, db_detach(fd));
+	ASSERT_EQ(0, db_attach(fd, -1, 64, 4 * QUEUES));
+	ASSERT_EQ(0, db_snapshot(fd, &snapshot));
+	EXPECT_EQ(64, snapshot.info.base);
+	EXPECT_EQ(0, snapshot.info.rings);
 
 	zero.range = reg.range;
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
 	ASSERT_EQ(0, pthread_join(reader.thread, NULL));
 	EXPECT_TRUE(db_event_is(faulting, 1, 1, 1));
-	ASSERT_EQ(0, pthread_join(attacher->thread, NULL));
 	EXPECT_EQ(0, self->race.wrong);
-	ASSERT_EQ(0, db_info(fd, &info));
-	EXPECT_EQ(64, info.base);
-	EXPECT_EQ(0, info.rings);
 }
 
 static int wait_pollout(struct waiter *waiter)

@@ -41,6 +41,7 @@
 
 #define ROUNDS_BATCH	100
 #define ROUNDS_SINGLE	1000
+#define SETTLE_US	200000
 #define WARMUP		50
 
 /* Distance between the queues of two rounds: a prime, to reach all queues. */
@@ -161,6 +162,8 @@ static void measure(struct bench *b, const char *what, unsigned int rings,
 	__u64 total;
 
 	start_job(b, rings);
+	/* not measured: grace periods that end after attaching */
+	usleep(SETTLE_US);
 	warm_up(b, rings);
 	for (rep = 0; rep < BENCH_REPEAT; rep++) {
 		for (total = 0, i = 0; i < rounds; i++) {

@@ -5,6 +5,9 @@
  * the bus, but no code of doorbell runs in a write.
  */
 #include "../../drivers/virt/doorbell/kvm.c"
+#include "../../drivers/virt/doorbell/region.c"
+#include "../../drivers/virt/doorbell/buffer.c"
+#include "../../drivers/virt/doorbell/geometry.c"
 
 #include <linux/miscdevice.h>
 #include <linux/uaccess.h>
@@ -19,67 +22,64 @@ static int floor_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 
 static const struct kvm_io_device_ops floor_ops = {
 	.write = floor_write,
+	.destructor = placement_destructor,
 };
-
-/* kvm.c calls these until floor_ops are set. */
-bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,
-			  u8 width)
-{
-	return true;
-}
-
-void doorbell_region_wake(struct doorbell_region *region)
-{
-}
-
-void doorbell_region_hangup(struct doorbell_region *region)
-{
-}
 
 static int floor_open(struct inode *inode, struct file *file)
 {
-	struct doorbell_region *region = kzalloc(sizeof(*region),
-						 GFP_KERNEL_ACCOUNT);
-
-	file->private_data = region;
-	return region ? 0 : -ENOMEM;
+	file->private_data = NULL;
+	return 0;
 }
 
 static int floor_release(struct inode *inode, struct file *file)
 {
-	struct doorbell_region *region = file->private_data;
+	struct doorbell_placement *p = file->private_data;
 
-	if (region->vm)
-		doorbell_vm_detach(region->vm);
-	kfree(region);
+	if (p)
+		doorbell_placement_remove(p, false);
 	return 0;
+}
+
+static struct doorbell_placement *floor_attach(const struct floor_attach *floor)
+{
+	/* a region needs queues, although nothing rings them */
+	struct doorbell_attach arg = {
+		.base = floor->base, .len = floor->len, .queues = 1,
+		.flags = DOORBELL_ATTACH_BY_VALUE,
+	};
+	struct doorbell_waiters *waiters = doorbell_waiters_create();
+	struct doorbell_placement *p;
+	struct doorbell_region *region;
+
+	if (!waiters)
+		return ERR_PTR(-ENOMEM);
+	region = doorbell_region_create(&arg, waiters);
+	doorbell_waiters_put(waiters);
+	if (IS_ERR(region))
+		return ERR_CAST(region);
+	p = doorbell_placement_create(region, floor->vm_fd, floor->base);
+	doorbell_region_put(region);
+	return p;
 }
 
 /* Only one thread may call this, once per file. */
 static long floor_ioctl(struct file *file, unsigned int cmd, unsigned long uarg)
 {
-	struct doorbell_region *region = file->private_data;
-	struct doorbell_vm *vm;
+	struct doorbell_placement *p;
 	struct floor_attach arg;
 
 	if (cmd != FLOOR_ATTACH)
 		return -ENOTTY;
 	if (copy_from_user(&arg, (void __user *)uarg, sizeof(arg)))
 		return -EFAULT;
-	if (region->vm)
+	if (file->private_data)
 		return -EBUSY;
-	if (!arg.len || arg.len > SZ_1G)
-		return -EINVAL;
 
-	region->geo.base = arg.base;
-	region->geo.len = arg.len;
-	/* the region has no queues: avoid the handlers that ring in kvm.c */
-	region->flags = DOORBELL_ATTACH_BY_VALUE;
-	vm = doorbell_vm_attach(region, arg.vm_fd);
-	if (IS_ERR(vm))
-		return PTR_ERR(vm);
-	vm->dev.ops = &floor_ops;
-	region->vm = vm;
+	p = floor_attach(&arg);
+	if (IS_ERR(p))
+		return PTR_ERR(p);
+	p->dev.ops = &floor_ops;
+	file->private_data = p;
 	return 0;
 }
 
@@ -97,7 +97,26 @@ static struct miscdevice floor_misc = {
 	.mode = 0600,
 };
 
-module_misc_device(floor_misc);
+static int __init floor_init(void)
+{
+	int ret = doorbell_kvm_init();
+
+	if (ret)
+		return ret;
+	ret = misc_register(&floor_misc);
+	if (ret)
+		doorbell_kvm_exit();
+	return ret;
+}
+module_init(floor_init);
+
+static void __exit floor_exit(void)
+{
+	misc_deregister(&floor_misc);
+	doorbell_kvm_exit();
+	synchronize_rcu_tasks();
+}
+module_exit(floor_exit);
 
 MODULE_DESCRIPTION("An MMIO device in KVM that does nothing");
 MODULE_LICENSE("GPL");

@@ -141,6 +141,7 @@ int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 	buf->nr_slots = nr_slots;
 	buf->depth = depth;
 	buf->order = order;
+	buf->mask = BIT(order) - 1;
 	atomic64_set(&buf->tail, BIT(order));
 	buf->control->head = BIT(order);
 	buf->control->armed = 1;
@@ -233,11 +234,11 @@ static unsigned int coalesced_peek(struct doorbell_buffer *buf,
 	unsigned int n;
 
 	/* once around the FIFO at the most, whatever is in the control area */
-	for (skipped = 0; !(skipped >> buf->order); skipped++, head++) {
+	for (skipped = 0; skipped <= buf->mask; skipped++, head++) {
 		u32 first = doorbell_buffer_index(buf, head);
 		u32 lap = doorbell_buffer_lap(buf, head);
 		const u32 *fifo = &buf->fifo[first];
-		unsigned int end = min_t(u32, max, BIT(buf->order) - first);
+		unsigned int end = min(max, buf->mask + 1 - first);
 
 		for (n = 0; n < end; n++) {
 			index = coalesced_slot(&fifo[n], lap);
@@ -249,7 +250,7 @@ static unsigned int coalesced_peek(struct doorbell_buffer *buf,
 		}
 		if (n || index > U16_MAX)
 			return n;
-		/* a consumer of mapped memory counted it with an earlier entry */
+		/* counted with an earlier entry, through mapped memory */
 		if (coalesced_consume(buf, events, 1))
 			*wake = true;
 	}
@@ -262,7 +263,7 @@ static bool coalesced_readable(const struct doorbell_buffer *buf)
 	u32 skipped, index;
 	u64 rings;
 
-	for (skipped = 0; !(skipped >> buf->order); skipped++, head++) {
+	for (skipped = 0; skipped <= buf->mask; skipped++, head++) {
 		index = coalesced_slot(&buf->fifo[doorbell_buffer_index(buf,
 									head)],
 				       doorbell_buffer_lap(buf, head));
@@ -298,7 +299,7 @@ static unsigned int ordered_peek(const struct doorbell_buffer *buf,
 	unsigned int n;
 	u64 word;
 
-	max = min_t(u32, max, BIT(buf->order) - first);
+	max = min(max, buf->mask + 1 - first);
 	for (n = 0; n < max && ordered_word(&entries[n], lap, &word); n++) {
 		u16 kind = word >> DOORBELL_ENTRY_KIND_SHIFT;
 

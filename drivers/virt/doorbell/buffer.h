@@ -41,10 +41,11 @@ struct doorbell_buffer_slot {
  * @nr_slots: coalescing: number of slots
  * @depth: ordered: most events outstanding
  * @order: log2 of the number of entries in @fifo or @entries
+ * @mask: that number less one: a ring that computed it would be dearer
  * @tail: the next position that a producer claims
  * @bad_rings: ordered: bad rings ever
  *
- * All up to @order is constant. One allocation, at @control, holds both areas.
+ * All up to @mask is constant. One allocation, at @control, holds both areas.
  */
 struct doorbell_buffer {
 	struct doorbell_control *control;
@@ -56,6 +57,7 @@ struct doorbell_buffer {
 	u32 nr_slots;
 	u32 depth;
 	u32 order;
+	u32 mask;
 
 	atomic64_t tail ____cacheline_aligned_in_smp;
 	atomic64_t bad_rings;
@@ -125,8 +127,10 @@ static inline u16 doorbell_kind(u8 type, u8 width)
  */
 static inline bool doorbell_buffer_writable(const struct doorbell_buffer *buf)
 {
-	return !buf->entries || (s64)(atomic64_read(&buf->tail) -
-				      READ_ONCE(buf->control->head)) < buf->depth;
+	u64 tail = atomic64_read(&buf->tail);
+
+	return !buf->entries ||
+	       (s64)(tail - READ_ONCE(buf->control->head)) < buf->depth;
 }
 
 /**

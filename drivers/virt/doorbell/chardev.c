@@ -2,8 +2,9 @@
 /*
  * Chardev: /dev/doorbell, what user space sees of the module.
  *
- * Each open file is a consumer, and owns at most one region. Locks, outermost
- * first: attach_lock, read_lock. Ringing and poll() take neither.
+ * Each open file is a consumer and has at most one region. Locks, outermost
+ * first: attach_lock, read_lock. Ringing, poll(), mmap() and information take
+ * neither: RCU and a reference keep the region.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -19,18 +20,16 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
-#include <linux/vmalloc.h>
 #include <linux/wait.h>
 
 #include <linux/doorbell.h>
 
-#include "compat.h"
 #include "kvm.h"
 #include "region.h"
 
-/* Events moved at a time, between queue and reader. */
+/* Events moved at a time, from the buffer to the reader. */
 #define BATCH		64
-/* Most events in one read(), so that a busy guest cannot keep it from ending. */
+/* Most events in one read(): a busy guest cannot keep it from ending. */
 #define READ_MAX	65536
 /* Rings copied at a time from a writer. */
 #define WRITE_BATCH	16
@@ -39,42 +38,37 @@
 #define INFO_SIZE_MIN	offsetofend(struct doorbell_info, state)
 #define INFO_SIZE_MAP	offsetofend(struct doorbell_info, nr_entries)
 
-#define ATTACH_FLAGS	(DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_ORDERED | \
-			 DOORBELL_ATTACH_BY_VALUE | DOORBELL_ATTACH_NO_VALUE)
+static_assert(sizeof(struct doorbell_event) == 16);
+static_assert(sizeof(struct doorbell_ring) == 16);
+static_assert(sizeof(struct doorbell_attach) == 40);
+static_assert(sizeof(struct doorbell_info) == 96);
+static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
 
 /**
  * struct doorbell - a consumer
- * @attach_lock: serializes attach, detach and info
- * @region: the region attached, or attached last; replaced under both locks, used
- *	under either, under RCU, or with a reference
- * @read_lock: serializes readers, also with attach
+ * @attach_lock: serializes attach and detach
+ * @region: the region attached, or attached last, referenced; replaced under
+ *	@attach_lock, read under RCU
+ * @base: first address of @region; written before @region, under
+ *	@attach_lock, read after it
+ * @placement: @region on the buses of a VM, or NULL; under @attach_lock
+ * @replaced: RCU grace period of the region replaced last; under @attach_lock
+ * @read_lock: serializes readers
+ * @reading: the region that was read last, referenced; under @read_lock
  * @events: on their way to the reader; under @read_lock
- * @wait: everyone who waits for events
- * @fasync: everyone who wants SIGIO
+ * @waiters: what waits for events, referenced; constant
  */
 struct doorbell {
-	struct mutex attach_lock;	/* region */
+	struct mutex attach_lock;	/* region, base, placement, replaced */
 	struct doorbell_region __rcu *region;
-	struct mutex read_lock;		/* the consumer's end of the queue */
+	u64 base;
+	struct doorbell_placement *placement;
+	unsigned long replaced;
+	struct mutex read_lock;		/* reading, events, consuming */
+	struct doorbell_region *reading;
 	struct doorbell_event events[BATCH];
-	wait_queue_head_t wait;
-	struct fasync_struct *fasync;
+	struct doorbell_waiters *waiters;
 };
-
-/* Region references */
-
-static void region_free(struct kref *ref)
-{
-	struct doorbell_region *region = container_of(ref, typeof(*region), ref);
-
-	doorbell_buffer_destroy(&region->buffer);
-	kfree(region);
-}
-
-static void region_put(struct doorbell_region *region)
-{
-	kref_put(&region->ref, region_free);
-}
 
 /* The current region, referenced, or NULL if there never was one. */
 static struct doorbell_region *region_get(struct doorbell *db)
@@ -89,115 +83,41 @@ static struct doorbell_region *region_get(struct doorbell *db)
 	return region;
 }
 
-/* The current region for those who hold one of the locks. */
-static struct doorbell_region *region_locked(struct doorbell *db)
-{
-	return rcu_dereference_protected(db->region,
-					 lockdep_is_held(&db->attach_lock) ||
-					 lockdep_is_held(&db->read_lock));
-}
-
-/* Ringing, and waking who waits */
-
-static void wake(struct doorbell *db)
-{
-	unsigned long flags;
-
-	/*
-	 * What wake_up_poll() and kill_fasync() do, with fewer calls. fasync is
-	 * read after the xchg() of armed, which pairs with doorbell_fasync().
-	 */
-	spin_lock_irqsave(&db->wait.lock, flags);
-	wake_up_locked_poll(&db->wait, EPOLLIN | EPOLLRDNORM);
-	spin_unlock_irqrestore(&db->wait.lock, flags);
-	if (READ_ONCE(db->fasync))
-		kill_fasync(&db->fasync, SIGIO, POLL_IN);
-}
-
-/**
- * doorbell_region_wake() - wake whoever waits, for a ring
- * @region: the region that was rung
+/*
+ * The same with its base. Should another region have been attached since then,
+ * the base may be that one's, and this one is seen to be detached.
  */
-void doorbell_region_wake(struct doorbell_region *region)
+static struct doorbell_region *region_get_base(struct doorbell *db, u64 *base)
 {
-	atomic64_inc(&region->wakeups);
-	wake(region->db);
+	struct doorbell_region *region = region_get(db);
+
+	/* region before base, pairs with rcu_assign_pointer() in attach */
+	smp_rmb();
+	/* base before attached, pairs with smp_store_release() in attach */
+	*base = smp_load_acquire(&db->base);
+	return region;
 }
 
-/* Ring what @addr and @value name; false if there is no room. */
-static bool ring(struct doorbell_region *region, u64 addr, u64 value, u8 width)
+/*
+ * The current region for a reader, or NULL. It stays referenced until another
+ * one takes its place, so that a read() need not take and drop a reference.
+ */
+static struct doorbell_region *region_to_read(struct doorbell *db)
 {
-	u8 type = DOORBELL_EVENT_QUEUE;
-	int queue = -1;
-
-	if (!doorbell_geometry_contains(&region->geo, addr)) {
-		type = DOORBELL_EVENT_BAD_ADDRESS;
-		value = addr;
-	} else {
-		queue = doorbell_geometry_queue(&region->geo, addr, value);
-		if (queue < 0)
-			type = DOORBELL_EVENT_BAD_QUEUE;
+	lockdep_assert_held(&db->read_lock);
+	if (rcu_access_pointer(db->region) != db->reading) {
+		if (db->reading)
+			doorbell_region_put(db->reading);
+		db->reading = region_get(db);
 	}
-	if (queue < 0)
-		queue = doorbell_buffer_bad(&region->buffer);
-
-	switch (doorbell_buffer_ring(&region->buffer, queue,
-				    doorbell_kind(type, width), value)) {
-	case DOORBELL_RING_WAKE:
-		doorbell_region_wake(region);
-		break;
-	case DOORBELL_RING_FULL:
-		return false;
-	case DOORBELL_RING_OK:
-		break;
-	}
-	return true;
-}
-
-/**
- * doorbell_region_ring() - a guest writes into the region
- * @region: the region
- * @addr: address that was written
- * @value: value that was written
- * @width: its size in bytes, or 0
- *
- * Context: process context; allocates nothing, and takes no lock but that of
- * the wait queue when the consumer is armed.
- * Return: true, or false if the VMM has to see the write: @addr is outside of
- * the region, or there is no room.
- */
-bool doorbell_region_ring(struct doorbell_region *region, u64 addr, u64 value,
-			  u8 width)
-{
-	return doorbell_geometry_contains(&region->geo, addr) &&
-	       ring(region, addr, value, width);
-}
-
-/**
- * doorbell_region_hangup() - say that the VM's process is gone
- * @region: the region, which the VM does not ring any more
- */
-void doorbell_region_hangup(struct doorbell_region *region)
-{
-	struct doorbell *db = region->db;
-
-	/* pairs with the acquire in region_hung_up(): after the last ring */
-	smp_store_release(&region->hung_up, true);
-	wake_up_interruptible_all(&db->wait);
-	kill_fasync(&db->fasync, SIGIO, POLL_HUP);
-}
-
-static bool region_hung_up(struct doorbell_region *region)
-{
-	/* pairs with the release in doorbell_region_hangup() */
-	return smp_load_acquire(&region->hung_up);
+	return db->reading;
 }
 
 /* Reading */
 
 /*
- * The state that decides whether to wait, as poll() flags; arms the wake-up
- * first, so whoever is on the wait queue and then finds nothing may sleep.
+ * Arm the wake-up, and return the state that decides whether to wait, as poll()
+ * flags. A caller that is on the wait queue and finds nothing may sleep.
  */
 static __poll_t arm_and_poll(struct doorbell *db)
 {
@@ -209,9 +129,9 @@ static __poll_t arm_and_poll(struct doorbell *db)
 	if (!region)
 		goto out;
 
-	/* before the last look: what was rung before the end is found */
+	/* Check for hang-up first, so that rings before it are still found. */
 	if (READ_ONCE(region->attached))
-		state = region_hung_up(region) ? EPOLLHUP :
+		state = doorbell_region_hung_up(region) ? EPOLLHUP :
 			doorbell_buffer_writable(&region->buffer) ?
 			EPOLLOUT | EPOLLWRNORM : 0;
 
@@ -225,46 +145,46 @@ out:
 static size_t copy_events(const struct doorbell_event *events, size_t n,
 			  struct iov_iter *to)
 {
-	/* a size that is constant is nothing that usercopy has to check */
+	/* A constant size lets usercopy skip its check. */
 	return n == 1 ? copy_to_iter(events, sizeof(*events), to) :
 			copy_to_iter(events, n * sizeof(*events), to);
 }
 
 /* Read what there is: 0 if nothing, and *@end if nothing can come any more. */
-static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
+static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
+			   struct iov_iter *to, bool *end)
 {
-	struct doorbell_region *region = region_locked(db);
 	bool armed = false, wake_others = false;
 	struct doorbell_event *events = db->events;
 	ssize_t done = 0, ret = 0;
 	size_t n, room;
 
-	*end = false;
-	if (!region)
-		return 0;
-
-	/* before the last look: what was rung before the end is found */
-	*end = READ_ONCE(region->attached) && region_hung_up(region);
+	/* Check for hang-up first, so that rings before it are still found. */
+	*end = READ_ONCE(region->attached) && doorbell_region_hung_up(region);
 	while ((room = min(iov_iter_count(to) / sizeof(*events), BATCH))) {
 		n = doorbell_buffer_peek(&region->buffer, events, room,
-					&wake_others);
+					 &wake_others);
 		if (n) {
 			size_t copied = copy_events(events, n, to);
 
-			/* whole events, and those that the reader got */
+			/* consume whole events that reached the reader */
 			if (copied != n * sizeof(*events)) {
 				n = copied / sizeof(*events);
 				iov_iter_truncate(to, 0);
 				ret = -EFAULT;
 			}
 			done += n * sizeof(*events);
-			if (n && doorbell_buffer_consume(&region->buffer, events, n))
+			if (n && doorbell_buffer_consume(&region->buffer,
+							 events, n))
 				wake_others = true;
 		} else if (armed) {
 			break;
 		}
-		if (n == room)
+		if (n == room) {
+			if (signal_pending(current))
+				break;
 			continue;
+		}
 		/* edge-triggered waiters do not call poll() again */
 		armed = true;
 		if (!doorbell_buffer_arm(&region->buffer))
@@ -273,23 +193,28 @@ static ssize_t read_events(struct doorbell *db, struct iov_iter *to, bool *end)
 	if (!armed)
 		doorbell_buffer_arm(&region->buffer);
 	if (wake_others)
-		wake(db);
+		doorbell_waiters_wake(db->waiters);
 	if (done && region->flags & DOORBELL_ATTACH_ORDERED)
-		wake_up_interruptible_poll(&db->wait, EPOLLOUT | EPOLLWRNORM);
+		wake_up_interruptible_poll(&db->waiters->wait,
+					   EPOLLOUT | EPOLLWRNORM);
 
 	return done ?: ret;
 }
 
 static int wait_for_event(struct doorbell *db)
 {
-	/* without looking first: that is what was done just now */
-	return __wait_event_interruptible(db->wait, arm_and_poll(db) &
+	/* before the condition, which a hostile consumer can keep true */
+	if (signal_pending(current))
+		return -ERESTARTSYS;
+	/* read_events() just found nothing: skip the first check. */
+	return __wait_event_interruptible(db->waiters->wait, arm_and_poll(db) &
 					  (EPOLLIN | EPOLLHUP));
 }
 
 static ssize_t read_or_wait(struct doorbell *db, struct iov_iter *to,
 			    bool nonblock, bool nowait)
 {
+	struct doorbell_region *region;
 	ssize_t ret;
 	bool end;
 
@@ -304,7 +229,11 @@ static ssize_t read_or_wait(struct doorbell *db, struct iov_iter *to,
 			if (mutex_lock_interruptible(&db->read_lock))
 				return -ERESTARTSYS;
 		}
-		ret = read_events(db, to, &end);
+		ret = 0;
+		end = false;
+		region = region_to_read(db);
+		if (region)
+			ret = read_events(db, region, to, &end);
 		mutex_unlock(&db->read_lock);
 
 		if (ret || end)
@@ -325,7 +254,7 @@ static ssize_t doorbell_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			    iocb->ki_flags & IOCB_NOWAIT);
 }
 
-/* read() itself, without the detour of an iocb, as /dev/zero has it */
+/* Plain read() without building a kiocb, as /dev/zero. */
 static ssize_t doorbell_read(struct file *file, char __user *buf, size_t size,
 			     loff_t *pos)
 {
@@ -338,31 +267,41 @@ static ssize_t doorbell_read(struct file *file, char __user *buf, size_t size,
 
 /* Ringing from user space */
 
-/* Why the region cannot be rung, or 0. */
-static int region_error(struct doorbell_region *region)
-{
-	if (!READ_ONCE(region->attached))
-		return -ENOTCONN;
-	return region_hung_up(region) ? -EPIPE : 0;
-}
-
 static bool ring_may_succeed(struct doorbell_region *region)
 {
-	return doorbell_buffer_writable(&region->buffer) || region_error(region);
+	return doorbell_buffer_writable(&region->buffer) ||
+	       doorbell_region_error(region);
 }
 
 static int wait_for_room(struct doorbell_region *region)
 {
-	wait_queue_head_t *wait = &region->db->wait;
+	wait_queue_head_t *wait = &region->waiters->wait;
 	int ret;
 
-	/* nobody tells when a consumer moves head in mapped memory: look */
+	/* A consumer that moves head by mmap cannot wake us: poll. */
 	do {
 		ret = wait_event_interruptible_timeout(*wait,
 						       ring_may_succeed(region),
 						       1);
 	} while (!ret);
 	return min(ret, 0);
+}
+
+/* Ring what one record names; false if there is no room. */
+static bool ring(struct doorbell_region *region, u64 base,
+		 const struct doorbell_ring *ring)
+{
+	bool no_value = region->flags & DOORBELL_ATTACH_NO_VALUE;
+	int ret = doorbell_region_ring(region, region->flags, ring->addr - base,
+				       no_value ? 0 : ring->value,
+				       doorbell_kind(DOORBELL_EVENT_QUEUE, 0),
+				       false);
+
+	if (ret == -ERANGE)
+		return doorbell_region_ring_bad(region,
+				doorbell_kind(DOORBELL_EVENT_BAD_ADDRESS, 0),
+				ring->addr);
+	return !ret;
 }
 
 static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
@@ -375,15 +314,16 @@ static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	unsigned int have = 0, next = 0;
 	ssize_t done = 0;
 	int ret = 0;
+	u64 base;
 
 	if (!iov_iter_count(from) || iov_iter_count(from) % sizeof(*rings))
 		return -EINVAL;
-	region = region_get(db);
+	region = region_get_base(db, &base);
 	if (!region)
 		return -ENOTCONN;
 
 	while (next < have || iov_iter_count(from)) {
-		ret = region_error(region);
+		ret = doorbell_region_error(region);
 		if (ret)
 			break;
 		if (next == have) {
@@ -399,9 +339,7 @@ static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
 			have = size / sizeof(*rings);
 			next = 0;
 		}
-		if (region->flags & DOORBELL_ATTACH_NO_VALUE)
-			rings[next].value = 0;
-		if (ring(region, rings[next].addr, rings[next].value, 0)) {
+		if (ring(region, base, &rings[next])) {
 			next++;
 			done += sizeof(*rings);
 			continue;
@@ -412,7 +350,7 @@ static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
 			break;
 	}
 
-	region_put(region);
+	doorbell_region_put(region);
 	return done ?: ret;
 }
 
@@ -420,83 +358,43 @@ static __poll_t doorbell_poll(struct file *file, poll_table *wait)
 {
 	struct doorbell *db = file->private_data;
 
-	poll_wait(file, &db->wait, wait);
+	poll_wait(file, &db->waiters->wait, wait);
 	return arm_and_poll(db);
 }
 
 static int doorbell_fasync(int fd, struct file *file, int on)
 {
 	struct doorbell *db = file->private_data;
-	int ret = fasync_helper(fd, file, on, &db->fasync);
+	int ret = fasync_helper(fd, file, on, &db->waiters->fasync);
 
-	smp_wmb(); /* fasync before armed, pairs with doorbell_claim_wakeup(), wake() */
-	/* who only waits for SIGIO never calls poll() */
+	/*
+	 * fasync before armed: pairs with the xchg() in
+	 * doorbell_claim_wakeup(), before doorbell_waiters_wake()
+	 */
+	smp_wmb();
+	/* a process that only waits for SIGIO never calls poll() */
 	arm_and_poll(db);
 	return ret;
 }
 
-/* Mapping */
-
 static int doorbell_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	struct doorbell *db = file->private_data;
-	unsigned long size = vma->vm_end - vma->vm_start;
-	u64 first = (u64)vma->vm_pgoff << PAGE_SHIFT;
-	struct doorbell_region *region;
-	struct doorbell_buffer *buf;
-	unsigned long offset;
-	u64 end;
-	int ret = 0;
+	struct doorbell_region *region = region_get(file->private_data);
+	int ret;
 
-	region = region_get(db);
 	if (!region)
 		return -ENOTCONN;
-	buf = &region->buffer;
-	end = first < buf->control_size ? buf->control_size :
-					buf->control_size + buf->readonly_size;
-
-	if (!(vma->vm_flags & VM_SHARED) || first >= end || size > end - first)
-		ret = -EINVAL;
-	else if (first >= buf->control_size && vma->vm_flags & VM_WRITE)
-		ret = -EACCES;
-	if (ret)
-		goto out;
-
-	vm_flags_mod(vma, VM_DONTEXPAND | VM_DONTDUMP,
-		     first < buf->control_size ? 0 : VM_MAYWRITE);
-	/* each page mapped is referenced: it outlives the region */
-	for (offset = 0; offset < size && !ret; offset += PAGE_SIZE)
-		ret = vm_insert_page(vma, vma->vm_start + offset,
-				     vmalloc_to_page((void *)buf->control + first + offset));
-out:
-	region_put(region);
+	ret = doorbell_region_mmap(region, vma);
+	doorbell_region_put(region);
 	return ret;
 }
 
 /* Attaching */
 
-/* Do the flags, and what goes with them, go together? */
-static bool attach_valid(const struct doorbell_attach *arg)
+static int attach_arg(struct doorbell_attach *arg,
+		      const struct doorbell_attach __user *uarg)
 {
-	bool ordered = arg->flags & DOORBELL_ATTACH_ORDERED;
-	bool by_value = arg->flags & DOORBELL_ATTACH_BY_VALUE;
-
-	if (arg->flags & ~ATTACH_FLAGS)
-		return false;
-	if (arg->flags & DOORBELL_ATTACH_NO_VALUE &&
-	    (by_value || arg->flags & DOORBELL_ATTACH_PIO))
-		return false;
-	return ordered == !!arg->depth && arg->depth <= DOORBELL_DEPTH_MAX &&
-	       by_value == !!arg->queues;
-}
-
-static int doorbell_attach(struct doorbell *db,
-			   const struct doorbell_attach __user *uarg)
-{
-	struct doorbell_region *region, *old;
-	struct doorbell_attach arg;
 	u32 size;
-	int ret;
 
 	if (get_user(size, &uarg->size))
 		return -EFAULT;
@@ -504,95 +402,104 @@ static int doorbell_attach(struct doorbell *db,
 		return -E2BIG;
 	if (size < ATTACH_SIZE_MIN)
 		return -EINVAL;
-	ret = copy_struct_from_user(&arg, sizeof(arg), uarg, size);
+	return copy_struct_from_user(arg, sizeof(*arg), uarg, size);
+}
+
+static struct doorbell_region *region_of(struct doorbell *db)
+{
+	return rcu_dereference_protected(db->region,
+					 lockdep_is_held(&db->attach_lock));
+}
+
+static int doorbell_attach(struct doorbell *db,
+			   const struct doorbell_attach __user *uarg)
+{
+	struct doorbell_placement *placement = NULL;
+	struct doorbell_region *region, *old;
+	struct doorbell_attach arg;
+	int ret;
+
+	ret = attach_arg(&arg, uarg);
 	if (ret)
 		return ret;
-	if (!attach_valid(&arg))
-		return -EINVAL;
-	if (arg.vm_fd < -1)
-		return -EBADF;
+	region = doorbell_region_create(&arg, db->waiters);
+	if (IS_ERR(region))
+		return PTR_ERR(region);
+	if (arg.vm_fd < -1) {
+		ret = -EBADF;
+		goto err_put;
+	}
 
-	region = kzalloc(sizeof(*region), GFP_KERNEL_ACCOUNT);
-	if (!region)
-		return -ENOMEM;
-	region->db = db;
-	region->flags = arg.flags;
-	region->attached = true;
-	kref_init(&region->ref);
-
-	ret = doorbell_geometry_init(&region->geo, arg.base, arg.len,
-				     arg.stride, arg.queues,
-				     arg.flags & DOORBELL_ATTACH_PIO);
+	ret = mutex_lock_killable(&db->attach_lock);
 	if (ret)
-		goto err_free;
-	ret = doorbell_buffer_init(&region->buffer, region->geo.queues,
-				  arg.depth);
-	if (ret)
-		goto err_free;
-
-	mutex_lock(&db->attach_lock);
-	old = region_locked(db);
+		goto err_put;
+	old = region_of(db);
 	if (old && old->attached) {
 		ret = -EBUSY;
-		goto err_unlock_attach;
-	}
-	/* a reader may take its time, in a page fault */
-	if (mutex_lock_interruptible(&db->read_lock)) {
-		ret = -ERESTARTNOINTR;
-		goto err_unlock_attach;
+		goto err_unlock;
 	}
 	if (arg.vm_fd >= 0) {
-		region->vm = doorbell_vm_attach(region, arg.vm_fd);
-		if (IS_ERR(region->vm)) {
-			ret = PTR_ERR(region->vm);
-			goto err_unlock_read;
+		placement = doorbell_placement_create(region, arg.vm_fd,
+						      arg.base);
+		if (IS_ERR(placement)) {
+			ret = PTR_ERR(placement);
+			goto err_unlock;
 		}
 	}
 
+	region->attached = true;
+	/* after @old was detached: both pair with region_get_base() */
+	smp_store_release(&db->base, arg.base);
 	rcu_assign_pointer(db->region, region);
-	mutex_unlock(&db->read_lock);
-	/* whoever waited already, to read or to write, has to look at this one */
-	wake_up_interruptible_all(&db->wait);
-	kill_fasync(&db->fasync, SIGIO, POLL_IN);
-	mutex_unlock(&db->attach_lock);
-
+	db->placement = placement;
+	if (placement)
+		doorbell_placement_enable(placement);
+	/* waiting readers and writers have to look at this region */
+	wake_up_interruptible_all(&db->waiters->wait);
+	kill_fasync(&db->waiters->fasync, SIGIO, POLL_IN);
 	if (old) {
-		/* for poll() and region_get(); expedited as KVM's buses are */
-		synchronize_rcu_expedited();
-		region_put(old);
+		/* a reader that is busy drops the old region later */
+		if (mutex_trylock(&db->read_lock)) {
+			region_to_read(db);
+			mutex_unlock(&db->read_lock);
+		}
+		/* poll() and region_get() may use it; keep no more than one */
+		cond_synchronize_rcu(db->replaced);
+		doorbell_region_put_rcu(old);
+		db->replaced = get_state_synchronize_rcu();
 	}
+	mutex_unlock(&db->attach_lock);
 	return 0;
 
-err_unlock_read:
-	mutex_unlock(&db->read_lock);
-err_unlock_attach:
+err_unlock:
 	mutex_unlock(&db->attach_lock);
-	doorbell_buffer_destroy(&region->buffer);
-err_free:
-	kfree(region);
+err_put:
+	doorbell_region_put(region);
 	return ret;
 }
 
 static int doorbell_detach(struct doorbell *db)
 {
 	struct doorbell_region *region;
-	int ret = 0;
+	int ret;
 
-	mutex_lock(&db->attach_lock);
-	region = region_locked(db);
-	if (region && region->attached) {
-		WRITE_ONCE(region->attached, false);
-		if (region->vm)
-			doorbell_vm_detach(region->vm);
-		region->vm = NULL;
-	} else {
+	ret = mutex_lock_killable(&db->attach_lock);
+	if (ret)
+		return ret;
+	region = region_of(db);
+	if (!region || !region->attached) {
 		ret = -ENOTCONN;
+	} else {
+		WRITE_ONCE(region->attached, false);
+		if (db->placement)
+			ret = doorbell_placement_remove(db->placement, true);
+		db->placement = NULL;
 	}
 	mutex_unlock(&db->attach_lock);
 	return ret;
 }
 
-/* Asking */
+/* Information */
 
 /* Counters only if they are wanted: there may be many to add up. */
 static void fill_info(struct doorbell *db, struct doorbell_info *info,
@@ -602,25 +509,23 @@ static void fill_info(struct doorbell *db, struct doorbell_info *info,
 	struct doorbell_counters counters;
 
 	*info = (struct doorbell_info) { .size = sizeof(*info) };
+	region = region_get_base(db, &info->base);
+	if (!region)
+		return;
 
-	mutex_lock(&db->attach_lock);
-	region = region_locked(db);
-	if (region) {
-		if (region->attached)
-			info->state = region_hung_up(region) ? DOORBELL_HANGUP :
-							    DOORBELL_ATTACHED;
-		info->base = region->geo.base;
-		info->len = region->geo.len;
-		info->stride = 1U << region->geo.shift;
-		info->flags = region->flags;
-		info->depth = region->buffer.depth;
-		info->queues = region->geo.queues;
-		info->control_size = region->buffer.control_size;
-		info->readonly_size = region->buffer.readonly_size;
-		info->entries_offset = doorbell_buffer_entries_offset(&region->buffer);
-		info->nr_entries = 1U << region->buffer.order;
-	}
-	if (region && counters_too) {
+	if (READ_ONCE(region->attached))
+		info->state = doorbell_region_hung_up(region) ?
+			      DOORBELL_HANGUP : DOORBELL_ATTACHED;
+	info->len = region->geo.len;
+	info->stride = 1U << region->geo.shift;
+	info->flags = region->flags;
+	info->depth = region->buffer.depth;
+	info->queues = region->geo.queues;
+	info->control_size = region->buffer.control_size;
+	info->readonly_size = region->buffer.readonly_size;
+	info->entries_offset = doorbell_buffer_entries_offset(&region->buffer);
+	info->nr_entries = 1U << region->buffer.order;
+	if (counters_too) {
 		doorbell_buffer_count(&region->buffer, &counters);
 		info->rings = counters.rings;
 		info->bad_rings = counters.bad_rings;
@@ -628,7 +533,7 @@ static void fill_info(struct doorbell *db, struct doorbell_info *info,
 		info->wakeups = atomic64_read(&region->wakeups);
 		info->bounced = atomic64_read(&region->bounced);
 	}
-	mutex_unlock(&db->attach_lock);
+	doorbell_region_put(region);
 }
 
 static int doorbell_info(struct doorbell *db,
@@ -706,9 +611,14 @@ static int doorbell_open(struct inode *inode, struct file *file)
 
 	if (!db)
 		return -ENOMEM;
+	db->waiters = doorbell_waiters_create();
+	if (!db->waiters) {
+		kfree(db);
+		return -ENOMEM;
+	}
+	db->replaced = get_completed_synchronize_rcu();
 	mutex_init(&db->attach_lock);
 	mutex_init(&db->read_lock);
-	init_waitqueue_head(&db->wait);
 
 	file->private_data = db;
 	file->f_mode |= FMODE_NOWAIT;
@@ -718,13 +628,17 @@ static int doorbell_open(struct inode *inode, struct file *file)
 static int doorbell_release(struct inode *inode, struct file *file)
 {
 	struct doorbell *db = file->private_data;
-	struct doorbell_region *region = rcu_dereference_protected(db->region, 1);
+	struct doorbell_region *region;
 
-	if (region) {
-		if (region->vm)
-			doorbell_vm_detach(region->vm);
-		region_put(region);
-	}
+	/* without waiting: a vCPU may be inside of the region for ever */
+	if (db->placement)
+		doorbell_placement_remove(db->placement, false);
+	if (db->reading)
+		doorbell_region_put(db->reading);
+	region = rcu_dereference_protected(db->region, true);
+	if (region)
+		doorbell_region_put(region);
+	doorbell_waiters_put(db->waiters);
 	kfree(db);
 	return 0;
 }
@@ -751,7 +665,29 @@ static struct miscdevice doorbell_misc = {
 	.mode = 0660,
 };
 
-module_misc_device(doorbell_misc);
+static int __init doorbell_init(void)
+{
+	int ret = doorbell_kvm_init();
+
+	if (ret)
+		return ret;
+	ret = misc_register(&doorbell_misc);
+	if (ret)
+		doorbell_kvm_exit();
+	return ret;
+}
+module_init(doorbell_init);
+
+static void __exit doorbell_exit(void)
+{
+	misc_deregister(&doorbell_misc);
+	doorbell_kvm_exit();
+	/* doorbell_region_put_rcu() */
+	rcu_barrier();
+	/* destructors and callbacks that are still in module text */
+	synchronize_rcu_tasks();
+}
+module_exit(doorbell_exit);
 
 MODULE_DESCRIPTION("Doorbells of KVM guests as events for user space");
 MODULE_LICENSE("GPL");

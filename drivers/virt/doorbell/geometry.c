@@ -13,13 +13,13 @@
 #include "geometry.h"
 
 /**
- * doorbell_geometry_init() - check a region and take it over
+ * doorbell_geometry_init() - check where a region lies and how it is divided
  * @geo: set on success, untouched on failure
  * @base: first address; a multiple of @stride
  * @len: bytes; a multiple of @stride, 1 to DOORBELL_QUEUES_MAX times as large
  * @stride: bytes per queue, a power of two from DOORBELL_STRIDE_MIN to
  *	DOORBELL_STRIDE_MAX; 0 means DOORBELL_STRIDE_DEFAULT
- * @queues: 0, or the number of queues if the value written names the queue
+ * @queues: number of queues if the value written names the queue, else 0
  * @pio: the region is in I/O port space and must end within its 64 KiB
  *
  * The rules of with_registration() in Fuchsia's GuestBellTrap.
@@ -45,10 +45,8 @@ int doorbell_geometry_init(struct doorbell_geometry *geo, u64 base, u64 len,
 	if (check_add_overflow(base, len, &end) || (pio && end > SZ_64K))
 		return -EINVAL;
 
-	geo->base = base;
 	geo->len = len;
 	geo->shift = ilog2(stride);
 	geo->queues = queues ?: len >> geo->shift;
-	geo->by_value = queues;
 	return 0;
 }

@@ -1,34 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KVM: putting a region onto a VM's I/O bus, and taking it off again.
+ * KVM: puts regions onto the I/O buses of virtual machines, and takes them off.
  *
- * This is the only file that knows KVM. KVM exports no function for adding a
- * device to a bus, but the bus is plain RCU, and its structures are in public
- * headers: under kvm->slots_lock a changed copy takes the place of the old bus,
- * and after a grace period of kvm->srcu nobody uses the old one. That is what
- * kvm_io_bus_register_dev() does, and what this file does.
+ * This is the only file that knows KVM. KVM exports no function to add a device
+ * to a bus, but a bus is plain RCU, and its structures are in public headers:
+ * under kvm->slots_lock a changed copy replaces the old bus, which is unused
+ * after a grace period of kvm->srcu. kvm_io_bus_register_dev() does the same.
  *
- * Lifetimes: while a region is attached it holds a reference to struct kvm, so
- * that the bus outlives the device, and an mmu_notifier on the mm that the VM
- * runs in, which tells when the VM's process is gone. Whichever comes first,
- * detach or the end of the process, takes the device off the bus.
+ * Lifetime: a placement holds no reference to struct kvm. Like an ioeventfd it
+ * has a destructor, which KVM calls once for each of the placement's ranges:
+ * from kvm_destroy_vm(), without a lock and after the last ring; or, under
+ * slots_lock and after a grace period, from kvm_io_bus_unregister_dev(), which
+ * gives up a whole bus when it has no memory for a smaller one. As long as the
+ * last destructor has not run, struct kvm is allocated, and the file whose
+ * release destroys it pins the vendor module. So p->kvm, if not NULL under
+ * p->lock, is good for kvm_get_kvm_safe(), together with a reference to that
+ * module: since 6.4 KVM pins it by open files only.
  *
- * Locks: the consumer's attach_lock, then mmap_lock (mmu_notifier) or
- * kvm->slots_lock. The end of the process is told under the mmu_notifier SRCU,
- * where neither slots_lock nor the last reference to the VM may be waited for:
- * a work item does the rest.
+ * Waiting: a VMM can hold slots_lock, or a vCPU inside of kvm->srcu, for as
+ * long as it likes, with a page fault that a userfaultfd does not answer. So no
+ * caller, and no worker, waits for either: a work item tries the lock until it
+ * gets it, and a callback follows the grace period. close() only disables the
+ * handler. The changes run on a workqueue of the module, so that a consumer
+ * that is throttled or stopped never holds slots_lock.
+ *
+ * Locks: attach_lock of the consumer, kvm->slots_lock, p->lock. A destructor
+ * takes the last one only.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/atomic.h>
+#include <linux/completion.h>
+#include <linux/err.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/kvm_host.h>
 #include <linux/magic.h>
-#include <linux/mmu_notifier.h>
 #include <linux/module.h>
-#include <linux/sched/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/srcu.h>
+#include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 
 #include <kvm/iodev.h>
@@ -37,83 +50,141 @@
 
 #include "kvm.h"
 #include "region.h"
-#include "produce.h"
+
+/* A region without values is on two buses. */
+#define MAX_BUSES	2
+/* Longest pause between two tries, in jiffies. */
+#define MAX_PAUSE	max(HZ / 10, 1)
 
 /**
- * struct doorbell_vm - a region's registration with a VM
- * @dev: the device on the bus
- * @region: the region; constant
- * @kvm: the VM, referenced; NULL once the device is off the bus. Written by
- *	attach, then by @gone_work or, after that has ended, by detach
- * @notifier: tells when the VM's process is gone
- * @detaching: the end of the process does not matter any more; written before
- *	mmu_notifier_unregister(), which synchronizes with its reader
- * @gone_work: leaves the VM after its process has gone
+ * struct doorbell_placement - where a region sits: a device on buses of a VM
+ * @dev: the device
+ * @enabled: @region while the handler rings it, else NULL; written under @lock,
+ *	read without
+ * @base: address of the region's first byte; constant
+ * @region: the region, referenced; constant
+ * @remove: take the device off its buses; set once
+ * @owner: the module that owns the VM's file; constant
+ * @lock: protects the three fields below
+ * @kvm: the VM, not referenced; NULL while no bus has the device
+ * @ranges: the device's ranges on all of its buses
+ * @lost: KVM itself took a range off
+ * @added: completed when @error is set
+ * @error: result of getting onto the buses; written by @work
+ * @off: completed when no vCPU is inside of the handler, nor will be
+ * @ref: held by the consumer, by the buses, by @work while it is queued, and by
+ *	@rcu
+ * @work: changes buses; the fields below are its own
+ * @file: the VM's file, referenced until the device is on its buses
+ * @pause: jiffies until the next try
+ * @leaving: the device left its buses, or stays as an inert one
+ * @held: the VM, referenced during a grace period
+ * @old: buses to be freed after it
+ * @rcu: ends it
+ * @grace: a grace period is on; cleared by @rcu with release
  */
-struct doorbell_vm {
+struct doorbell_placement {
 	struct kvm_io_device dev;
+	struct doorbell_region *enabled;
+	u64 base;
 	struct doorbell_region *region;
+	bool remove;
+	struct module *owner;
+	spinlock_t lock;	/* kvm, ranges, lost */
 	struct kvm *kvm;
-	struct mmu_notifier notifier;
-	bool detaching;
-	struct work_struct gone_work;
+	int ranges;
+	bool lost;
+	struct completion added;
+	int error;
+	struct completion off;
+	struct kref ref;
+	struct delayed_work work;
+	struct file *file;
+	unsigned long pause;
+	bool leaving;
+	struct kvm *held;
+	struct kvm_io_bus *old[MAX_BUSES];
+	struct rcu_head rcu;
+	bool grace;
 };
 
-/*
- * What is left on a bus when there is no memory for a smaller one. KVM passes
- * by a device that has no operations; this file's next change of the bus removes
- * it.
- */
-static const struct kvm_io_device_ops inert_ops = {};
-static struct kvm_io_device inert_dev = { .ops = &inert_ops };
+static struct workqueue_struct *doorbell_wq;
+/* Placements that are not freed yet, which module exit waits for. */
+static atomic_t nr_placements;
 
-/*
- * What KVM calls is called on the vCPU's thread, under kvm->srcu: no lock, no
- * allocation.
- */
-static int doorbell_vm_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
-			     gpa_t addr, int len, const void *val)
+static struct doorbell_placement *to_placement(struct kvm_io_device *dev)
 {
-	struct doorbell_vm *vm = container_of(dev, struct doorbell_vm, dev);
-	struct doorbell_region *region = vm->region;
+	return container_of(dev, struct doorbell_placement, dev);
+}
+
+static void placement_free(struct kref *ref)
+{
+	struct doorbell_placement *p =
+		container_of(ref, struct doorbell_placement, ref);
+
+	doorbell_region_put(p->region);
+	kfree(p);
+	if (atomic_dec_and_test(&nr_placements))
+		wake_up_var(&nr_placements);
+}
+
+static void placement_put(struct doorbell_placement *p)
+{
+	kref_put(&p->ref, placement_free);
+}
+
+/* Have the work item look at the placement, once more if it runs already. */
+static void placement_queue(struct doorbell_placement *p, unsigned long delay)
+{
+	kref_get(&p->ref);
+	if (mod_delayed_work(doorbell_wq, &p->work, delay))
+		placement_put(p);
+}
+
+/* Handlers: KVM calls them on the vCPU's thread, under kvm->srcu. */
+
+static int placement_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
+			   gpa_t addr, int len, const void *val)
+{
+	struct doorbell_placement *p = to_placement(dev);
+	struct doorbell_region *region = READ_ONCE(p->enabled);
 	u64 value = 0;
 	int width = 0;
 
-	/* KVM_FAST_MMIO_BUS tells neither length nor value */
+	if (!region)
+		return -EOPNOTSUPP;
+	/* KVM_FAST_MMIO_BUS has neither length nor value */
 	if (!(region->flags & DOORBELL_ATTACH_NO_VALUE)) {
 		if (len < 1 || len > sizeof(value))
 			return -EOPNOTSUPP;
-		/* zero-extended by its place: KVM's hosts are little-endian */
+		/* zero-extended in place: KVM's hosts are little-endian */
 		memcpy(&value, val, len);
 		width = len;
 	}
 
-	if (doorbell_region_ring(region, addr, value, width))
-		return 0;
-	/* declined on the fast bus, a write comes again on the other one */
-	if (len)
-		atomic64_inc(&region->bounced);
-	return -EOPNOTSUPP;
+	/* KVM retries a write declined on the fast bus on the MMIO bus. */
+	if (doorbell_region_ring(region, region->flags, addr - p->base, value,
+				 doorbell_kind(DOORBELL_EVENT_QUEUE, width),
+				 len))
+		return -EOPNOTSUPP;
+	return 0;
 }
-
-static const struct kvm_io_device_ops doorbell_vm_ops = {
-	.write = doorbell_vm_write,
-};
 
 /*
  * The same for what nearly all drivers do: the address names the queue, and the
  * value has 4 or 2 bytes. All of it is inlined here.
  */
 static __always_inline int write_fast(struct kvm_vcpu *vcpu,
-				    struct kvm_io_device *dev, gpa_t addr,
-				    int len, const void *val, bool ordered)
+				      struct kvm_io_device *dev, gpa_t addr,
+				      int len, const void *val, u32 flags)
 {
-	struct doorbell_vm *vm = container_of(dev, struct doorbell_vm, dev);
-	struct doorbell_region *region = vm->region;
-	enum doorbell_ring_result result;
-	u32 queue, value;
+	struct doorbell_placement *p = to_placement(dev);
+	struct doorbell_region *region = READ_ONCE(p->enabled);
 	u16 half, kind;
+	u32 value;
 
+	if (unlikely(!region))
+		return -EOPNOTSUPP;
 	if (likely(len == sizeof(value))) {
 		memcpy(&value, val, sizeof(value));
 		kind = doorbell_kind(DOORBELL_EVENT_QUEUE, sizeof(value));
@@ -122,64 +193,102 @@ static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 		value = half;
 		kind = doorbell_kind(DOORBELL_EVENT_QUEUE, sizeof(half));
 	} else {
-		return doorbell_vm_write(vcpu, dev, addr, len, val);
+		return placement_write(vcpu, dev, addr, len, val);
 	}
-	if (!doorbell_geometry_contains(&region->geo, addr))
-		return -EOPNOTSUPP;
 
-	queue = doorbell_geometry_at(&region->geo, addr);
-	if (ordered)
-		result = doorbell_ordered_ring(&region->buffer, queue, kind, value);
-	else
-		result = doorbell_coalesced_ring(&region->buffer, queue, kind, value);
-
-	if (result == DOORBELL_RING_FULL) {
-		atomic64_inc(&region->bounced);
+	if (doorbell_region_ring(region, flags, addr - p->base, value, kind,
+				 true))
 		return -EOPNOTSUPP;
-	}
-	if (result == DOORBELL_RING_WAKE)
-		doorbell_region_wake(region);
 	return 0;
 }
 
 static int write_coalescing(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 			    gpa_t addr, int len, const void *val)
 {
-	return write_fast(vcpu, dev, addr, len, val, false);
+	return write_fast(vcpu, dev, addr, len, val, 0);
 }
 
 static int write_ordered(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 			 gpa_t addr, int len, const void *val)
 {
-	return write_fast(vcpu, dev, addr, len, val, true);
+	return write_fast(vcpu, dev, addr, len, val, DOORBELL_ATTACH_ORDERED);
 }
+
+/*
+ * No vCPU is inside of the handler, nor will be. If no bus has the device any
+ * more, drop the reference that they had.
+ */
+static void placement_off(struct doorbell_placement *p, bool lost, bool last)
+{
+	if (lost)
+		doorbell_region_hangup(p->region);
+	complete_all(&p->off);
+	if (last)
+		placement_put(p);
+}
+
+/*
+ * A bus that has a range of the device goes, with its VM or alone. KVM uses
+ * p->dev until the last of these calls.
+ */
+static void placement_destructor(struct kvm_io_device *dev)
+{
+	struct doorbell_placement *p = to_placement(dev);
+	bool first, last;
+
+	spin_lock(&p->lock);
+	WRITE_ONCE(p->enabled, NULL);
+	first = !p->lost;
+	p->lost = true;
+	last = !--p->ranges;
+	if (last)
+		p->kvm = NULL;
+	spin_unlock(&p->lock);
+
+	if (last) {
+		placement_off(p, true, true);
+	} else if (first) {
+		/* if only this bus goes, leave the other one, too */
+		WRITE_ONCE(p->remove, true);
+		placement_queue(p, 0);
+	}
+}
+
+static const struct kvm_io_device_ops placement_ops = {
+	.write = placement_write,
+	.destructor = placement_destructor,
+};
 
 static const struct kvm_io_device_ops coalescing_ops = {
 	.write = write_coalescing,
+	.destructor = placement_destructor,
 };
 
 static const struct kvm_io_device_ops ordered_ops = {
 	.write = write_ordered,
+	.destructor = placement_destructor,
 };
 
 static const struct kvm_io_device_ops *
 region_ops(const struct doorbell_region *region)
 {
-	if (region->flags & (DOORBELL_ATTACH_BY_VALUE | DOORBELL_ATTACH_NO_VALUE))
-		return &doorbell_vm_ops;
+	if (region->flags & (DOORBELL_ATTACH_BY_VALUE |
+			     DOORBELL_ATTACH_NO_VALUE))
+		return &placement_ops;
 	return region->flags & DOORBELL_ATTACH_ORDERED ? &ordered_ops :
 							 &coalescing_ops;
 }
 
-/* The bus that a region is on, and the one that it may be on as well. */
-static enum kvm_bus region_bus(const struct doorbell_region *region)
-{
-	return region->flags & DOORBELL_ATTACH_PIO ? KVM_PIO_BUS : KVM_MMIO_BUS;
-}
+/* Buses */
 
-static bool region_on_fast_bus(const struct doorbell_region *region)
+/* Which buses a region has to be on: returns their number. */
+static int region_buses(const struct doorbell_region *region,
+			enum kvm_bus idx[MAX_BUSES])
 {
-	return region->flags & DOORBELL_ATTACH_NO_VALUE;
+	idx[0] = region->flags & DOORBELL_ATTACH_PIO ? KVM_PIO_BUS :
+						       KVM_MMIO_BUS;
+	idx[1] = KVM_FAST_MMIO_BUS;
+	return region->flags & DOORBELL_ATTACH_NO_VALUE ? 2 : 1;
 }
 
 /* kvm_io_range.len is an int: a region may need more than one range. */
@@ -188,172 +297,336 @@ static int region_ranges(const struct doorbell_region *region)
 	return DIV_ROUND_UP_ULL(region->geo.len, SZ_1G);
 }
 
-static bool intersects(const struct doorbell_region *region,
+static bool intersects(const struct doorbell_placement *p,
 		       const struct kvm_io_range *range)
 {
 	/* KVM finds a range of length 0 at its address */
 	u64 last = range->addr + max(range->len, 1) - 1;
 
-	return range->addr <= region->geo.base + region->geo.len - 1 &&
-	       region->geo.base <= last;
+	return range->addr <= p->base + p->region->geo.len - 1 &&
+	       p->base <= last;
 }
 
-/* Append the region's ranges to @bus. */
-static void add_ranges(struct kvm_io_bus *bus, struct doorbell_vm *vm)
+/* Is @dev a placement that leaves its buses? */
+static bool is_leaving(struct kvm_io_device *dev)
 {
-	const struct doorbell_geometry *geo = &vm->region->geo;
+	return dev->ops->destructor == placement_destructor &&
+	       READ_ONCE(to_placement(dev)->remove);
+}
+
+/*
+ * -EEXIST if another device is in the way, -EAGAIN if it only has to leave
+ * first.
+ */
+static int bus_room(const struct doorbell_placement *p,
+		    const struct kvm_io_bus *bus)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < bus->dev_count; i++) {
+		if (!intersects(p, &bus->range[i]))
+			continue;
+		if (!is_leaving(bus->range[i].dev))
+			return -EEXIST;
+		ret = -EAGAIN;
+	}
+	return ret;
+}
+
+static int bus_ranges(const struct doorbell_placement *p,
+		      const struct kvm_io_bus *bus)
+{
+	int i, n = 0;
+
+	for (i = 0; i < bus->dev_count; i++)
+		n += bus->range[i].dev == &p->dev;
+	return n;
+}
+
+static void append_ranges(struct kvm_io_bus *bus, struct doorbell_placement *p)
+{
+	u64 len = p->region->geo.len;
 	u64 offset;
 
-	for (offset = 0; offset < geo->len; offset += SZ_1G)
+	for (offset = 0; offset < len; offset += SZ_1G)
 		bus->range[bus->dev_count++] = (struct kvm_io_range) {
-			.addr = geo->base + offset,
-			.len = min_t(u64, geo->len - offset, SZ_1G),
-			.dev = &vm->dev,
+			.addr = p->base + offset,
+			.len = min_t(u64, len - offset, SZ_1G),
+			.dev = &p->dev,
 		};
 }
 
 /*
- * Put a copy of a bus into its place: with the region's ranges if @add, in the
- * order of addresses that KVM's search relies on, else without them.
+ * A copy of a bus: with the placement's ranges if @add, in the order of
+ * addresses that KVM's search relies on, else without them. Descriptors limit
+ * regions as they limit ioeventfds, so both count as such.
  */
-static int replace_bus(struct doorbell_vm *vm, enum kvm_bus idx, bool add)
+static struct kvm_io_bus *bus_copy(const struct kvm_io_bus *old,
+				   struct doorbell_placement *p, bool add)
 {
-	struct kvm_io_bus *old = kvm_get_bus(vm->kvm, idx);
-	int added = add ? region_ranges(vm->region) : 0;
+	int change = add ? region_ranges(p->region) : -bus_ranges(p, old);
 	struct kvm_io_bus *new;
 	int i;
 
-	new = kmalloc(struct_size(new, range, old->dev_count + added),
-		      GFP_KERNEL_ACCOUNT);
+	/* a removal must not depend on room in a memory cgroup */
+	new = kmalloc(struct_size(new, range, old->dev_count + change),
+		      GFP_KERNEL | __GFP_NOWARN);
 	if (!new)
-		return -ENOMEM;
+		return NULL;
 
 	memcpy(new, old, sizeof(*old));
 	new->dev_count = 0;
+	new->ioeventfd_count += change;
 	for (i = 0; i < old->dev_count; i++) {
-		if (old->range[i].dev == &vm->dev ||
-		    old->range[i].dev == &inert_dev)
+		if (old->range[i].dev == &p->dev)
 			continue;
-		if (add && old->range[i].addr > vm->region->geo.base) {
-			add_ranges(new, vm);
+		if (add && old->range[i].addr > p->base) {
+			append_ranges(new, p);
 			add = false;
 		}
 		new->range[new->dev_count++] = old->range[i];
 	}
 	if (add)
-		add_ranges(new, vm);
-
-	rcu_assign_pointer(vm->kvm->buses[idx], new);
-	synchronize_srcu_expedited(&vm->kvm->srcu);
-	kfree(old);
-	return 0;
+		append_ranges(new, p);
+	return new;
 }
 
-static int bus_add(struct doorbell_vm *vm, enum kvm_bus idx)
+/*
+ * Put the placement onto its buses: onto all or none. The buses it replaces are
+ * in p->old, for kvm->srcu to free.
+ */
+static int buses_add(struct doorbell_placement *p, struct kvm *kvm)
 {
-	const struct doorbell_region *region = vm->region;
-	struct kvm_io_bus *bus = kvm_get_bus(vm->kvm, idx);
-	int devices = region_ranges(region);
-	int i;
+	struct kvm_io_bus *new[MAX_BUSES];
+	enum kvm_bus idx[MAX_BUSES];
+	int i, ret, n = 0, nr = region_buses(p->region, idx);
 
-	/* KVM itself gave the bus up, for want of memory */
-	if (!bus)
-		return -ENOMEM;
+	lockdep_assert_held(&kvm->slots_lock);
+	for (n = 0; n < nr; n++) {
+		struct kvm_io_bus *old = kvm_get_bus(kvm, idx[n]);
 
-	for (i = 0; i < bus->dev_count; i++) {
-		if (bus->range[i].dev == &inert_dev)
-			continue;
-		if (intersects(region, &bus->range[i]))
-			return -EEXIST;
-		devices++;
-	}
-	/* ioeventfds are limited by file descriptors instead */
-	if (devices - bus->ioeventfd_count > NR_IOBUS_DEVS)
-		return -ENOSPC;
-
-	return replace_bus(vm, idx, true);
-}
-
-/* Cannot fail: without memory an inert device stays in the region's place. */
-static void bus_remove(struct doorbell_vm *vm, enum kvm_bus idx)
-{
-	struct kvm_io_bus *bus = kvm_get_bus(vm->kvm, idx);
-	int i;
-
-	if (!bus || !replace_bus(vm, idx, false))
-		return;
-
-	/* inert_dev is in this module, and nobody tells when it can go */
-	__module_get(THIS_MODULE);
-	pr_warn("no memory to take [%#llx, +%#llx) off its bus, module stays loaded\n",
-		vm->region->geo.base, vm->region->geo.len);
-	for (i = 0; i < bus->dev_count; i++) {
-		if (bus->range[i].dev != &vm->dev)
-			continue;
-		WRITE_ONCE(bus->range[i].dev, &inert_dev);
-		/* KVM's search would miss what comes to be inside of it */
-		WRITE_ONCE(bus->range[i].len, 0);
-	}
-	synchronize_srcu_expedited(&vm->kvm->srcu);
-}
-
-static int buses_add(struct doorbell_vm *vm)
-{
-	enum kvm_bus bus = region_bus(vm->region);
-	int ret;
-
-	mutex_lock(&vm->kvm->slots_lock);
-	ret = bus_add(vm, bus);
-	if (!ret && region_on_fast_bus(vm->region)) {
-		ret = bus_add(vm, KVM_FAST_MMIO_BUS);
+		/* KVM gave the bus up for want of memory */
+		ret = old ? bus_room(p, old) : -ENOMEM;
 		if (ret)
-			bus_remove(vm, bus);
+			goto err;
+		new[n] = bus_copy(old, p, true);
+		if (!new[n]) {
+			ret = -ENOMEM;
+			goto err;
+		}
 	}
-	mutex_unlock(&vm->kvm->slots_lock);
+
+	kref_get(&p->ref);
+	spin_lock(&p->lock);
+	p->kvm = kvm;
+	p->ranges = nr * region_ranges(p->region);
+	spin_unlock(&p->lock);
+	for (i = 0; i < nr; i++) {
+		p->old[i] = kvm_get_bus(kvm, idx[i]);
+		rcu_assign_pointer(kvm->buses[idx[i]], new[i]);
+	}
+	return 0;
+
+err:
+	while (n--)
+		kfree(new[n]);
 	return ret;
 }
 
-static void buses_remove(struct doorbell_vm *vm)
+/* Take the placement off the buses that still have it: off all or none. */
+static int buses_remove(struct doorbell_placement *p, struct kvm *kvm)
 {
-	mutex_lock(&vm->kvm->slots_lock);
-	if (region_on_fast_bus(vm->region))
-		bus_remove(vm, KVM_FAST_MMIO_BUS);
-	bus_remove(vm, region_bus(vm->region));
-	mutex_unlock(&vm->kvm->slots_lock);
+	struct kvm_io_bus *new[MAX_BUSES] = {};
+	enum kvm_bus idx[MAX_BUSES];
+	int i, nr = region_buses(p->region, idx);
+
+	lockdep_assert_held(&kvm->slots_lock);
+	for (i = 0; i < nr; i++) {
+		struct kvm_io_bus *old = kvm_get_bus(kvm, idx[i]);
+
+		if (!old || !bus_ranges(p, old))
+			continue;
+		new[i] = bus_copy(old, p, false);
+		if (!new[i])
+			goto err;
+	}
+
+	spin_lock(&p->lock);
+	p->kvm = NULL;
+	p->ranges = 0;
+	spin_unlock(&p->lock);
+	for (i = 0; i < nr; i++) {
+		if (!new[i])
+			continue;
+		p->old[i] = kvm_get_bus(kvm, idx[i]);
+		rcu_assign_pointer(kvm->buses[idx[i]], new[i]);
+	}
+	return 0;
+
+err:
+	while (i--)
+		kfree(new[i]);
+	return -ENOMEM;
 }
 
-static void leave_vm(struct doorbell_vm *vm)
+/* Changing buses */
+
+/* Reference the VM, and its vendor module: NULL if it is gone, or going. */
+static struct kvm *placement_get_kvm(struct doorbell_placement *p)
 {
-	buses_remove(vm);
-	kvm_put_kvm(vm->kvm);
-	vm->kvm = NULL;
+	struct kvm *kvm;
+
+	spin_lock(&p->lock);
+	kvm = p->kvm;
+	if (kvm && !try_module_get(p->owner))
+		kvm = NULL;
+	if (kvm && !kvm_get_kvm_safe(kvm)) {
+		module_put(p->owner);
+		kvm = NULL;
+	}
+	spin_unlock(&p->lock);
+	return kvm;
 }
 
-static void doorbell_vm_gone_work(struct work_struct *work)
+static void placement_put_kvm(struct doorbell_placement *p, struct kvm *kvm)
 {
-	leave_vm(container_of(work, struct doorbell_vm, gone_work));
+	kvm_put_kvm(kvm);
+	module_put(p->owner);
 }
 
-/* The mm goes: all vCPU threads have left it, there are no more rings. */
-static void doorbell_vm_gone(struct mmu_notifier *notifier,
-			     struct mm_struct *mm)
+static void grace_over(struct rcu_head *rcu)
 {
-	struct doorbell_vm *vm = container_of(notifier, struct doorbell_vm,
-					      notifier);
+	struct doorbell_placement *p =
+		container_of(rcu, struct doorbell_placement, rcu);
 
-	if (READ_ONCE(vm->detaching))
+	/* pairs with the acquire in placement_work() */
+	smp_store_release(&p->grace, false);
+	placement_queue(p, 0);
+	placement_put(p);
+}
+
+/* Begin a grace period, during which @kvm, referenced, is held. */
+static void grace_begin(struct doorbell_placement *p, struct kvm *kvm)
+{
+	p->held = kvm;
+	p->grace = true;
+	kref_get(&p->ref);
+	call_srcu(&kvm->srcu, &p->rcu, grace_over);
+}
+
+static void grace_end(struct doorbell_placement *p)
+{
+	bool lost, last;
+	int i;
+
+	for (i = 0; i < MAX_BUSES; i++) {
+		kfree(p->old[i]);
+		p->old[i] = NULL;
+	}
+	/* may be the last one, and call the destructor */
+	placement_put_kvm(p, p->held);
+	p->held = NULL;
+	if (!p->leaving)
 		return;
-	doorbell_region_hangup(vm->region);
-	schedule_work(&vm->gone_work);
+
+	spin_lock(&p->lock);
+	lost = p->lost;
+	last = !p->ranges;
+	spin_unlock(&p->lock);
+	placement_off(p, lost, last);
 }
 
-static const struct mmu_notifier_ops doorbell_vm_notifier_ops = {
-	.release = doorbell_vm_gone,
-};
+/* Get onto the buses; returns whether to try again. */
+static bool placement_add(struct doorbell_placement *p)
+{
+	struct file *file = p->file;
+	struct kvm *kvm = file->private_data;
+	int ret = -EINTR;
+
+	/* unless the caller was killed */
+	if (!READ_ONCE(p->remove)) {
+		if (!mutex_trylock(&kvm->slots_lock))
+			return true;
+		ret = buses_add(p, kvm);
+		mutex_unlock(&kvm->slots_lock);
+	}
+	if (ret == -EAGAIN)
+		return true;
+
+	if (!ret) {
+		/* the file pins both */
+		__module_get(p->owner);
+		kvm_get_kvm(kvm);
+		grace_begin(p, kvm);
+	}
+	p->file = NULL;
+	fput(file);
+	p->error = ret;
+	complete(&p->added);
+	return false;
+}
+
+/* Get off the buses; returns whether to try again. */
+static bool placement_leave(struct doorbell_placement *p)
+{
+	struct kvm *kvm = placement_get_kvm(p);
+	int ret;
+
+	/* the device has left, or the destructor is about to be called */
+	if (!kvm)
+		return false;
+	if (!mutex_trylock(&kvm->slots_lock))
+		goto out;
+	ret = buses_remove(p, kvm);
+	mutex_unlock(&kvm->slots_lock);
+	if (ret && p->leaving)
+		goto out;
+	if (ret)
+		pr_warn_ratelimited("no memory to leave a bus at %#llx, trying again\n",
+				    p->base);
+
+	/* without memory the device stays for now, but its handler declines */
+	p->leaving = true;
+	grace_begin(p, kvm);
+	return false;
+out:
+	placement_put_kvm(p, kvm);
+	return true;
+}
+
+/* All changes of a placement's buses, one after the other. */
+static void placement_work(struct work_struct *work)
+{
+	struct doorbell_placement *p =
+		container_of(to_delayed_work(work), struct doorbell_placement,
+			     work);
+	bool again = false;
+
+	/* pairs with the release in grace_over(), which queues this again */
+	if (smp_load_acquire(&p->grace))
+		goto out;
+	if (p->held)
+		grace_end(p);
+	if (p->file)
+		again = placement_add(p);
+	else if (READ_ONCE(p->remove))
+		again = placement_leave(p);
+
+	if (again) {
+		p->pause = clamp(2 * p->pause, 1UL, (unsigned long)MAX_PAUSE);
+		placement_queue(p, p->pause);
+	} else {
+		p->pause = 0;
+	}
+out:
+	placement_put(p);
+}
+
+/* What the character device calls */
 
 /*
- * The VM behind a file, or NULL. KVM's own file_is_kvm() is not there for
- * modules in every kernel; the name that KVM gives its anonymous inodes is.
+ * The VM behind a file, or NULL. Not every kernel exports KVM's file_is_kvm(),
+ * but all of them give KVM's anonymous inodes the same name.
  */
 static struct kvm *file_kvm(const struct file *file)
 {
@@ -364,96 +637,126 @@ static struct kvm *file_kvm(const struct file *file)
 }
 
 /**
- * doorbell_vm_attach() - have a VM's writes into a region ring it
- * @region: the region; rung from now on, even before this returns
+ * doorbell_placement_create() - put a region onto the buses of a VM
+ * @region: the region; the placement takes a reference
  * @vm_fd: file descriptor of the VM
+ * @base: address of the region's first byte
  *
- * Context: may sleep; under the consumer's attach_lock.
- * Return: the registration, or -EBADF, -EINVAL (not a VM), -ESRCH (its process
- * is gone), -EEXIST, -ENOSPC, -ENOMEM, or -ERESTARTNOINTR for a signal.
+ * The device declines all writes until doorbell_placement_enable().
+ *
+ * Context: may sleep, killably, for as long as another process holds
+ * kvm->slots_lock; under the consumer's attach_lock.
+ * Return: the placement; or -EBADF, -EINVAL (not a VM), -ESRCH (its process is
+ * gone), -EIO (it is dead), -EEXIST, -ENOMEM, -EINTR (killed).
  */
-struct doorbell_vm *doorbell_vm_attach(struct doorbell_region *region,
-				       int vm_fd)
+struct doorbell_placement *
+doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)
 {
-	struct doorbell_vm *vm;
-	struct mm_struct *mm;
+	struct doorbell_placement *p;
 	struct file *file;
-	int ret;
+	struct kvm *kvm;
+	int ret = 0;
 
 	file = fget(vm_fd);
 	if (!file)
 		return ERR_PTR(-EBADF);
-
-	vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
-	if (!vm) {
-		ret = -ENOMEM;
-		goto err_fput;
-	}
-	vm->region = region;
-	vm->notifier.ops = &doorbell_vm_notifier_ops;
-	kvm_iodevice_init(&vm->dev, region_ops(region));
-	INIT_WORK(&vm->gone_work, doorbell_vm_gone_work);
-
-	vm->kvm = file_kvm(file);
-	if (!vm->kvm) {
+	kvm = file_kvm(file);
+	if (!kvm)
 		ret = -EINVAL;
-		goto err_free;
-	}
-
-	mm = vm->kvm->mm;
-	if (!mmget_not_zero(mm)) {
+	else if (!atomic_read(&kvm->mm->mm_users))
 		ret = -ESRCH;
-		goto err_free;
-	}
-	kvm_get_kvm(vm->kvm);
-
-	ret = mmu_notifier_register(&vm->notifier, mm);
-	if (ret) {
-		/* mm_take_all_locks() gives way to any signal */
-		if (ret == -EINTR)
-			ret = -ERESTARTNOINTR;
-		goto err_put;
-	}
-
-	ret = buses_add(vm);
+	else if (READ_ONCE(kvm->vm_dead))
+		ret = -EIO;
 	if (ret)
-		goto err_unregister;
+		goto out;
 
-	mmput(mm);
-	fput(file);
-	return vm;
+	p = kzalloc(sizeof(*p), GFP_KERNEL_ACCOUNT);
+	if (!p) {
+		ret = -ENOMEM;
+		goto out;
+	}
+	atomic_inc(&nr_placements);
+	kvm_iodevice_init(&p->dev, region_ops(region));
+	p->region = region;
+	kref_get(&region->ref);
+	p->base = base;
+	p->owner = file->f_op->owner;
+	spin_lock_init(&p->lock);
+	init_completion(&p->added);
+	init_completion(&p->off);
+	kref_init(&p->ref);
+	INIT_DELAYED_WORK(&p->work, placement_work);
+	p->file = get_file(file);
 
-err_unregister:
-	WRITE_ONCE(vm->detaching, true);
-	mmu_notifier_unregister(&vm->notifier, mm);
-err_put:
-	kvm_put_kvm(vm->kvm);
-	mmput(mm);
-err_free:
-	kfree(vm);
-err_fput:
+	placement_queue(p, 0);
+	ret = wait_for_completion_killable(&p->added) ? -EINTR : p->error;
+	/* if a killed caller's placement comes onto the buses, it leaves */
+	if (ret)
+		doorbell_placement_remove(p, false);
+out:
 	fput(file);
-	return ERR_PTR(ret);
+	return ret ? ERR_PTR(ret) : p;
 }
 
 /**
- * doorbell_vm_detach() - undo doorbell_vm_attach()
- * @vm: the registration; freed
+ * doorbell_placement_enable() - let a placement ring its region
+ * @p: the placement
  *
- * When it returns nobody rings the region for @vm, or ever will.
- *
- * Context: may sleep; under the consumer's attach_lock, or without users.
+ * Does nothing if KVM gave up one of its buses in the meantime.
  */
-void doorbell_vm_detach(struct doorbell_vm *vm)
+void doorbell_placement_enable(struct doorbell_placement *p)
 {
-	/* pinned by the notifier until it is unregistered */
-	struct mm_struct *mm = vm->notifier.mm;
+	spin_lock(&p->lock);
+	if (!p->lost)
+		WRITE_ONCE(p->enabled, p->region);
+	spin_unlock(&p->lock);
+}
 
-	/* calls doorbell_vm_gone() itself if the process is still there */
-	WRITE_ONCE(vm->detaching, true);
-	mmu_notifier_unregister(&vm->notifier, mm);
-	flush_work(&vm->gone_work);
-	if (vm->kvm)
-		leave_vm(vm);
-	kfree(vm);
+/**
+ * doorbell_placement_remove() - undo doorbell_placement_create()
+ * @p: the placement, to which the caller's reference goes
+ * @wait: wait until no vCPU is inside of the handler
+ *
+ * The device declines writes from now on. It leaves its buses soon, but a
+ * process that holds kvm->slots_lock, or a vCPU inside of kvm->srcu, can delay
+ * that without end.
+ *
+ * Context: does not sleep unless @wait, and then killably.
+ * Return: 0, or -EINTR if the caller was killed.
+ */
+int doorbell_placement_remove(struct doorbell_placement *p, bool wait)
+{
+	int ret = 0;
+
+	spin_lock(&p->lock);
+	WRITE_ONCE(p->enabled, NULL);
+	spin_unlock(&p->lock);
+	WRITE_ONCE(p->remove, true);
+	placement_queue(p, 0);
+	if (wait && wait_for_completion_killable(&p->off))
+		ret = -EINTR;
+	placement_put(p);
+	return ret;
+}
+
+/**
+ * doorbell_kvm_init() - prepare for placements
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int doorbell_kvm_init(void)
+{
+	doorbell_wq = alloc_workqueue("doorbell", WQ_UNBOUND, 0);
+	return doorbell_wq ? 0 : -ENOMEM;
+}
+
+/**
+ * doorbell_kvm_exit() - wait until all placements have left their buses
+ *
+ * Context: may sleep; there are no consumers any more.
+ */
+void doorbell_kvm_exit(void)
+{
+	wait_var_event(&nr_placements, !atomic_read(&nr_placements));
+	destroy_workqueue(doorbell_wq);
 }

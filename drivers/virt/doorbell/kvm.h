@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * KVM: the little that the rest of the module needs to know of it.
+ * KVM: regions on the buses of virtual machines.
  */
 #ifndef _DOORBELL_KVM_H
 #define _DOORBELL_KVM_H
 
-struct doorbell_region;
-struct doorbell_vm;
+#include <linux/types.h>
 
-struct doorbell_vm *doorbell_vm_attach(struct doorbell_region *region,
-				       int vm_fd);
-void doorbell_vm_detach(struct doorbell_vm *vm);
+struct doorbell_placement;
+struct doorbell_region;
+
+struct doorbell_placement *
+doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base);
+void doorbell_placement_enable(struct doorbell_placement *p);
+int doorbell_placement_remove(struct doorbell_placement *p, bool wait);
+
+int doorbell_kvm_init(void);
+void doorbell_kvm_exit(void);
 
 #endif /* _DOORBELL_KVM_H */

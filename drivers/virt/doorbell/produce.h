@@ -10,7 +10,6 @@
 #define _DOORBELL_PRODUCE_H
 
 #include <linux/atomic.h>
-#include <linux/bits.h>
 #include <linux/compiler.h>
 #include <linux/limits.h>
 #include <linux/preempt.h>
@@ -24,7 +23,7 @@
 static __always_inline u32
 doorbell_buffer_index(const struct doorbell_buffer *buf, u64 pos)
 {
-	return pos & (BIT_ULL(buf->order) - 1);
+	return pos & buf->mask;
 }
 
 /* The lap of position @pos: positions begin at lap 1, so that none is 0. */
