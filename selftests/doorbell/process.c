@@ -7,149 +7,10 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 
+#include "peer.h"
 #include "vmutil.h"
 
 #define VCPUS		3
-
-/* A VMM in another process */
-
-/**
- * struct peer - a VMM in another process
- * @pid: its id
- * @sock: carries commands and their answers
- * @vm_fd: its VM
- * @shared: the guest's counters
- * @exits: accesses that reached the VMM
- */
-struct peer {
-	pid_t pid;
-	int sock;
-	int vm_fd;
-	struct guest_shared *shared;
-	struct exits *exits;
-};
-
-/* PEER_EXEC replaces the VMM by a process that does nothing but pause. */
-__attribute__((constructor)) static void pause_after_exec(void)
-{
-	if (!getenv("DOORBELL_TEST_PAUSE"))
-		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	for (;;)
-		pause();
-}
-
-enum peer_command {
-	PEER_RING = 1,
-	PEER_STOP,
-	PEER_EXIT,
-	PEER_EXEC,
-};
-
-__attribute__((noreturn))
-static void peer_main(int sock, int mem_fd, struct exits *exits, __u32 flags)
-{
-	char *const argv[] = { (char *)"vmm", NULL };
-	char *const env[] = { (char *)"DOORBELL_TEST_PAUSE=1", NULL };
-	struct vmm *vmm;
-	char command;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* close inherited consumers: an open descriptor keeps one attached */
-	mem_fd = fcntl(mem_fd, F_DUPFD, 100);
-	sock = fcntl(sock, F_DUPFD, 101);
-	close_range(3, 99, 0);
-	if (mem_fd != 100 || sock != 101)
-		_exit(1);
-	close_range(102, ~0U, 0);
-
-	vmm = vmm_create_on(VCPUS, mem_fd);
-	if (!vmm)
-		_exit(1);
-	count_exits(vmm, exits, flags);
-	if (db_send_fd(sock, vmm->vm_fd))
-		_exit(1);
-	while (read(sock, &command, 1) == 1) {
-		switch (command) {
-		case PEER_RING:
-			if (start_ringing(vmm, flags))
-				_exit(1);
-			break;
-		case PEER_STOP:
-			if (stop_ringing(vmm))
-				_exit(1);
-			break;
-		case PEER_EXIT:
-			_exit(0);
-		case PEER_EXEC:
-			execve("/proc/self/exe", argv, env);
-			_exit(1);
-		}
-		if (write(sock, &command, 1) != 1)
-			_exit(1);
-	}
-	_exit(0);
-}
-
-static void peer_start(struct __test_metadata *_metadata, struct peer *peer,
-		       __u32 flags)
-{
-	int socks[2], mem_fd = vmm_mem_create();
-	void *mem;
-
-	ASSERT_LE(0, mem_fd);
-	mem = vmm_mem_map(mem_fd);
-	ASSERT_NE(NULL, mem);
-	peer->shared = vmm_mem_shared(mem);
-	peer->exits = db_shared_memory(sizeof(*peer->exits));
-	ASSERT_NE(NULL, peer->exits);
-	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks));
-	fflush(stdout);
-	fflush(stderr);
-	peer->pid = fork();
-	ASSERT_LE(0, peer->pid);
-	if (!peer->pid)
-		peer_main(socks[1], mem_fd, peer->exits, flags);
-	close(socks[1]);
-	close(mem_fd);
-	peer->sock = socks[0];
-	peer->vm_fd = db_receive_fd(peer->sock);
-	ASSERT_LE(0, peer->vm_fd);
-}
-
-/* Send a command that ends the peer, which has no answer. */
-static int peer_send(struct peer *peer, char command)
-{
-	return write(peer->sock, &command, 1) == 1 ? 0 : -1;
-}
-
-static int peer_do(struct peer *peer, char command)
-{
-	char answer = 0;
-
-	if (peer_send(peer, command) || read(peer->sock, &answer, 1) != 1)
-		return -1;
-	return answer == command ? 0 : -1;
-}
-
-/* As a back end does after attaching: an open descriptor keeps the VM. */
-static void peer_close_vm(struct peer *peer)
-{
-	close(peer->vm_fd);
-	peer->vm_fd = -1;
-}
-
-/* End the peer if it still runs, and free everything. */
-static void peer_end(struct peer *peer)
-{
-	kill(peer->pid, SIGKILL);
-	waitpid(peer->pid, NULL, 0);
-	close(peer->sock);
-	if (peer->vm_fd >= 0)
-		close(peer->vm_fd);
-	munmap(peer->exits, sizeof(*peer->exits));
-	munmap((char *)peer->shared - GUEST_SHARED_GPA, GUEST_MEM_SIZE);
-}
 
 /* VM and consumer in different processes */
 FIXTURE(process) {
@@ -188,7 +49,7 @@ TEST_F_TIMEOUT(process, vm_fd_by_socket, TEST_SECONDS)
 
 	ASSERT_EQ(0, db_detach(self->fd));
 	ASSERT_EQ(0, peer_do(peer, PEER_RING));
-	ASSERT_TRUE(eventually(all_exit(peer->exits, VCPUS)));
+	ASSERT_TRUE(eventually(all_exit(peer->exits, PEER_VCPUS)));
 	ASSERT_EQ(0, peer_do(peer, PEER_STOP));
 	ASSERT_EQ(0, poll_now(self->fd));
 	check_books(_metadata, peer->shared, &self->book, peer->exits);
