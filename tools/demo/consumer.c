@@ -199,6 +199,8 @@ int main(int argc, char **argv)
 	if (!queues)
 		err(1, "calloc");
 	db = attach(&hello, fds[0]);
+	/* an open descriptor would keep the VM, and so its region */
+	close(fds[0]);
 
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	ev.data.fd = doorbell_fd(db);
