@@ -112,7 +112,6 @@ static void run_script(struct guest_job *job, struct guest_op *op)
 				WRITE_ONCE(op->value, pio_in(addr, op->width));
 				break;
 			}
-			WRITE_ONCE(op->done, op->done + 1);
 			addr += op->addr_step;
 			value += op->step;
 		}

@@ -46,7 +46,6 @@ enum guest_op_kind {
  * @repeat: number of times, 0 means once
  * @step: added to the value written after each time
  * @addr_step: added to the address after each time
- * @done: number of finished instructions; set by the guest
  */
 struct guest_op {
 	__u32 kind;
@@ -56,7 +55,6 @@ struct guest_op {
 	__u64 repeat;
 	__u64 step;
 	__u64 addr_step;
-	__u64 done;
 };
 
 /** struct guest_range - queues [first, first + nr) */

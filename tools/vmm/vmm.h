@@ -133,7 +133,7 @@ void vmm_destroy(struct vmm *vmm);
  */
 int vmm_job(struct vmm *vmm, unsigned int vcpu, const struct guest_job *job);
 
-/** vmm_script() - make @n ops a vCPU's next job; results: vmm_op_done() */
+/** vmm_script() - make @n ops a vCPU's next job; results: vmm_op_value() */
 int vmm_script(struct vmm *vmm, unsigned int vcpu, const struct guest_op *ops,
 	       unsigned int n);
 
@@ -203,13 +203,6 @@ static inline __u64 vmm_ticks(const struct guest_shared *s, unsigned int vcpu)
 {
 	return __atomic_load_n(&s->job[vcpu].tsc[1], __ATOMIC_ACQUIRE) -
 	       __atomic_load_n(&s->job[vcpu].tsc[0], __ATOMIC_ACQUIRE);
-}
-
-/** vmm_op_done() - number of times that op @i of a script has finished */
-static inline __u64 vmm_op_done(const struct guest_shared *s, unsigned int vcpu,
-				unsigned int i)
-{
-	return __atomic_load_n(&s->ops[vcpu][i].done, __ATOMIC_ACQUIRE);
 }
 
 /** vmm_op_value() - last value that read op @i of a script has read */
