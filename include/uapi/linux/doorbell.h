@@ -1,32 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * doorbell: reads the doorbells that KVM guests ring.
+ * doorbell: reports the doorbells that KVM guests ring.
  *
- * This header is the whole contract between /dev/doorbell and user space.
+ * This header is the contract between /dev/doorbell and user space: structures,
+ * calls, errors, and the protocol of mapped memory. Documentation/index.rst
+ * defines the words, Documentation/userspace-api.rst explains the guarantees.
  *
- * Each open() of /dev/doorbell is one consumer. DOORBELL_ATTACH gives it a
+ * Each open() of /dev/doorbell creates a consumer. DOORBELL_ATTACH gives it a
  * region: guest-physical [base, base + len) on one KVM bus, divided into queues
- * of stride bytes. From then on every guest write into the region (a ring) is
- * taken inside KVM, without an exit to user space, and the consumer read()s
- * struct doorbell_event: which queue, how many rings, the last value written.
+ * of stride bytes. From then on KVM handles each guest write into the region (a
+ * ring) without an exit to user space. The consumer reads struct
+ * doorbell_event: the queue, the number of rings and the last value written.
  *
  * Guest reads of the region, and accesses that are not wholly inside of it,
- * reach the VMM as if nothing were attached. (KVM makes two accesses of one that
- * crosses a page; each is taken on its own.)
+ * reach the VMM as if nothing were attached. KVM splits an access that crosses
+ * a page boundary, and handles each part on its own.
  *
- * Promises, whatever the timing:
- *
- * - Coalescing (the default): at most one event per queue is pending, in the
- *   order of first ring; the counts read add up to the rings written. An event's
- *   value is at least as new as the rings that it counts. (Of rings that happen
- *   at the same time either may be first, and a ring at the moment in which its
- *   queue's event is taken may give the next one the place of that moment.)
- * - Ordered (DOORBELL_ATTACH_ORDERED): every ring is an event of its own, in the
- *   order in which they were taken. A guest's ring that finds no room reaches
- *   the VMM as an exit instead.
- * - Nothing is lost, and memory does not grow with the number of rings.
- * - A wake-up is never lost: blocking read(), poll(), level- and edge-triggered
- *   epoll, SIGIO and io_uring can all be relied upon.
+ * All structures have the same layout for 32-bit and 64-bit callers. Fields are
+ * in the byte order of the host.
  */
 #ifndef _UAPI_LINUX_DOORBELL_H
 #define _UAPI_LINUX_DOORBELL_H
@@ -43,21 +34,21 @@
 #define DOORBELL_STRIDE_MIN	2
 /** DOORBELL_STRIDE_MAX - largest stride, in bytes */
 #define DOORBELL_STRIDE_MAX	65536
-/** DOORBELL_STRIDE_DEFAULT - stride, in bytes, that a stride of 0 stands for */
+/** DOORBELL_STRIDE_DEFAULT - stride, in bytes, that 0 stands for */
 #define DOORBELL_STRIDE_DEFAULT	4
 
-/** DOORBELL_DEPTH_MAX - most events outstanding of an ordered region */
+/** DOORBELL_DEPTH_MAX - most outstanding events of an ordered region */
 #define DOORBELL_DEPTH_MAX	(1U << 20)
 
 /**
  * enum doorbell_event_type - what an event is about
- * @DOORBELL_EVENT_QUEUE: a queue was rung
- * @DOORBELL_EVENT_BAD_ADDRESS: rings by write() whose address is in no queue
- *	(BadAddress of Fuchsia's BellError)
+ * @DOORBELL_EVENT_QUEUE: rings of a queue
+ * @DOORBELL_EVENT_BAD_ADDRESS: rings by write() whose address is outside of the
+ *	region (BadAddress of Fuchsia's BellError)
  * @DOORBELL_EVENT_BAD_QUEUE: rings of a DOORBELL_ATTACH_BY_VALUE region whose
- *	value named no queue
+ *	value is not the number of a queue
  *
- * More types may come; a consumer ignores events of a type that it does not
+ * More types may follow. A consumer ignores events of a type that it does not
  * know.
  */
 enum doorbell_event_type {
@@ -68,15 +59,17 @@ enum doorbell_event_type {
 
 /**
  * struct doorbell_event - what read() returns an array of
- * @queue: 0-based number of the queue; DOORBELL_QUEUE_NONE for a bad ring
+ * @queue: number of the queue, from 0; DOORBELL_QUEUE_NONE for bad rings
  * @type: &enum doorbell_event_type
- * @width: size in bytes of the last write (1 to 8); 0 where KVM does not tell,
- *	and for rings by write(). Where vCPUs ring one queue with different
- *	widths at the same time, it may be that of another of these rings; the
- *	same goes for @type where rings are bad in different ways.
- * @count: how many rings this event stands for: 1 if ordered, at least 1 if
- *	coalescing. More rings than fit become several events.
- * @value: the last value written, zero-extended, or the last bad address
+ * @width: size of the last write in bytes, 1 to 8; 0 for rings by write(), and
+ *	in a DOORBELL_ATTACH_NO_VALUE region
+ * @count: number of rings: 1 if ordered, at least 1 if coalescing. More rings
+ *	than fit become several events.
+ * @value: the last value written, zero-extended; or the last bad address
+ *
+ * If vCPUs ring one queue at the same time with different widths, @width may
+ * belong to another of these rings than @value. The same holds for @type if bad
+ * rings differ in their types.
  */
 struct doorbell_event {
 	__u16 queue;
@@ -88,8 +81,11 @@ struct doorbell_event {
 
 /**
  * struct doorbell_ring - what write() takes an array of
- * @addr: address that is rung, as a guest would
- * @value: value that is written
+ * @addr: address to ring, as a guest would
+ * @value: value to write
+ *
+ * The event has a width of 0, and in a DOORBELL_ATTACH_NO_VALUE region a value
+ * of 0. An @addr outside of the region becomes a DOORBELL_EVENT_BAD_ADDRESS.
  */
 struct doorbell_ring {
 	__aligned_u64 addr;
@@ -99,7 +95,7 @@ struct doorbell_ring {
 /**
  * DOORBELL_ATTACH_PIO - the region is in I/O port space, not in memory space
  *
- * A flag in doorbell_attach.flags. The region must end within 64 KiB.
+ * A flag in doorbell_attach.flags. The region has to end within 64 KiB.
  */
 #define DOORBELL_ATTACH_PIO		(1U << 0)
 
@@ -107,34 +103,34 @@ struct doorbell_ring {
  * DOORBELL_ATTACH_ORDERED - every ring is an event of its own
  *
  * A flag in doorbell_attach.flags. Up to doorbell_attach.depth events are
- * outstanding. When it is full the device declines a guest's ring: KVM exits to
- * the VMM with KVM_EXIT_MMIO (KVM_EXIT_IO for a port), and
- * doorbell_info.bounced counts it. To keep the order of that vCPU's rings the
- * VMM hands the ring in by write() before it runs the vCPU again.
+ * outstanding, that is, not consumed. A guest's ring that finds no room
+ * bounces: KVM exits to the VMM with KVM_EXIT_MMIO, or KVM_EXIT_IO for a port,
+ * and doorbell_info.bounced counts it. To keep the order of that vCPU's rings,
+ * the VMM passes the ring on by write() before it runs the vCPU again.
  */
 #define DOORBELL_ATTACH_ORDERED		(1U << 1)
 
 /**
  * DOORBELL_ATTACH_BY_VALUE - the value names the queue, not the address
  *
- * A flag in doorbell_attach.flags, for regions whose queues share an address: a
+ * A flag in doorbell_attach.flags, for queues that share an address: a
  * notify_off_multiplier of 0 (section 4.1.4.4 of the virtio specification),
  * QueueNotify of virtio-mmio (4.2.2), the notify port of legacy virtio-pci
- * (4.1.4.8). The queue is the low 16 bits of the value; the event has all of the
+ * (4.1.4.8). The queue is the low 16 bits of the value. The event has the whole
  * value, as VIRTIO_F_NOTIFICATION_DATA wants. doorbell_attach.queues is the
- * number of queues; a value that names none of them becomes a
- * DOORBELL_EVENT_BAD_QUEUE.
+ * number of queues. A value that names none becomes a DOORBELL_EVENT_BAD_QUEUE.
  */
 #define DOORBELL_ATTACH_BY_VALUE	(1U << 2)
 
 /**
  * DOORBELL_ATTACH_NO_VALUE - the consumer does not want the values
  *
- * A flag in doorbell_attach.flags, not together with DOORBELL_ATTACH_PIO or
+ * A flag in doorbell_attach.flags, not valid with DOORBELL_ATTACH_PIO or
  * DOORBELL_ATTACH_BY_VALUE. doorbell_event.value and .width are 0. Where KVM
- * can (KVM_FAST_MMIO_BUS) the guest's write is then taken before its instruction
- * is decoded, which costs much less; a write that begins inside of the region
- * then rings even if it ends outside of it, and so may a guest's read.
+ * can (KVM_FAST_MMIO_BUS), it handles the write before it decodes the
+ * instruction, which costs much less. KVM then knows neither the length nor the
+ * direction of the access: a write that begins inside of the region rings even
+ * if it ends outside of it, and a guest's read may ring, too.
  */
 #define DOORBELL_ATTACH_NO_VALUE	(1U << 3)
 
@@ -142,19 +138,23 @@ struct doorbell_ring {
  * struct doorbell_attach - argument of DOORBELL_ATTACH
  * @size: sizeof(struct doorbell_attach)
  * @vm_fd: file descriptor of a KVM virtual machine, or -1 for a region that
- *	only write() rings. It may be closed after the call.
+ *	only write() rings. A consumer in another process than the VM closes it
+ *	after the call: as long as any descriptor of the VM or of one of its
+ *	vCPUs is open, the VM does not end, and no consumer gets a hang-up.
  * @base: first guest-physical address, or first I/O port; a multiple of @stride
- * @len: bytes in the region; a multiple of @stride, and 1 to
- *	DOORBELL_QUEUES_MAX times as large
+ * @len: bytes in the region; a multiple of @stride, 1 to DOORBELL_QUEUES_MAX
+ *	times as large. @base + @len fits into 64 bits.
  * @stride: bytes per queue (notify_off_multiplier in section 4.1.4.4 of the
  *	virtio specification): a power of two from DOORBELL_STRIDE_MIN to
- *	DOORBELL_STRIDE_MAX, or 0 for DOORBELL_STRIDE_DEFAULT
+ *	DOORBELL_STRIDE_MAX; 0 stands for DOORBELL_STRIDE_DEFAULT
  * @flags: DOORBELL_ATTACH_* flags
- * @depth: with DOORBELL_ATTACH_ORDERED 1 to DOORBELL_DEPTH_MAX, else 0
- * @queues: with DOORBELL_ATTACH_BY_VALUE 1 to DOORBELL_QUEUES_MAX, else 0
+ * @depth: with DOORBELL_ATTACH_ORDERED the most outstanding events, 1 to
+ *	DOORBELL_DEPTH_MAX; otherwise 0
+ * @queues: with DOORBELL_ATTACH_BY_VALUE the number of queues, 1 to
+ *	DOORBELL_QUEUES_MAX; otherwise 0, and there are @len / @stride queues
  *
- * The structure can grow at its end. A larger one is accepted as long as all
- * that the kernel does not know is zero.
+ * The structure can grow at its end. The kernel accepts a larger one if all
+ * bytes beyond the fields that it knows are zero.
  */
 struct doorbell_attach {
 	__u32 size;
@@ -171,8 +171,9 @@ struct doorbell_attach {
  * enum doorbell_state - what a consumer is attached to
  * @DOORBELL_DETACHED: nothing: never attached, or detached
  * @DOORBELL_ATTACHED: a region that can be rung
- * @DOORBELL_HANGUP: a region whose VM's process is gone: ended, or in another
- *	program by execve()
+ * @DOORBELL_HANGUP: a region that no guest can ring any more, because KVM
+ *	destroyed the VM, or gave up the bus for want of memory. KVM destroys a
+ *	VM when the last descriptor of the VM and of its vCPUs is closed.
  */
 enum doorbell_state {
 	DOORBELL_DETACHED = 0,
@@ -182,31 +183,36 @@ enum doorbell_state {
 
 /**
  * struct doorbell_info - result of DOORBELL_INFO
- * @size: in: sizeof(struct doorbell_info); out: the bytes that the kernel
- *	knows. Whatever the caller has beyond them is zeroed.
+ * @size: in: sizeof(struct doorbell_info); out: the number of bytes that the
+ *	kernel knows. The kernel zeroes what the caller has beyond them.
  * @state: &enum doorbell_state
  * @base: as attached
- * @len: as attached
- * @stride: bytes per queue, DOORBELL_STRIDE_DEFAULT if 0 was asked for
+ * @len: as attached, in bytes
+ * @stride: bytes per queue; DOORBELL_STRIDE_DEFAULT if attached with 0
  * @flags: as attached
  * @depth: as attached
  * @queues: number of queues
  * @control_size: bytes of the control area, which mmap() has at offset 0
  * @readonly_size: bytes of the read-only area, which mmap() has at offset
  *	@control_size
- * @entries_offset: where in the read-only area the FIFO or the entries begin
- * @nr_entries: number of entries in either, a power of two
+ * @entries_offset: bytes from the beginning of the read-only area to the FIFO,
+ *	or to the entries if ordered
+ * @nr_entries: number of entries there, a power of two
  * @rings: rings of queues since the region was attached
- * @bad_rings: rings of no queue since the region was attached
- * @pending: rings, bad ones included, that no event was taken for yet
- * @wakeups: how often a ring found the consumer armed (it waits, or has looked
- *	since the last ring of this kind), and woke whoever waits
- * @bounced: guests' rings that an ordered region had no room for
+ * @bad_rings: bad rings since the region was attached
+ * @pending: rings, bad ones included, that no event has counted yet;
+ *	coalescing: not more than @rings and @bad_rings together; ordered: not
+ *	more than @depth
+ * @wakeups: rings that found the consumer armed and woke it up. Attaching,
+ *	reading, polling and waiting arm; one ring disarms.
+ * @bounced: guests' rings that found no room in an ordered region
  *
- * All of it but @size and @state is that of the last region attached, until
- * another one takes its place; zero if there never was one. Counters are exact
- * once nobody rings and nobody reads. Adding them up takes longer the more queues
- * there are, and is left out for a caller whose size ends before them.
+ * All fields but @size and @state describe the region attached last, until the
+ * next one replaces it, and are zero if there was none. If a thread attaches
+ * during the call, @base may be that of the next region; @state then is
+ * DOORBELL_DETACHED. The counters are exact if no thread rings or consumes
+ * during the call. To add them up takes the longer the more queues there are;
+ * the kernel skips that if @size ends before @rings.
  */
 struct doorbell_info {
 	__u32 size;
@@ -234,155 +240,193 @@ struct doorbell_info {
 /**
  * DOORBELL_ATTACH - give the consumer a region
  *
- * Takes a &struct doorbell_attach; may sleep, also until a read() of this
- * consumer is out of a page fault. When the call returns every ring, from
- * whatever vCPU, reaches this consumer. Events of a region that was attached
- * before and that were not read until now are dropped. VM and consumer may be
- * different processes; whoever has the descriptors may attach. An attached
- * region keeps the VM in memory until it is detached, the consumer closed, or
- * the VM's process gone.
+ * Takes a pointer to a &struct doorbell_attach. The VM may belong to another
+ * process: its descriptor is all that the caller needs. When the call returns,
+ * the rings of all vCPUs reach this consumer; they may do so before. Threads
+ * that wait for events wake up and wait for those of this region. The kernel
+ * drops the events of the region before, except those that another thread's
+ * read() is copying at this moment.
  *
- * A region has to be apart from every other device on its KVM bus: other
- * doorbell regions, ioeventfds, coalesced MMIO zones, in-kernel interrupt
- * controllers and so on. Adjacent is fine. Whoever attached must not put an
- * ioeventfd or a coalesced zone into the region later on.
+ * The region must not intersect any other device on its KVM bus: doorbell
+ * regions, ioeventfds, coalesced MMIO zones, in-kernel interrupt controllers.
+ * Adjacent is fine. The VMM must not put an ioeventfd, a coalesced MMIO zone or
+ * an interrupt controller into the region afterwards. Regions count as
+ * ioeventfds do: they do not count towards KVM's limit of devices on a bus.
  *
- * A failed call changes nothing. Return: 0, or -1 with errno
+ * A region does not keep its VM alive. See DOORBELL_HANGUP for its end.
+ *
+ * Context: Sleeps until the region is on the bus. The VMM can delay that
+ * without limit, by a call to KVM that does not return (slots_lock). So can a
+ * region in the same place that was detached or closed and cannot leave the bus
+ * yet. Only a fatal signal ends the wait.
+ *
+ * Return: 0, or -1 with errno, and then nothing has changed:
  *
  * - EFAULT: the structure cannot be read
- * - E2BIG: it is larger than a page, or not zero where this kernel knows
- *   nothing
- * - EINVAL: a size that is too small, an unknown flag or one that does not go
- *   with the others, a vm_fd that is not that of a KVM VM, or a base, len,
- *   stride, depth or queues against the rules above
- * - EBADF: vm_fd is neither -1 nor an open file
- * - EBUSY: this consumer is attached; detach first
- * - ESRCH: the process that the VM lived in is gone
- * - EEXIST: the region intersects another device on the same bus of the VM
- * - ENOSPC: that bus has no room for another device (KVM's NR_IOBUS_DEVS; a
- *   region counts once per GiB begun)
- * - ENOMEM: no memory, or the caller's memory cgroup has no room
+ * - E2BIG: @size is larger than a page, or bytes beyond the fields that the
+ *   kernel knows are not zero
+ * - EINVAL: @size is too small; a flag is unknown or not valid with the others;
+ *   base, len, stride, depth or queues violates the rules above; vm_fd is open
+ *   but no KVM VM
+ * - EBADF: vm_fd is neither -1 nor open
+ * - EBUSY: the consumer is attached, perhaps to a region that has hung up:
+ *   detach first
+ * - ESRCH: the process that created the VM is gone
+ * - EIO: the VM is dead: KVM refuses its own calls on it, too
+ * - EEXIST: the region intersects another device
+ * - ENOMEM: no memory, no room in the caller's memory cgroup, or KVM has given
+ *   up the bus
+ * - EINTR: the caller was killed
  */
 #define DOORBELL_ATTACH	_IO(DOORBELL_IOC, 0)
 
 /**
  * DOORBELL_DETACH - take the region away
  *
- * No argument (pass 0); may sleep. When the call returns no vCPU is inside of
- * the module for this region, and further rings reach the VMM as exits. What
- * was rung before can still be read, until the next DOORBELL_ATTACH; after
- * that the consumer waits as if it had never been attached.
+ * Takes no argument: pass 0. When the call returns 0, no vCPU is inside of the
+ * module for this region, and guest writes reach the VMM as exits. A write() of
+ * another thread may still finish one ring. The consumer can still get the
+ * events of earlier rings, until the next DOORBELL_ATTACH, and waits after them
+ * as if it had never been attached.
  *
- * Return: 0, or -1 with errno
+ * The call does not fail for want of memory. The region's device then stays on
+ * the bus for now and declines all writes, and the module tries again until it
+ * has removed the device.
+ *
+ * Context: Sleeps until the region is off the bus and no vCPU is inside of the
+ * handler. The VMM can delay that without limit, by a call to KVM that does not
+ * return (slots_lock) or a vCPU that stays inside of KVM (kvm->srcu). Only a
+ * fatal signal ends the wait.
+ *
+ * Return: 0, or -1 with errno:
  *
  * - EINVAL: the argument is not 0
  * - ENOTCONN: nothing is attached
+ * - EINTR: the caller was killed. The region is detached all the same and
+ *   leaves the bus as soon as it can, unless the call still had to wait for
+ *   another DOORBELL_ATTACH or DOORBELL_DETACH of the consumer.
  */
 #define DOORBELL_DETACH	_IO(DOORBELL_IOC, 1)
 
 /**
- * DOORBELL_INFO - tell state, geometry and counters
+ * DOORBELL_INFO - get state, geometry and counters
  *
- * Takes a &struct doorbell_info with only its size set. The same is in
- * /proc/PID/fdinfo/FD.
+ * Takes a pointer to a &struct doorbell_info in which only size is set.
+ * /proc/PID/fdinfo/FD has the same as text.
  *
- * Return: 0, or -1 with errno
+ * Context: Takes no lock and waits for no other caller.
+ *
+ * Return: 0, or -1 with errno:
  *
  * - EFAULT: the structure cannot be read or written
  * - E2BIG: size is larger than a page
- * - EINVAL: size is smaller than that of size and state
+ * - EINVAL: size is smaller than that of size and state together
  */
 #define DOORBELL_INFO	_IO(DOORBELL_IOC, 2)
 
 /**
  * DOC: read(), write(), poll(), mmap()
  *
- * read() returns as many whole events as there are and as fit, and at most
- * 65,536. It waits for the first one unless O_NONBLOCK is set. Errors:
+ * read() returns as many whole events as there are and as fit, up to 65,536. If
+ * there is none, it waits, unless O_NONBLOCK or RWF_NOWAIT is set. It returns 0
+ * after hang-up, when no event is left. Several readers may share a descriptor:
+ * each event goes to one of them, and a reader waits for one that is copying,
+ * unless RWF_NOWAIT is set. If read() fails after some events, it returns the
+ * length of these. Errors:
  *
  * - EINVAL: the buffer is too small for one event
- * - EAGAIN: O_NONBLOCK is set and there is no event
- * - EINTR: a signal came first (it restarts under SA_RESTART)
- * - EFAULT: the buffer cannot be written; the events stay readable
- *
- * It returns 0 once the VM's process is gone and the last event has been read.
- * Several readers may share a descriptor: each event is delivered to one.
+ * - EAGAIN: O_NONBLOCK is set and there is no event; RWF_NOWAIT is set and
+ *   there is no event, or another reader is copying
+ * - EINTR: a signal came first (the call restarts under SA_RESTART)
+ * - EFAULT: the buffer cannot be written; no event is lost
  *
  * write() rings the attached region once for each &struct doorbell_ring, in
- * order, and returns the bytes used. A coalescing region never makes it wait; an
- * ordered one does while it is full, unless O_NONBLOCK is set. Errors, before
- * the first ring:
+ * order, and returns the bytes used. It never waits in a coalescing region. In
+ * an ordered region that is full it waits for room for the first ring, unless
+ * O_NONBLOCK or RWF_NOWAIT is set. If it fails after the first ring, or a
+ * signal comes, it returns the bytes used. It fetches up to 16 rings at a time,
+ * and rings none of them if it cannot read all. Errors:
  *
- * - EINVAL: the length is 0 or not a multiple of the structure's
+ * - EINVAL: the length is 0 or not a multiple of the structure's size
  * - EFAULT: the buffer cannot be read
- * - EAGAIN: O_NONBLOCK is set and an ordered region is full
- * - EINTR: a signal came while it waited (it restarts under SA_RESTART)
- * - ENOTCONN: nothing is attached
- * - EPIPE: the VM's process is gone (no SIGPIPE is sent)
+ * - EAGAIN: O_NONBLOCK or RWF_NOWAIT is set, and an ordered region is full
+ * - EINTR: a signal came while the call waited (it restarts under SA_RESTART)
+ * - ENOTCONN: nothing is attached, or not any more after waiting
+ * - EPIPE: hang-up (the kernel sends no SIGPIPE)
  *
- * poll() reports EPOLLIN | EPOLLRDNORM when an event can be read,
- * EPOLLOUT | EPOLLWRNORM when write() would not wait, EPOLLHUP when the VM's
- * process is gone, and nothing when nothing is attached and nothing is left to
- * read. O_ASYNC sends SIGIO when an event becomes readable, when a region is
- * attached, and at the end.
+ * poll() reports EPOLLIN | EPOLLRDNORM if there is an event to read, EPOLLOUT |
+ * EPOLLWRNORM if a region is attached and write() would not wait, and EPOLLHUP
+ * instead of these two after hang-up. With O_ASYNC the kernel sends SIGIO
+ * (POLL_IN) when an event becomes readable and when a region is attached, and
+ * POLL_HUP at hang-up.
  *
- * mmap() maps the memory of the region attached, or attached last, for consumers
- * without system calls; see struct doorbell_control for the protocol. The
- * control area may be mapped writable, the read-only area may not. A mapping
- * keeps its memory, and so does not follow a later DOORBELL_ATTACH. Errors:
+ * mmap() maps memory of the region attached, or attached last; see struct
+ * doorbell_control for the protocol. A mapping is shared and lies in one of the
+ * two areas. A descriptor opened O_RDONLY can map both for reading. A mapping
+ * stays with its region: map again after a later DOORBELL_ATTACH. A mapping
+ * counts as an open descriptor: the region stays attached until the last
+ * descriptor and the last mapping are gone. A child does not inherit mappings
+ * by fork(). Errors, beside those of any mmap():
  *
- * - ENOTCONN: there never was a region
+ * - ENOTCONN: no region was ever attached
  * - EINVAL: the mapping is private, or not within one of the two areas
- * - EACCES: the read-only area is to be writable
- * - ENOMEM: no memory for the mapping
+ * - EACCES: write access to the read-only area, also by mprotect(); or access
+ *   that the descriptor was not opened for
+ * - ENOMEM: no memory for page tables
  *
- * ioctl() fails with ENOTTY for a command that is none of the above.
+ * ioctl() fails with ENOTTY for any other command.
  */
 
 /**
- * struct doorbell_control - the control area, written by the consumer alone
- * @head: position of the first entry that the consumer has not taken. Positions
- *	count from doorbell_info.nr_entries and never wrap; the place of one is its
+ * struct doorbell_control - the control area, which the consumer writes
+ * @head: position of the first entry that is not consumed. Positions begin at
+ *	doorbell_info.nr_entries and never wrap. The index of a position is its
  *	remainder by doorbell_info.nr_entries, its lap is its quotient.
- * @armed: not 0: wake the consumer at the next entry. Cleared when that is done.
- * @reserved: leave it alone
- * @seen: coalescing: for each slot, the rings that events were made of, from
- *	DOORBELL_RINGS_SHIFT on; below it 0
+ * @armed: not 0: the next ring wakes up the consumer and stores 0 here
+ * @reserved: do not write
+ * @seen: coalescing: for each slot, how many of its rings events have counted,
+ *	from DOORBELL_RINGS_SHIFT on; the bits below are 0
  *
- * What goes wrong here goes wrong for those who share the descriptor, and for
- * nobody else: the kernel does not rely on any of it.
+ * The kernel does not rely on the content: garbage harms those that share the
+ * descriptor, and no others.
  *
- * Taking events, coalescing, in C11 (in kernel terms behind the slash):
+ * To get events, coalescing, in C11 (and in the kernel's terms):
  *
- * 1. Read fifo[place of head], memory_order_acquire / smp_load_acquire(). If its
- *    lap (above DOORBELL_FIFO_LAP_SHIFT, 16 bits) is not that of head there is
- *    no entry. Else the low bits are the number of a slot: a queue, or
- *    doorbell_info.queues for bad rings. Copy it, go on with the next position.
- * 2. Store head, past all these, memory_order_release / smp_store_release().
- * 3. atomic_thread_fence(memory_order_seq_cst) / smp_mb(). Without it a ring can
- *    be lost.
- * 4. For each slot copied: read rings, memory_order_acquire, then value. From
- *    DOORBELL_RINGS_SHIFT on, rings - seen is the event's count, and below it its
- *    kind. If the count is 0 there is no event, else add it to seen, without the
- *    kind. Who cannot do with all of the count at once looks at the slot again:
- *    it is not told of the rest before the next ring.
+ * 1. Load fifo[index of head], memory_order_acquire (smp_load_acquire()). There
+ *    is an entry if its lap, the 16 bits from DOORBELL_FIFO_LAP_SHIFT on,
+ *    equals the low 16 bits of the lap of head. The bits below are the number
+ *    of a slot: a queue, or doorbell_info.queues for bad rings. Note the slot,
+ *    and repeat with the next position.
+ * 2. Store to head the position after the last entry found,
+ *    memory_order_release (smp_store_release()).
+ * 3. atomic_thread_fence(memory_order_seq_cst) (smp_mb()). Without the fence a
+ *    ring can get lost.
+ * 4. For each slot noted, load rings, memory_order_acquire, and then value.
+ *    From DOORBELL_RINGS_SHIFT on, rings - seen is the event's count; the bits
+ *    below are its kind. Add the count, without the kind, to seen. A count of 0
+ *    is no event: an earlier event has counted these rings. A consumer that
+ *    cannot use the whole count must revisit the slot; it is not notified of
+ *    the rest until the next ring of the queue.
  *
- * Ordered:
+ * To get events, ordered:
  *
- * 1. Read word of entries[place of head], memory_order_acquire. If its lap (from
- *    DOORBELL_ENTRY_LAP_SHIFT on, 32 bits) is not that of head there is no entry.
- *    Else word and value are the event. Go on with the next position.
- * 2. Store head, past all these, memory_order_release.
+ * 1. Load word of entries[index of head], memory_order_acquire. There is an
+ *    entry if its lap, the 32 bits from DOORBELL_ENTRY_LAP_SHIFT on, equals the
+ *    low 32 bits of the lap of head. word and value are the event. Repeat with
+ *    the next position.
+ * 2. Store to head the position after the last entry found,
+ *    memory_order_release.
  *
- * Waiting, in both modes: store 1 to armed, fence as above, look once more as in
- * step 1, and only if there is no entry wait in poll(), epoll_wait() (level or
- * edge) or read(). All of these arm by themselves, and have done so when they
- * tell of an event: then take events until there is none, and wait again. (A
- * multishot poll of io_uring only looks when it is submitted: arm.)
+ * To wait, in both modes: store 1 to armed, fence as in step 3, and check for
+ * an entry as in step 1. If there is none, wait in read(), poll() or
+ * epoll_wait() (level- or edge-triggered). These calls arm and check by
+ * themselves, and have armed when they report an event. So a consumer that they
+ * wake up gets all events and waits again, without arming. (A multishot poll of
+ * io_uring checks only when it is submitted: arm.)
  *
- * read() and such a consumer may alternate, but not run at the same time. A
- * write() that waits for room notices a head moved by a store at the next tick
- * of the clock; EPOLLOUT is only signalled when read() makes room.
+ * read() and mapped memory may alternate, but must not be used at the same
+ * time. A store to head wakes up no producer: a write() that waits for room
+ * notices it at the next tick of the clock, and only read() signals EPOLLOUT.
  */
 struct doorbell_control {
 	__aligned_u64 head;
@@ -392,16 +436,17 @@ struct doorbell_control {
 };
 
 /**
- * struct doorbell_slot - coalescing: a queue's rings, written by the kernel alone
+ * struct doorbell_slot - coalescing: state of a queue, which the kernel writes
  * @value: the last value written
- * @rings: rings ever, modulo 2^48, from DOORBELL_RINGS_SHIFT on; below it the
- *	last ring's kind: its type, and its width from DOORBELL_KIND_WIDTH_SHIFT on
- * @pos: the last position that the queue got in the FIFO, or 0; all ones while
- *	it is about to get one
+ * @rings: number of rings ever, modulo 2^48, from DOORBELL_RINGS_SHIFT on; the
+ *	bits below are the kind of the last ring: its type, and from
+ *	DOORBELL_KIND_WIDTH_SHIFT on its width
+ * @pos: position of the queue's last entry in the FIFO; 0 before the first; all
+ *	ones while a producer claims one
  *
- * The read-only area begins with doorbell_info.queues of these, one for each
- * queue, and one more for bad rings; @rings is also good for statistics. The
- * FIFO of slot numbers follows, __u32 each.
+ * The read-only area begins with doorbell_info.queues slots, one for each
+ * queue, and one more for bad rings. @rings is useful for statistics, too. The
+ * FIFO of slot numbers follows, one __u32 each.
  */
 struct doorbell_slot {
 	__aligned_u64 value;
@@ -417,10 +462,10 @@ struct doorbell_slot {
 #define DOORBELL_FIFO_LAP_SHIFT		16
 
 /**
- * struct doorbell_entry - ordered: one ring, written by the kernel alone
- * @word: the lap from DOORBELL_ENTRY_LAP_SHIFT on; the kind from
- *	DOORBELL_ENTRY_KIND_SHIFT on; below it the number of the queue, or
- *	DOORBELL_QUEUE_NONE for a bad ring
+ * struct doorbell_entry - ordered: one ring, which the kernel writes
+ * @word: the lap from DOORBELL_ENTRY_LAP_SHIFT on, the kind from
+ *	DOORBELL_ENTRY_KIND_SHIFT on; the bits below are the number of the
+ *	queue, or DOORBELL_QUEUE_NONE for a bad ring
  * @value: the value written, or the bad address
  *
  * The read-only area consists of these.
