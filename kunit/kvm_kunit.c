@@ -899,21 +899,28 @@ static void placement_inert(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 1, refcount_read(&f->kvm->users_count));
 }
 
-/* As KVM gives a bus up: under slots_lock, without readers. */
-static void give_up_bus(struct kunit *test, enum kvm_bus idx)
+/* As kvm_destroy_vm() destroys a bus: without users of the VM. */
+static void destroy_bus(struct kunit *test, enum kvm_bus idx)
 {
 	struct fixture *f = test->priv;
-	struct kvm_io_bus *bus;
+	struct kvm_io_bus *bus = fixture_bus(f, idx);
 	int i;
 
-	mutex_lock(&f->kvm->slots_lock);
-	bus = fixture_bus(f, idx);
 	RCU_INIT_POINTER(f->kvm->buses[idx], NULL);
-	synchronize_srcu(&f->kvm->srcu);
 	for (i = 0; i < bus->dev_count; i++)
 		if (bus->range[i].dev->ops->destructor)
 			bus->range[i].dev->ops->destructor(bus->range[i].dev);
 	kfree(bus);
+}
+
+/* As KVM gives a bus up: under slots_lock, after a grace period. */
+static void give_up_bus(struct kunit *test, enum kvm_bus idx)
+{
+	struct fixture *f = test->priv;
+
+	mutex_lock(&f->kvm->slots_lock);
+	synchronize_srcu(&f->kvm->srcu);
+	destroy_bus(test, idx);
 	mutex_unlock(&f->kvm->slots_lock);
 }
 
@@ -978,8 +985,24 @@ static void placement_of_dying_vm(struct kunit *test)
 	msleep(100);
 	KUNIT_EXPECT_FALSE(test, is_off(a));
 	KUNIT_EXPECT_EQ(test, 0, refcount_read(&f->kvm->users_count));
-	give_up_bus(test, KVM_MMIO_BUS);
+	destroy_bus(test, KVM_MMIO_BUS);
 	KUNIT_EXPECT_TRUE(test, is_off(a));
+	KUNIT_ASSERT_TRUE(test, wait_unused(a));
+}
+
+/* kvm->srcu is idle when a VM is destroyed right after an attach. */
+static void placement_destroyed_in_grace_period(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct fixture *f = test->priv;
+
+	KUNIT_ASSERT_EQ(test, add(a), 0);
+	grace_begin(&a->p, f->kvm);
+	KUNIT_EXPECT_EQ(test, 1, refcount_read(&f->kvm->users_count));
+	refcount_set(&f->kvm->users_count, 0);
+	destroy_bus(test, KVM_MMIO_BUS);
+	KUNIT_EXPECT_FALSE(test, READ_ONCE(a->p.grace));
+	KUNIT_EXPECT_TRUE(test, doorbell_region_hung_up(a->region));
 	KUNIT_ASSERT_TRUE(test, wait_unused(a));
 }
 
@@ -1343,6 +1366,7 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(placement_destroyed),
 	KUNIT_CASE(placement_loses_one_bus),
 	KUNIT_CASE(placement_of_dying_vm),
+	KUNIT_CASE(placement_destroyed_in_grace_period),
 	KUNIT_CASE(bus_huge),
 	KUNIT_CASE(bus_handler),
 	KUNIT_CASE(bus_modes),

@@ -17,6 +17,10 @@
  * p->lock, is good for kvm_get_kvm_safe(), together with a reference to that
  * module: since 6.4 KVM pins it by open files only.
  *
+ * The callback of a grace period keeps kvm->srcu busy. After a removal it comes
+ * with such a reference. After an attach the device is on the bus, and its
+ * destructor waits for the callback: the VM can be destroyed at once.
+ *
  * Waiting: a VMM can hold slots_lock, or a vCPU inside of kvm->srcu, for as
  * long as it likes, with a page fault that a userfaultfd does not answer. So no
  * caller, and no worker, waits for either: a work item tries the lock until it
@@ -78,10 +82,12 @@
  * @file: the VM's file, referenced until the device is on its buses
  * @pause: jiffies until the next try
  * @leaving: the device left its buses, or stays as an inert one
- * @held: the VM, referenced during a grace period
- * @old: buses to be freed after it
- * @rcu: ends it
- * @grace: a grace period is on; cleared by @rcu with release
+ * @waiting: a grace period was begun, and @work has not seen its end
+ * @held: the VM, referenced during a grace period after a removal
+ * @old: buses to be freed after a grace period
+ * @rcu: ends the grace period
+ * @grace: the grace period is not over; cleared by @rcu with release, read by
+ *	@work and by the destructor
  */
 struct doorbell_placement {
 	struct kvm_io_device dev;
@@ -102,6 +108,7 @@ struct doorbell_placement {
 	struct file *file;
 	unsigned long pause;
 	bool leaving;
+	bool waiting;
 	struct kvm *held;
 	struct kvm_io_bus *old[MAX_BUSES];
 	struct rcu_head rcu;
@@ -235,8 +242,10 @@ static void placement_destructor(struct kvm_io_device *dev)
 {
 	struct doorbell_placement *p = to_placement(dev);
 	bool first, last;
+	struct kvm *kvm;
 
 	spin_lock(&p->lock);
+	kvm = p->kvm;
 	WRITE_ONCE(p->enabled, NULL);
 	first = !p->lost;
 	p->lost = true;
@@ -246,6 +255,10 @@ static void placement_destructor(struct kvm_io_device *dev)
 	spin_unlock(&p->lock);
 
 	if (last) {
+		/* kvm_destroy_vm() is about to free kvm->srcu */
+		if (smp_load_acquire(&p->grace) &&
+		    !refcount_read(&kvm->users_count))
+			srcu_barrier(&kvm->srcu);
 		placement_off(p, true, true);
 	} else if (first) {
 		/* if only this bus goes, leave the other one, too */
@@ -505,10 +518,10 @@ static void grace_over(struct rcu_head *rcu)
 	placement_put(p);
 }
 
-/* Begin a grace period, during which @kvm, referenced, is held. */
+/* Begin a grace period, after which @work goes on. */
 static void grace_begin(struct doorbell_placement *p, struct kvm *kvm)
 {
-	p->held = kvm;
+	p->waiting = true;
 	p->grace = true;
 	kref_get(&p->ref);
 	call_srcu(&kvm->srcu, &p->rcu, grace_over);
@@ -519,15 +532,16 @@ static void grace_end(struct doorbell_placement *p)
 	bool lost, last;
 	int i;
 
+	p->waiting = false;
 	for (i = 0; i < MAX_BUSES; i++) {
 		kfree(p->old[i]);
 		p->old[i] = NULL;
 	}
+	if (!p->leaving)
+		return;
 	/* may be the last one, and call the destructor */
 	placement_put_kvm(p, p->held);
 	p->held = NULL;
-	if (!p->leaving)
-		return;
 
 	spin_lock(&p->lock);
 	lost = p->lost;
@@ -553,12 +567,9 @@ static bool placement_add(struct doorbell_placement *p)
 	if (ret == -EAGAIN)
 		return true;
 
-	if (!ret) {
-		/* the file pins both */
-		__module_get(p->owner);
-		kvm_get_kvm(kvm);
+	/* before the file goes, and the VM may follow */
+	if (!ret)
 		grace_begin(p, kvm);
-	}
 	p->file = NULL;
 	fput(file);
 	p->error = ret;
@@ -587,6 +598,7 @@ static bool placement_leave(struct doorbell_placement *p)
 
 	/* without memory the device stays for now, but its handler declines */
 	p->leaving = true;
+	p->held = kvm;
 	grace_begin(p, kvm);
 	return false;
 out:
@@ -605,7 +617,7 @@ static void placement_work(struct work_struct *work)
 	/* pairs with the release in grace_over(), which queues this again */
 	if (smp_load_acquire(&p->grace))
 		goto out;
-	if (p->held)
+	if (p->waiting)
 		grace_end(p);
 	if (p->file)
 		again = placement_add(p);
