@@ -187,7 +187,7 @@ static void kvm_test_exit(struct kunit *test)
 	kvfree(f->kvm);
 }
 
-/* Put another device behind those that are on the bus already. */
+/* Append another device to a bus. */
 static struct other *add_other(struct kunit *test, enum kvm_bus idx, u64 addr,
 			       int len, bool ioeventfd)
 {
@@ -207,7 +207,7 @@ static struct other *add_other(struct kunit *test, enum kvm_bus idx, u64 addr,
 		.addr = addr, .len = len, .dev = &other->dev,
 	};
 	new->ioeventfd_count += ioeventfd;
-	/* nobody reads it yet */
+	/* no reader yet */
 	rcu_assign_pointer(f->kvm->buses[idx], new);
 	kfree(old);
 	return other;
@@ -242,7 +242,7 @@ static struct attached *new_region_flags(struct kunit *test, u64 base, u64 len,
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_region,
 							   a->region));
 	a->f = test->priv;
-	/* with a reference that is never dropped: KUnit frees it */
+	/* KUnit frees it: keep one reference to the end */
 	a->p.region = a->region;
 	a->p.base = base;
 	a->p.enabled = a->region;
@@ -261,7 +261,7 @@ static struct attached *new_region(struct kunit *test, enum kvm_bus idx,
 				DOORBELL_ATTACH_PIO : 0, 0);
 }
 
-/* As placement_add() and placement_leave(), with the grace period. */
+/* Change the buses as the work item does, and wait for the grace period. */
 static int change_buses(struct attached *a,
 			int (*change)(struct doorbell_placement *p,
 				      struct kvm *kvm))
@@ -285,7 +285,7 @@ static int add(struct attached *a)
 	return change_buses(a, buses_add);
 }
 
-/* Only after add(), whose reference it drops. */
+/* Undo add(), and drop the reference that it took. */
 static int take_off(struct attached *a)
 {
 	int ret = change_buses(a, buses_remove);
@@ -295,7 +295,7 @@ static int take_off(struct attached *a)
 	return ret;
 }
 
-/* Consume what the region got. */
+/* Consume the events of the region. */
 static unsigned int events_of(struct attached *a, struct doorbell_event *events,
 			      unsigned int max)
 {
@@ -305,8 +305,8 @@ static unsigned int events_of(struct attached *a, struct doorbell_event *events,
 }
 
 /*
- * The bus is in order, others are there as they were, and so is every region of
- * @regions, up to a NULL, gapless. Nothing else is.
+ * Check that the bus holds the other devices as they were added, all of each
+ * region of @regions (which ends with NULL), and nothing else, in order.
  */
 static void check_bus(struct kunit *test, enum kvm_bus idx,
 		      struct attached **regions)
@@ -368,7 +368,7 @@ static int kvm_write(struct fixture *f, enum kvm_bus idx, u64 addr, int len,
 #else
 #define KVM_CAN_WRITE	true
 
-/* As vCPUs do. */
+/* Write as a vCPU does. */
 static int kvm_write(struct fixture *f, enum kvm_bus idx, u64 addr, int len,
 		     const void *val)
 {
@@ -408,9 +408,9 @@ static bool inside(u64 addr, int len, u64 base, u64 size)
 }
 
 /*
- * Write through KVM, and expect that @a was rung if all of the access is inside
- * of it, or else that all others which it is inside of were asked, in order,
- * until one accepted.
+ * Write through KVM. The write must ring @a if all of it is inside of @a.
+ * Otherwise KVM must offer it, in order, to each other device that contains it,
+ * until one accepts.
  */
 static void check_write(struct kunit *test, enum kvm_bus idx,
 			struct attached *a, u64 addr, int len)
@@ -493,7 +493,7 @@ static void bus_edges(struct kunit *test)
 	check_writes(test, KVM_MMIO_BUS, NULL, 60, 112);
 }
 
-/* 1,000 others, some of them many at one address, as ioeventfds are. */
+/* 1,000 other devices; as with ioeventfds, several share an address. */
 static void bus_crowd(struct kunit *test)
 {
 	enum kvm_bus idx = KVM_MMIO_BUS;
@@ -505,7 +505,7 @@ static void bus_crowd(struct kunit *test)
 	skip_without_search(test);
 	for (i = 0; i < 1000; i++) {
 		addr = (i < 500 ? 0x8000 : 0x20000) + i / 4 * 16;
-		/* 1, 2 and 4 at one address, and any behind them */
+		/* lengths 1, 2 and 4 at one address, then any length */
 		if (i % 4 == 3)
 			add_other(test, idx, addr + 8, 0, true);
 		else
@@ -654,7 +654,7 @@ static void bus_separate(struct kunit *test)
 	check_writes(test, KVM_PIO_BUS, pio, 0xff8, 0x1020);
 }
 
-/* Would KVM have room for a device of its own? As kvm_io_bus_register_dev(). */
+/* Has KVM room for a device of its own? As kvm_io_bus_register_dev(). */
 static bool bus_has_room(const struct kvm_io_bus *bus)
 {
 	return bus->dev_count - bus->ioeventfd_count <= NR_IOBUS_DEVS - 1;
@@ -715,7 +715,7 @@ static void bus_room_of_others(struct kunit *test)
 	}
 }
 
-/* KVM gives a bus up when it has no memory; no memory of our own. */
+/* Attach fails without memory, and without a bus that KVM gave up. */
 static void bus_no_memory(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 4);
@@ -762,10 +762,10 @@ static void bus_no_memory_for_second(struct kunit *test)
 
 /* Lifetime */
 
-/* Longer than anything takes; for what never ends. */
+/* Only a wait that never ends takes longer. */
 #define PATIENCE	(60 * HZ)
 
-/* As the consumer removes a placement, without waiting. */
+/* Remove a placement as close() does. */
 static void start_removal(struct attached *a)
 {
 	kref_get(&a->p.ref);
@@ -782,7 +782,7 @@ static bool wait_off(struct attached *a)
 	return wait_for_completion_timeout(&a->p.off, PATIENCE);
 }
 
-/* Is only the test's own reference left, soon? */
+/* Wait until only the test's own reference is left. */
 static bool wait_unused(struct attached *a)
 {
 	unsigned long end = jiffies + PATIENCE;
@@ -803,7 +803,7 @@ static int write_to(struct attached *a, u64 addr)
 				  &value);
 }
 
-/* Removal declines writes at once, and leaves a bus that nobody holds. */
+/* Removal declines writes at once and leaves a bus that is not locked. */
 static void placement_leaves(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
@@ -819,7 +819,7 @@ static void placement_leaves(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 1, refcount_read(&a->f->kvm->users_count));
 }
 
-/* A VMM that holds slots_lock delays neither removal's caller nor others. */
+/* A VMM that holds slots_lock delays the removal, but not its caller. */
 static void placement_waits_for_slots_lock(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
@@ -838,7 +838,7 @@ static void placement_waits_for_slots_lock(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, wait_unused(a));
 }
 
-/* A vCPU that stays inside of kvm->srcu delays the end, not the caller. */
+/* A vCPU inside of kvm->srcu delays the end of a removal, not its caller. */
 static void placement_waits_for_vcpus(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
@@ -856,7 +856,7 @@ static void placement_waits_for_vcpus(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, wait_unused(a));
 }
 
-/* Without memory for a smaller bus an inert device stays, until there is. */
+/* Without memory to shrink its bus, an inert device stays for the time. */
 static void placement_inert(struct kunit *test)
 {
 	static const struct {
@@ -878,7 +878,7 @@ static void placement_inert(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, add(a), 0);
 		WRITE_ONCE(allocations_left, 0);
 		kref_get(&a->p.ref);
-		/* does not wait for memory */
+		/* the caller does not wait for memory */
 		KUNIT_ASSERT_EQ(test, 0,
 				doorbell_placement_remove(&a->p, true));
 		check_bus_one(test, KVM_MMIO_BUS, a);
@@ -886,7 +886,7 @@ static void placement_inert(struct kunit *test)
 		if (KVM_CAN_WRITE)
 			check_write(test, KVM_MMIO_BUS, NULL, 0x20000, 4);
 
-		/* a region in its place has to come again */
+		/* another region in its place has to try again */
 		b = new_region(test, KVM_MMIO_BUS, next[i].base, next[i].size);
 		KUNIT_ASSERT_EQ(test, add(b), -EAGAIN);
 		WRITE_ONCE(allocations_left, -1);
@@ -924,7 +924,7 @@ static void give_up_bus(struct kunit *test, enum kvm_bus idx)
 	mutex_unlock(&f->kvm->slots_lock);
 }
 
-/* The end of a VM, or of its bus, is the end of the region: ranges or one. */
+/* A VM, or a bus, that ends hangs up its regions, of one range or more. */
 static void placement_destroyed(struct kunit *test)
 {
 	static const u64 sizes[] = { 0x1000, 0x40000000, 0xffff0000 };
@@ -972,7 +972,7 @@ static void placement_loses_one_bus(struct kunit *test)
 	}
 }
 
-/* A VM that is being destroyed is not referenced any more. */
+/* A removal does not reference a VM that is being destroyed. */
 static void placement_of_dying_vm(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x200000000,
@@ -990,7 +990,7 @@ static void placement_of_dying_vm(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, wait_unused(a));
 }
 
-/* kvm->srcu is idle when a VM is destroyed right after an attach. */
+/* A VM can be destroyed right after an attach: kvm->srcu is idle then. */
 static void placement_destroyed_in_grace_period(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
@@ -1006,7 +1006,7 @@ static void placement_destroyed_in_grace_period(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, wait_unused(a));
 }
 
-/* Both ends of a region, and its seams. */
+/* Write at both ends of a region, and at its seams. */
 static void check_huge(struct kunit *test, struct attached *a)
 {
 	enum kvm_bus idx = KVM_MMIO_BUS;
@@ -1029,7 +1029,7 @@ static void check_huge(struct kunit *test, struct attached *a)
 	}
 }
 
-/* Regions that take more than one range. */
+/* Large regions have several ranges. */
 static void bus_huge(struct kunit *test)
 {
 	static const struct {
@@ -1070,7 +1070,7 @@ static void bus_huge(struct kunit *test)
 	}
 }
 
-/* The handler by itself: value and width for each length, else declined. */
+/* The handler passes on value and width of each length that it knows. */
 static void bus_handler(struct kunit *test)
 {
 	static const struct {
@@ -1092,7 +1092,7 @@ static void bus_handler(struct kunit *test)
 	u8 *bytes;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		/* of that size, so that KASAN sees what is read behind it */
+		/* of that size: KASAN reports reads beyond it */
 		bytes = kunit_kmalloc(test, clamp(cases[i].len, 1, 8),
 				      GFP_KERNEL);
 		KUNIT_ASSERT_NOT_NULL(test, bytes);
@@ -1113,7 +1113,7 @@ static void bus_handler(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, event.value, cases[i].value);
 	}
 
-	/* KVM_FAST_MMIO_BUS has no value, and matches one address too many */
+	/* without a value, and at the one address too many that KVM finds */
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
 			kvm_iodevice_write(f->vcpu, dev, 0x1000, 0, NULL));
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
@@ -1133,7 +1133,7 @@ static int wakeups_of(struct attached *a)
 	return atomic64_read(&a->region->wakeups);
 }
 
-/* Both modes: every access at and around a region, with the consumer asleep. */
+/* Each access at and around a region wakes a sleeping consumer or not. */
 static void bus_modes(struct kunit *test)
 {
 	static const u32 flags[] = { 0, DOORBELL_ATTACH_ORDERED };
@@ -1191,7 +1191,7 @@ static void bus_modes(struct kunit *test)
 	}
 }
 
-/* Through KVM: values, and no access of length 0 at either end. */
+/* KVM passes on values; accesses of length 0 are declined. */
 static void bus_values(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x100);
@@ -1216,9 +1216,9 @@ static void bus_values(struct kunit *test)
 
 /**
  * struct bystander - a vCPU that writes to other devices all the time
- * @f: whose
- * @writes: how often it wrote
- * @missed: how often nobody was found
+ * @f: the test's state
+ * @writes: number of writes
+ * @missed: number of writes for which KVM found no device
  */
 struct bystander {
 	struct fixture *f;
@@ -1253,7 +1253,7 @@ static int bystander_thread(void *data)
 	return 0;
 }
 
-/* Others are found while regions come and go. */
+/* KVM finds other devices while regions come and go. */
 static void bus_bystanders(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x2000, 0x1000);
@@ -1289,8 +1289,8 @@ static void bus_bystanders(struct kunit *test)
 }
 
 /*
- * A region that needs no value is on the fast bus, too: KVM asks there with
- * length 0 and no value, which by its comparison also finds base + len.
+ * A region without values is also on the fast bus. KVM searches there with a
+ * length of 0, which by its comparison also finds base + len.
  */
 static void bus_no_value(struct kunit *test)
 {
@@ -1326,7 +1326,7 @@ static void bus_no_value(struct kunit *test)
 			KUNIT_ASSERT_EQ(test, event.width, 0);
 		}
 	}
-	/* one that wants values declines writes without */
+	/* a region with values declines writes without */
 	KUNIT_ASSERT_EQ(test, -EOPNOTSUPP,
 			bus_write(f, KVM_MMIO_BUS, 200, 0, NULL));
 
@@ -1334,13 +1334,13 @@ static void bus_no_value(struct kunit *test)
 	check_bus_one(test, KVM_FAST_MMIO_BUS, NULL);
 	check_bus_one(test, KVM_MMIO_BUS, plain);
 
-	/* somebody else on either bus is in the way, and nothing changes */
+	/* another device on either bus is in the way: nothing changes */
 	for (i = 0; i < ARRAY_SIZE(buses); i++) {
 		add_other(test, buses[i], 88, 0, true);
 		KUNIT_ASSERT_EQ(test, -EEXIST, add(a));
 		KUNIT_ASSERT_EQ(test, fixture_bus(f, buses[i])->dev_count,
 				buses[i] == KVM_MMIO_BUS ? 2 : 1);
-		/* take it away again */
+		/* remove it */
 		fixture_bus(f, buses[i])->dev_count--;
 		fixture_bus(f, buses[i])->ioeventfd_count--;
 		f->nr_others--;

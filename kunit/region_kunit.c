@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Region: which ring it makes of an offset and a value, what it counts, whom it
- * wakes, and how it hangs up.
+ * Region: the rings that it makes of offsets and values, its counters, wake-ups
+ * and hang-up.
  */
 #include <kunit/test.h>
 
@@ -212,7 +212,7 @@ static void region_wakes(struct kunit *test)
 	}
 }
 
-/* What ringing from user space is told: detached, attached, hung up. */
+/* Errors of ringing from user space: detached, attached, hung up. */
 static void region_errors(struct kunit *test)
 {
 	struct doorbell_region *region = new_region(test, 0);
