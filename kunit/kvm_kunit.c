@@ -10,7 +10,9 @@
 
 #include <kunit/test.h>
 
+#include <linux/anon_inodes.h>
 #include <linux/delay.h>
+#include <linux/fdtable.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/module.h>
@@ -1006,6 +1008,81 @@ static void placement_destroyed_in_grace_period(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, wait_unused(a));
 }
 
+static const struct file_operations vm_fops = {};
+
+/* A descriptor of what looks like a VM, or does not. */
+static int vm_descriptor(struct kunit *test, const char *name)
+{
+	struct fixture *f = test->priv;
+	int fd = get_unused_fd_flags(O_CLOEXEC);
+	struct file *file;
+
+	KUNIT_ASSERT_GE(test, fd, 0);
+	file = anon_inode_getfile(name, &vm_fops, f->kvm, O_RDWR);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	fd_install(fd, file);
+	return fd;
+}
+
+/* A VM that is dead, or without its process, is refused; so is another file. */
+static void placement_refuses(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct mm_struct *mm = kunit_kzalloc(test, sizeof(*mm), GFP_KERNEL);
+	int vm = vm_descriptor(test, "kvm-vm");
+	int other = vm_descriptor(test, "kvm-vcpu");
+	struct fixture *f = test->priv;
+
+	KUNIT_ASSERT_NOT_NULL(test, mm);
+	f->kvm->mm = mm;
+	KUNIT_EXPECT_EQ(test, -EBADF, PTR_ERR_OR_ZERO(
+			doorbell_placement_create(a->region, INT_MAX, 0)));
+	KUNIT_EXPECT_EQ(test, -EINVAL, PTR_ERR_OR_ZERO(
+			doorbell_placement_create(a->region, other, 0)));
+	KUNIT_EXPECT_EQ(test, -ESRCH, PTR_ERR_OR_ZERO(
+			doorbell_placement_create(a->region, vm, 0)));
+	atomic_set(&mm->mm_users, 1);
+	f->kvm->vm_dead = true;
+	KUNIT_EXPECT_EQ(test, -EIO, PTR_ERR_OR_ZERO(
+			doorbell_placement_create(a->region, vm, 0)));
+	f->kvm->vm_dead = false;
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	close_fd(vm);
+	close_fd(other);
+}
+
+/* The life of a placement: it declines until it is enabled, and once removed. */
+static void placement_life(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct mm_struct *mm = kunit_kzalloc(test, sizeof(*mm), GFP_KERNEL);
+	int fd = vm_descriptor(test, "kvm-vm");
+	struct fixture *f = test->priv;
+	struct doorbell_placement *p;
+	struct kvm_io_device *dev;
+	struct doorbell_event event;
+	u32 value = 7;
+
+	KUNIT_ASSERT_NOT_NULL(test, mm);
+	atomic_set(&mm->mm_users, 1);
+	f->kvm->mm = mm;
+	p = doorbell_placement_create(a->region, fd, 0x1000);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(p));
+	close_fd(fd);
+	KUNIT_ASSERT_EQ(test, 1, fixture_bus(f, KVM_MMIO_BUS)->dev_count);
+	dev = fixture_bus(f, KVM_MMIO_BUS)->range[0].dev;
+	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
+			kvm_iodevice_write(f->vcpu, dev, 0x1004, 4, &value));
+	doorbell_placement_enable(p);
+	KUNIT_EXPECT_EQ(test, 0,
+			kvm_iodevice_write(f->vcpu, dev, 0x1004, 4, &value));
+	KUNIT_EXPECT_EQ(test, 1, events_of(a, &event, 1));
+	KUNIT_EXPECT_EQ(test, event.value, 7);
+	KUNIT_EXPECT_EQ(test, 0, doorbell_placement_remove(p, true));
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	KUNIT_EXPECT_EQ(test, 1, refcount_read(&f->kvm->users_count));
+}
+
 /* Write at both ends of a region, and at its seams. */
 static void check_huge(struct kunit *test, struct attached *a)
 {
@@ -1359,6 +1436,8 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(bus_room_of_others),
 	KUNIT_CASE(bus_no_memory),
 	KUNIT_CASE(bus_no_memory_for_second),
+	KUNIT_CASE(placement_refuses),
+	KUNIT_CASE(placement_life),
 	KUNIT_CASE(placement_leaves),
 	KUNIT_CASE(placement_waits_for_slots_lock),
 	KUNIT_CASE(placement_waits_for_vcpus),
