@@ -1024,6 +1024,11 @@ static int vm_descriptor(struct kunit *test, const char *name)
 	return fd;
 }
 
+static int create_error(struct attached *a, int fd)
+{
+	return PTR_ERR_OR_ZERO(doorbell_placement_create(a->region, fd, 0));
+}
+
 /* A VM that is dead, or without its process, is refused; so is another file. */
 static void placement_refuses(struct kunit *test)
 {
@@ -1035,23 +1040,19 @@ static void placement_refuses(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, mm);
 	f->kvm->mm = mm;
-	KUNIT_EXPECT_EQ(test, -EBADF, PTR_ERR_OR_ZERO(
-			doorbell_placement_create(a->region, INT_MAX, 0)));
-	KUNIT_EXPECT_EQ(test, -EINVAL, PTR_ERR_OR_ZERO(
-			doorbell_placement_create(a->region, other, 0)));
-	KUNIT_EXPECT_EQ(test, -ESRCH, PTR_ERR_OR_ZERO(
-			doorbell_placement_create(a->region, vm, 0)));
+	KUNIT_EXPECT_EQ(test, -EBADF, create_error(a, INT_MAX));
+	KUNIT_EXPECT_EQ(test, -EINVAL, create_error(a, other));
+	KUNIT_EXPECT_EQ(test, -ESRCH, create_error(a, vm));
 	atomic_set(&mm->mm_users, 1);
 	f->kvm->vm_dead = true;
-	KUNIT_EXPECT_EQ(test, -EIO, PTR_ERR_OR_ZERO(
-			doorbell_placement_create(a->region, vm, 0)));
+	KUNIT_EXPECT_EQ(test, -EIO, create_error(a, vm));
 	f->kvm->vm_dead = false;
 	check_bus_one(test, KVM_MMIO_BUS, NULL);
 	close_fd(vm);
 	close_fd(other);
 }
 
-/* The life of a placement: it declines until it is enabled, and once removed. */
+/* A placement declines writes until it is enabled, and once removed. */
 static void placement_life(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
