@@ -3,13 +3,15 @@
  * Chardev: /dev/doorbell, what user space sees of the module.
  *
  * Each open file is a consumer and has at most one region. Locks, outermost
- * first: attach_lock, read_lock. Ringing, poll(), mmap() and information take
- * neither: RCU and a reference keep the region.
+ * first: attach_lock, which is never held across a wait for a VMM; read_lock.
+ * Ringing, poll(), mmap() and information take neither: RCU and a reference keep
+ * the region.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/compat.h>
 #include <linux/fs.h>
+#include <linux/minmax.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -46,12 +48,13 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
 
 /**
  * struct doorbell - a consumer
- * @attach_lock: serializes attach and detach
+ * @attach_lock: protects the five fields below, for a moment only
  * @region: the region attached, or attached last, referenced; replaced under
  *	@attach_lock, read under RCU
  * @base: first address of @region; written before @region, under
  *	@attach_lock, read after it
  * @placement: @region on the buses of a VM, or NULL; under @attach_lock
+ * @attaching: another region is about to be attached; under @attach_lock
  * @replaced: RCU grace period of the region replaced last; under @attach_lock
  * @read_lock: serializes readers
  * @reading: the region that was read last, referenced; under @read_lock
@@ -59,10 +62,11 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  * @waiters: what waits for events, referenced; constant
  */
 struct doorbell {
-	struct mutex attach_lock;	/* region, base, placement, replaced */
+	struct mutex attach_lock;
 	struct doorbell_region __rcu *region;
 	u64 base;
 	struct doorbell_placement *placement;
+	bool attaching;
 	unsigned long replaced;
 	struct mutex read_lock;		/* reading, events, consuming */
 	struct doorbell_region *reading;
@@ -278,6 +282,10 @@ static int wait_for_room(struct doorbell_region *region)
 	wait_queue_head_t *wait = &region->waiters->wait;
 	int ret;
 
+	/* before the condition, which a hostile consumer can keep true */
+	if (signal_pending(current))
+		return -ERESTARTSYS;
+	cond_resched();
 	/* A consumer that moves head by mmap cannot wake us: poll. */
 	do {
 		ret = wait_event_interruptible_timeout(*wait,
@@ -411,45 +419,40 @@ static struct doorbell_region *region_of(struct doorbell *db)
 					 lockdep_is_held(&db->attach_lock));
 }
 
-static int doorbell_attach(struct doorbell *db,
-			   const struct doorbell_attach __user *uarg)
+/* Reserve the consumer for one attach at a time. */
+static int attach_begin(struct doorbell *db)
 {
-	struct doorbell_placement *placement = NULL;
-	struct doorbell_region *region, *old;
-	struct doorbell_attach arg;
-	int ret;
+	struct doorbell_region *region;
+	int ret = 0;
 
-	ret = attach_arg(&arg, uarg);
-	if (ret)
-		return ret;
-	region = doorbell_region_create(&arg, db->waiters);
-	if (IS_ERR(region))
-		return PTR_ERR(region);
-	if (arg.vm_fd < -1) {
-		ret = -EBADF;
-		goto err_put;
-	}
-
-	ret = mutex_lock_killable(&db->attach_lock);
-	if (ret)
-		goto err_put;
-	old = region_of(db);
-	if (old && old->attached) {
+	mutex_lock(&db->attach_lock);
+	region = region_of(db);
+	if (db->attaching || (region && region->attached))
 		ret = -EBUSY;
-		goto err_unlock;
-	}
-	if (arg.vm_fd >= 0) {
-		placement = doorbell_placement_create(region, arg.vm_fd,
-						      arg.base);
-		if (IS_ERR(placement)) {
-			ret = PTR_ERR(placement);
-			goto err_unlock;
-		}
-	}
+	else
+		db->attaching = true;
+	mutex_unlock(&db->attach_lock);
+	return ret;
+}
 
+static void attach_abort(struct doorbell *db)
+{
+	mutex_lock(&db->attach_lock);
+	db->attaching = false;
+	mutex_unlock(&db->attach_lock);
+}
+
+static void attach_commit(struct doorbell *db, struct doorbell_region *region,
+			  u64 base, struct doorbell_placement *placement)
+{
+	struct doorbell_region *old;
+
+	mutex_lock(&db->attach_lock);
+	db->attaching = false;
+	old = region_of(db);
 	region->attached = true;
 	/* after @old was detached: both pair with region_get_base() */
-	smp_store_release(&db->base, arg.base);
+	smp_store_release(&db->base, base);
 	rcu_assign_pointer(db->region, region);
 	db->placement = placement;
 	if (placement)
@@ -469,10 +472,43 @@ static int doorbell_attach(struct doorbell *db,
 		db->replaced = get_state_synchronize_rcu();
 	}
 	mutex_unlock(&db->attach_lock);
+}
+
+static int doorbell_attach(struct doorbell *db,
+			   const struct doorbell_attach __user *uarg)
+{
+	struct doorbell_placement *placement = NULL;
+	struct doorbell_region *region;
+	struct doorbell_attach arg;
+	int ret;
+
+	ret = attach_arg(&arg, uarg);
+	if (ret)
+		return ret;
+	region = doorbell_region_create(&arg, db->waiters);
+	if (IS_ERR(region))
+		return PTR_ERR(region);
+	if (arg.vm_fd < -1) {
+		ret = -EBADF;
+		goto err_put;
+	}
+
+	ret = attach_begin(db);
+	if (ret)
+		goto err_put;
+	if (arg.vm_fd >= 0) {
+		placement = doorbell_placement_create(region, arg.vm_fd,
+						      arg.base);
+		if (IS_ERR(placement)) {
+			ret = PTR_ERR(placement);
+			goto err_abort;
+		}
+	}
+	attach_commit(db, region, arg.base, placement);
 	return 0;
 
-err_unlock:
-	mutex_unlock(&db->attach_lock);
+err_abort:
+	attach_abort(db);
 err_put:
 	doorbell_region_put(region);
 	return ret;
@@ -480,23 +516,20 @@ err_put:
 
 static int doorbell_detach(struct doorbell *db)
 {
+	struct doorbell_placement *placement = NULL;
 	struct doorbell_region *region;
-	int ret;
+	int ret = -ENOTCONN;
 
-	ret = mutex_lock_killable(&db->attach_lock);
-	if (ret)
-		return ret;
+	mutex_lock(&db->attach_lock);
 	region = region_of(db);
-	if (!region || !region->attached) {
-		ret = -ENOTCONN;
-	} else {
+	if (region && region->attached) {
 		WRITE_ONCE(region->attached, false);
-		if (db->placement)
-			ret = doorbell_placement_remove(db->placement, true);
-		db->placement = NULL;
+		swap(placement, db->placement);
+		ret = 0;
 	}
 	mutex_unlock(&db->attach_lock);
-	return ret;
+
+	return placement ? doorbell_placement_remove(placement, true) : ret;
 }
 
 /* Information */

@@ -28,8 +28,7 @@
  * handler. The changes run on a workqueue of the module, so that a consumer
  * that is throttled or stopped never holds slots_lock.
  *
- * Locks: attach_lock of the consumer, kvm->slots_lock, p->lock. A destructor
- * takes the last one only.
+ * Locks: kvm->slots_lock, then p->lock. A destructor takes the latter only.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -255,9 +254,11 @@ static void placement_destructor(struct kvm_io_device *dev)
 	spin_unlock(&p->lock);
 
 	if (last) {
-		/* kvm_destroy_vm() is about to free kvm->srcu */
-		if (smp_load_acquire(&p->grace) &&
-		    !refcount_read(&kvm->users_count))
+		/*
+		 * KVM may be about to free kvm->srcu. No vCPU is inside of a
+		 * reader that began before the device came onto the bus.
+		 */
+		if (smp_load_acquire(&p->grace))
 			srcu_barrier(&kvm->srcu);
 		placement_off(p, true, true);
 	} else if (first) {
@@ -657,7 +658,7 @@ static struct kvm *file_kvm(const struct file *file)
  * The device declines all writes until doorbell_placement_enable().
  *
  * Context: may sleep, killably, for as long as another process holds
- * kvm->slots_lock; under the consumer's attach_lock.
+ * kvm->slots_lock.
  * Return: the placement; or -EBADF, -EINVAL (not a VM), -ESRCH (its process is
  * gone), -EIO (it is dead), -EEXIST, -ENOMEM, -EINTR (killed).
  */

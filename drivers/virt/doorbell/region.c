@@ -257,7 +257,7 @@ int doorbell_region_mmap(struct doorbell_region *region,
 	if (!control && vma->vm_flags & VM_WRITE)
 		return -EACCES;
 
-	/* a forked child that only sleeps must not keep the region attached */
+	/* a child of fork() that closes its descriptors keeps nothing */
 	vm_flags_mod(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY,
 		     control ? 0 : VM_MAYWRITE);
 	for (offset = 0; offset < size && !ret; offset += PAGE_SIZE)

@@ -270,7 +270,7 @@ struct doorbell_info {
  *   but no KVM VM
  * - EBADF: vm_fd is neither -1 nor open
  * - EBUSY: the consumer is attached, perhaps to a region that has hung up:
- *   detach first
+ *   detach first. Or another DOORBELL_ATTACH of it is under way
  * - ESRCH: the process that created the VM is gone
  * - EIO: the VM is dead: KVM refuses its own calls on it, too
  * - EEXIST: the region intersects another device
@@ -303,8 +303,7 @@ struct doorbell_info {
  * - EINVAL: the argument is not 0
  * - ENOTCONN: nothing is attached
  * - EINTR: the caller was killed. The region is detached all the same and
- *   leaves the bus as soon as it can, unless the call still had to wait for
- *   another DOORBELL_ATTACH or DOORBELL_DETACH of the consumer.
+ *   leaves the bus as soon as it can.
  */
 #define DOORBELL_DETACH	_IO(DOORBELL_IOC, 1)
 
