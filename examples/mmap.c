@@ -2,7 +2,7 @@
 /*
  * Mapped memory without the library, in C11: attach, ring three queues by
  * write(), consume. Documentation/userspace-api.rst has the functions before
- * main() and explains the steps.
+ * main(); struct doorbell_control in <linux/doorbell.h> explains the steps.
  */
 #include <stdatomic.h>
 #include <stdbool.h>

@@ -71,6 +71,10 @@ struct doorbell *doorbell_from_fd(int fd, unsigned int flags);
  * doorbell_close() - close the descriptor and free the consumer
  * @db: the consumer, or NULL
  *
+ * A child of fork() does not inherit the mapped memory: it must not use the
+ * consumer, not even with this function. It may pass doorbell_fd() to
+ * doorbell_from_fd(), or close it.
+ *
  * Events that doorbell_complete() took and did not hand over are lost. All
  * others stay as long as another descriptor of the same open file exists.
  */
