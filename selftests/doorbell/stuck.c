@@ -1,0 +1,622 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Stuck: a VMM that holds a lock of KVM does not hold up its consumers.
+ *
+ * The VMM is the test. One of its threads takes a page fault that a userfaultfd
+ * answers when the test says so, and holds kvm->slots_lock or kvm->srcu until
+ * then. The consumers are other processes: a call that hangs there fails the
+ * test instead of hanging it. "At once" means before the fault is answered.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/time.h>
+
+#include <linux/userfaultfd.h>
+
+#include "peer.h"
+#include "vmutil.h"
+
+/* The memory slot whose page is missing, or whose dirty bitmap is */
+#define STUCK_SLOT	1
+#define STUCK_GPA	0x10000000ULL
+#define STUCK_SIZE	0x1000UL
+
+/* The vCPU that gets stuck, and the one that does not */
+#define STUCK_VCPU	0
+#define OTHER_VCPU	1
+
+/* More removals than a workqueue of 6.12 runs at a time */
+#define REMOVALS	600
+
+/* Memory areas of the VMM, and signals during attach */
+#define AREAS		6000
+#define SIGNAL_USEC	10000
+#define SIGNALS		10
+
+/* Calls that other processes make */
+
+/**
+ * struct call - a call
+ * @fd: the consumer
+ * @vm_fd: a VM
+ * @base: the first address of a region
+ * @pid: the process whose fdinfo call_look() reads
+ */
+struct call {
+	int fd;
+	int vm_fd;
+	__u64 base;
+	pid_t pid;
+};
+
+/*
+ * Make @call in a process of its own, which has no other descriptor: it keeps
+ * no other consumer attached. Its exit status is the errno. With @hand_over the
+ * caller's descriptor closes first, so that the process is the consumer.
+ */
+static pid_t start_as(int (*fn)(const struct call *call),
+		      const struct call *call, bool hand_over)
+{
+	int first = call->fd, last = call->vm_fd, go[2];
+	pid_t pid;
+	char byte;
+
+	if (pipe(go))
+		return -1;
+	fflush(stdout);
+	fflush(stderr);
+	pid = fork();
+	if (pid) {
+		if (hand_over)
+			close(call->fd);
+		close(go[0]);
+		close(go[1]);
+		return pid;
+	}
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* until the parent closes its end */
+	close(go[1]);
+	if (read(go[0], &byte, 1))
+		_exit(EPROTO);
+	if (first > last) {
+		first = call->vm_fd;
+		last = call->fd;
+	}
+	close_range(3, first - 1, 0);
+	if (last > first + 1)
+		close_range(first + 1, last - 1, 0);
+	close_range(last + 1, ~0U, 0);
+	_exit(-fn(call));
+}
+
+static pid_t start(int (*fn)(const struct call *call), const struct call *call)
+{
+	return start_as(fn, call, false);
+}
+
+static pid_t hand_over(int (*fn)(const struct call *call), int fd)
+{
+	struct call call = { .fd = fd, .vm_fd = fd };
+
+	return start_as(fn, &call, true);
+}
+
+static int call_close(const struct call *call)
+{
+	return db_result(close(call->fd));
+}
+
+static int call_exit(const struct call *call)
+{
+	return 0;
+}
+
+static int call_pause(const struct call *call)
+{
+	return db_result(pause());
+}
+
+static int call_attach(const struct call *call)
+{
+	return db_attach_as(call->fd, call->vm_fd, call->base, REGION_LEN,
+			    REGION_STRIDE, 0);
+}
+
+static int call_attach_no_vm(const struct call *call)
+{
+	return db_attach(call->fd, -1, 0, 4);
+}
+
+static int call_detach(const struct call *call)
+{
+	return db_detach(call->fd);
+}
+
+/* DOORBELL_INFO and fdinfo: EPROTO unless both show a detached consumer */
+static int call_look(const struct call *call)
+{
+	struct doorbell_info info;
+	char path[64], text[2048];
+	int ret = db_info(call->fd, &info);
+
+	if (ret)
+		return ret;
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", call->pid, call->fd);
+	ret = db_read_file(path, text, sizeof(text));
+	if (ret < 0)
+		return ret;
+	if (info.state != DOORBELL_DETACHED ||
+	    !strstr(text, "doorbell-state:\tdetached"))
+		return -EPROTO;
+	return 0;
+}
+
+/* Poll for one event and read it: EPROTO if it is not that of queue 1. */
+static int call_read(const struct call *call)
+{
+	struct doorbell_event events[2];
+	int n = poll_for(call->fd, POLLIN);
+
+	if (n > 0 && n & POLLIN)
+		n = db_read(call->fd, events, 2);
+	if (n < 0)
+		return n;
+	return n == 1 && db_event_is(&events[0], 1, 1, 5) ? 0 : -EPROTO;
+}
+
+/* Wait for a process: its exit status, 0x100 plus its signal, or -1 */
+static int ended(pid_t pid)
+{
+	int status;
+
+	if (!eventually(waitpid(pid, &status, WNOHANG) == pid))
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) :
+				   0x100 + WTERMSIG(status);
+}
+
+static int killed(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	return ended(pid);
+}
+
+/* Wait until a process sleeps in ioctl(). */
+static bool waits(pid_t pid)
+{
+	return !db_wait_sleeping(pid, pid, SYS_ioctl) &&
+	       !waitpid(pid, NULL, WNOHANG);
+}
+
+/* The VMM */
+
+FIXTURE(stuck) {
+	struct vmm *vmm;
+	int uffd;
+	void *page;
+	bool dirty_log;
+	pthread_t thread;
+	bool is_stuck;
+	int result;
+	int refs;
+};
+
+FIXTURE_VARIANT(stuck) {
+	bool dirty_log;
+};
+
+FIXTURE_VARIANT_ADD(stuck, slots_lock) { .dirty_log = true, };
+FIXTURE_VARIANT_ADD(stuck, srcu) { .dirty_log = false, };
+
+/* A page whose first access waits in @uffd */
+static void *missing_page(int uffd)
+{
+	struct uffdio_register reg = {
+		.range.len = STUCK_SIZE, .mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	void *page = mmap(NULL, STUCK_SIZE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	reg.range.start = (unsigned long)page;
+	if (page == MAP_FAILED || ioctl(uffd, UFFDIO_REGISTER, &reg))
+		return NULL;
+	return page;
+}
+
+FIXTURE_SETUP(stuck)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = STUCK_SLOT, .guest_phys_addr = STUCK_GPA,
+		.memory_size = STUCK_SIZE,
+	};
+	struct uffdio_api api = { .api = UFFD_API };
+	void *memory;
+
+	self->refs = db_module_refs();
+	self->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	ASSERT_LE(0, self->uffd);
+	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_API, &api));
+	self->page = missing_page(self->uffd);
+	ASSERT_NE(NULL, self->page);
+
+	self->vmm = vmm_create(2);
+	ASSERT_NE(NULL, self->vmm);
+	self->dirty_log = variant->dirty_log;
+	memory = self->page;
+	if (self->dirty_log) {
+		slot.flags = KVM_MEM_LOG_DIRTY_PAGES;
+		memory = mmap(NULL, STUCK_SIZE, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ASSERT_NE(MAP_FAILED, memory);
+	}
+	slot.userspace_addr = (unsigned long)memory;
+	ASSERT_EQ(0, ioctl(self->vmm->vm_fd, KVM_SET_USER_MEMORY_REGION,
+			   &slot));
+}
+
+static void *stuck_main(void *arg)
+{
+	FIXTURE_DATA(stuck) *self = arg;
+	struct kvm_dirty_log log = {
+		.slot = STUCK_SLOT, .dirty_bitmap = self->page,
+	};
+
+	if (self->dirty_log)
+		self->result = db_result(ioctl(self->vmm->vm_fd,
+					       KVM_GET_DIRTY_LOG, &log));
+	else
+		self->result = vmm_op(self->vmm, STUCK_VCPU, GUEST_MMIO_WRITE,
+				      4, STUCK_GPA, 1);
+	return NULL;
+}
+
+/* Get stuck, and return when the thread sits in the page fault. */
+static void stuck_begin(struct __test_metadata *_metadata,
+			FIXTURE_DATA(stuck) *self)
+{
+	struct uffd_msg msg;
+
+	ASSERT_EQ(0, pthread_create(&self->thread, NULL, stuck_main, self));
+	self->is_stuck = true;
+	ASSERT_EQ(POLLIN, db_poll(self->uffd, POLLIN, DB_PATIENCE_MS));
+	ASSERT_EQ(sizeof(msg), read(self->uffd, &msg, sizeof(msg)));
+	ASSERT_EQ(UFFD_EVENT_PAGEFAULT, msg.event);
+}
+
+/* Answer the fault. Return what became of the thread's call. */
+static int stuck_end(FIXTURE_DATA(stuck) *self)
+{
+	struct uffdio_zeropage zero = {
+		.range = { (unsigned long)self->page, STUCK_SIZE },
+	};
+
+	if (ioctl(self->uffd, UFFDIO_ZEROPAGE, &zero))
+		return -errno;
+	pthread_join(self->thread, NULL);
+	self->is_stuck = false;
+	return self->result;
+}
+
+FIXTURE_TEARDOWN(stuck)
+{
+	if (self->is_stuck)
+		stuck_end(self);
+	vmm_destroy(self->vmm);
+}
+
+/* Regions of REGION_LEN bytes, with a gap behind each */
+static __u64 region_base(unsigned int region)
+{
+	return MMIO_BASE + 2 * region * REGION_LEN;
+}
+
+static int attach_to(int fd, FIXTURE_DATA(stuck) *self, unsigned int region)
+{
+	return db_attach_as(fd, self->vmm->vm_fd, region_base(region),
+			    REGION_LEN, REGION_STRIDE, 0);
+}
+
+/* The guest rings queue 1 of a region. Return the number of exits. */
+static int ring(FIXTURE_DATA(stuck) *self, unsigned int region)
+{
+	__u64 before = vmm_exits(self->vmm);
+	int ret = vmm_op(self->vmm, OTHER_VCPU, GUEST_MMIO_WRITE, 4,
+			 region_base(region) + REGION_STRIDE, 5);
+
+	return ret ?: vmm_exits(self->vmm) - before;
+}
+
+static void check_ring(struct __test_metadata *_metadata,
+		       FIXTURE_DATA(stuck) *self, int fd, unsigned int region)
+{
+	ASSERT_EQ(0, ring(self, region));
+	check_event(_metadata, fd, 1, 5);
+}
+
+/*
+ * After the fault: other consumers can attach to the first @regions regions,
+ * and no reference to the module is left.
+ */
+static void check_goes_on(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(stuck) *self, unsigned int regions)
+{
+	unsigned int i;
+	int fd;
+
+	for (i = 0; i < regions; i++) {
+		fd = db_must_open(_metadata, O_NONBLOCK);
+		ASSERT_EQ(0, attach_to(fd, self, i));
+		check_ring(_metadata, self, fd, i);
+		ASSERT_EQ(0, db_detach(fd));
+		ASSERT_EQ(1, ring(self, i));
+		close(fd);
+	}
+	ASSERT_EQ(self->refs, db_module_refs());
+}
+
+/* close(), exit and SIGKILL end a consumer at once, and then rings exit. */
+TEST_F_TIMEOUT(stuck, consumers_end_at_once, TEST_SECONDS)
+{
+	int i, fd[3];
+
+	for (i = 0; i < 3; i++) {
+		fd[i] = db_must_open(_metadata, O_NONBLOCK);
+		ASSERT_EQ(0, attach_to(fd[i], self, i));
+		check_ring(_metadata, self, fd[i], i);
+	}
+	stuck_begin(_metadata, self);
+
+	ASSERT_EQ(0, ended(hand_over(call_close, fd[0])));
+	ASSERT_EQ(1, ring(self, 0));
+	check_ring(_metadata, self, fd[1], 1);
+
+	ASSERT_EQ(0, ended(hand_over(call_exit, fd[1])));
+	ASSERT_EQ(1, ring(self, 1));
+	check_ring(_metadata, self, fd[2], 2);
+
+	ASSERT_EQ(0x100 + SIGKILL, killed(hand_over(call_pause, fd[2])));
+	ASSERT_EQ(1, ring(self, 2));
+	ASSERT_EQ(self->refs, db_module_refs());
+
+	ASSERT_EQ(0, stuck_end(self));
+	check_goes_on(_metadata, self, 3);
+}
+
+/*
+ * DOORBELL_DETACH waits, killably, and no other call waits for it: the consumer
+ * is detached, and free for another region.
+ */
+TEST_F_TIMEOUT(stuck, detach_waits_killably, TEST_SECONDS)
+{
+	struct call call[2], look;
+	pid_t pid[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		call[i].fd = db_must_open(_metadata, O_NONBLOCK);
+		call[i].vm_fd = self->vmm->vm_fd;
+		ASSERT_EQ(0, attach_to(call[i].fd, self, i));
+		ASSERT_EQ(0, ring(self, i));
+	}
+	stuck_begin(_metadata, self);
+
+	for (i = 0; i < 2; i++) {
+		pid[i] = start(call_detach, &call[i]);
+		ASSERT_TRUE(waits(pid[i]));
+		look = call[i];
+		look.pid = pid[i];
+		ASSERT_EQ(0, ended(start(call_look, &look)));
+		ASSERT_EQ(0, ended(start(call_read, &call[i])));
+		ASSERT_EQ(1, ring(self, i));
+		ASSERT_EQ(ENOTCONN, ended(start(call_detach, &call[i])));
+		ASSERT_EQ(0, ended(start(call_attach_no_vm, &call[i])));
+		ASSERT_EQ(0, ended(start(call_detach, &call[i])));
+	}
+	ASSERT_EQ(0x100 + SIGKILL, killed(pid[0]));
+	ASSERT_TRUE(waits(pid[1]));
+
+	ASSERT_EQ(0, stuck_end(self));
+	ASSERT_EQ(0, ended(pid[1]));
+	for (i = 0; i < 2; i++)
+		close(call[i].fd);
+	check_goes_on(_metadata, self, 2);
+}
+
+/*
+ * DOORBELL_ATTACH waits for slots_lock, but not for kvm->srcu. It can be killed,
+ * and leaves no trace then. No other call waits for it.
+ */
+TEST_F_TIMEOUT(stuck, attach_waits_killably, TEST_SECONDS)
+{
+	struct call call[2], look;
+	pid_t pid[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		call[i].fd = db_must_open(_metadata, O_NONBLOCK);
+		call[i].vm_fd = self->vmm->vm_fd;
+		call[i].base = region_base(i);
+	}
+	stuck_begin(_metadata, self);
+
+	for (i = 0; i < 2; i++) {
+		pid[i] = start(call_attach, &call[i]);
+		if (!variant->dirty_log) {
+			ASSERT_EQ(0, ended(pid[i]));
+			check_ring(_metadata, self, call[i].fd, i);
+			continue;
+		}
+		ASSERT_TRUE(waits(pid[i]));
+		look = call[i];
+		look.pid = pid[i];
+		ASSERT_EQ(0, ended(start(call_look, &look)));
+		ASSERT_EQ(1, ring(self, i));
+		ASSERT_EQ(EBUSY, ended(start(call_attach, &call[i])));
+		ASSERT_EQ(ENOTCONN, ended(start(call_detach, &call[i])));
+	}
+	if (variant->dirty_log) {
+		ASSERT_EQ(0x100 + SIGKILL, killed(pid[0]));
+		ASSERT_EQ(1, ring(self, 0));
+		ASSERT_EQ(0, poll_now(call[0].fd));
+		ASSERT_TRUE(waits(pid[1]));
+	}
+
+	ASSERT_EQ(0, stuck_end(self));
+	if (variant->dirty_log)
+		ASSERT_EQ(0, ended(pid[1]));
+	check_ring(_metadata, self, call[1].fd, 1);
+	if (variant->dirty_log)
+		ASSERT_EQ(1, ring(self, 0));
+	for (i = 0; i < 2; i++)
+		close(call[i].fd);
+	check_goes_on(_metadata, self, 2);
+}
+
+/* Where a region has yet to leave its bus, attach waits, killably. */
+TEST_F_TIMEOUT(stuck, attach_waits_for_a_removal, TEST_SECONDS)
+{
+	struct call call = { .vm_fd = self->vmm->vm_fd };
+	pid_t pid[2];
+	int i;
+
+	call.base = region_base(0);
+	call.fd = db_must_open(_metadata, O_NONBLOCK);
+	if (variant->dirty_log)
+		ASSERT_EQ(0, attach_to(call.fd, self, 0));
+	stuck_begin(_metadata, self);
+	/* its grace period has to begin after the vCPU got stuck */
+	if (!variant->dirty_log)
+		ASSERT_EQ(0, ended(start(call_attach, &call)));
+	check_ring(_metadata, self, call.fd, 0);
+	ASSERT_EQ(0, ended(hand_over(call_close, call.fd)));
+
+	call.fd = db_must_open(_metadata, O_NONBLOCK);
+	for (i = 0; i < 2; i++) {
+		pid[i] = start(call_attach, &call);
+		ASSERT_TRUE(waits(pid[i]));
+		ASSERT_EQ(1, ring(self, 0));
+		if (!i)
+			ASSERT_EQ(0x100 + SIGKILL, killed(pid[0]));
+	}
+
+	ASSERT_EQ(0, stuck_end(self));
+	ASSERT_EQ(0, ended(pid[1]));
+	check_ring(_metadata, self, call.fd, 0);
+	close(call.fd);
+	check_goes_on(_metadata, self, 1);
+}
+
+/*
+ * Other consumers of the VM go on, and those of another VM attach and detach,
+ * however many removals wait for the VMM that is stuck.
+ */
+TEST_F_TIMEOUT(stuck, others_go_on, TEST_SECONDS)
+{
+	struct call call = { .base = MMIO_BASE };
+	int i, fd, fds[REMOVALS];
+	struct peer peer;
+
+	peer_start(_metadata, &peer, 0);
+	fd = db_must_open(_metadata, O_NONBLOCK);
+	ASSERT_EQ(0, attach_to(fd, self, 0));
+	for (i = 0; i < REMOVALS; i++) {
+		fds[i] = db_must_open(_metadata, O_NONBLOCK);
+		ASSERT_EQ(0, attach_to(fds[i], self, 1 + i));
+	}
+	call.fd = db_must_open(_metadata, O_NONBLOCK);
+	call.vm_fd = peer.vm_fd;
+	stuck_begin(_metadata, self);
+
+	ASSERT_EQ(0, ended(start(call_attach, &call)));
+	for (i = 0; i < REMOVALS; i++)
+		close(fds[i]);
+	ASSERT_EQ(1, ring(self, 1));
+	ASSERT_EQ(1, ring(self, REMOVALS));
+	check_ring(_metadata, self, fd, 0);
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, ended(start(call_detach, &call)));
+		ASSERT_EQ(0, ended(start(call_attach, &call)));
+		ASSERT_EQ(0, peer_do(&peer, PEER_RING));
+		ASSERT_NE(0, POLLIN & poll_for(call.fd, POLLIN));
+		ASSERT_EQ(0, peer_do(&peer, PEER_STOP));
+	}
+
+	ASSERT_EQ(0, stuck_end(self));
+	close(call.fd);
+	peer_end(&peer);
+	check_ring(_metadata, self, fd, 0);
+	close(fd);
+	/* one region where all of them were */
+	fd = db_must_open(_metadata, O_NONBLOCK);
+	ASSERT_EQ(0, db_attach_as(fd, self->vmm->vm_fd, MMIO_BASE,
+				  region_base(REMOVALS + 1) - MMIO_BASE,
+				  2 * REGION_LEN, 0));
+	close(fd);
+	ASSERT_EQ(self->refs, db_module_refs());
+}
+
+/* Signals */
+
+FIXTURE(signals) {
+	struct vmm *vmm;
+};
+
+FIXTURE_SETUP(signals)
+{
+	self->vmm = vmm_create(1);
+	ASSERT_NE(NULL, self->vmm);
+}
+
+FIXTURE_TEARDOWN(signals)
+{
+	vmm_destroy(self->vmm);
+}
+
+static volatile sig_atomic_t signals;
+
+static void on_alarm(int sig)
+{
+	signals++;
+}
+
+/* Attach and detach while signals come. */
+static int call_attach_among_signals(const struct call *call)
+{
+	struct sigaction action = {
+		.sa_handler = on_alarm, .sa_flags = SA_RESTART,
+	};
+	struct itimerval timer = {
+		.it_interval.tv_usec = SIGNAL_USEC,
+		.it_value.tv_usec = SIGNAL_USEC,
+	};
+	int ret = 0;
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &timer, NULL);
+	while (!ret && signals < SIGNALS)
+		ret = call_attach(call) ?: call_detach(call);
+	return ret;
+}
+
+/* Attach does not start over at each signal, however large the VMM is. */
+TEST_F_TIMEOUT(signals, attach_returns, TEST_SECONDS)
+{
+	struct call call = { .vm_fd = self->vmm->vm_fd, .base = MMIO_BASE };
+	size_t page = sysconf(_SC_PAGESIZE), i;
+	char *areas;
+
+	/* every other page is an area of its own */
+	areas = mmap(NULL, AREAS * page, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, areas);
+	for (i = 0; i < AREAS; i += 2)
+		ASSERT_EQ(0, mprotect(areas + i * page, page, PROT_READ));
+
+	call.fd = db_must_open(_metadata, O_NONBLOCK);
+	ASSERT_EQ(0, ended(start(call_attach_among_signals, &call)));
+	close(call.fd);
+}
+
+TEST_HARNESS_MAIN
