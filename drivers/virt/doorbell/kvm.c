@@ -563,14 +563,14 @@ static bool placement_add(struct doorbell_placement *p)
 		if (!mutex_trylock(&kvm->slots_lock))
 			return true;
 		ret = buses_add(p, kvm);
+		/* before a destructor, which looks at @grace, can be called */
+		if (!ret)
+			grace_begin(p, kvm);
 		mutex_unlock(&kvm->slots_lock);
 	}
 	if (ret == -EAGAIN)
 		return true;
 
-	/* before the file goes, and the VM may follow */
-	if (!ret)
-		grace_begin(p, kvm);
 	p->file = NULL;
 	fput(file);
 	p->error = ret;
