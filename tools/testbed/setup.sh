@@ -32,6 +32,9 @@ needs()
 	xz-utils          kernel source and modules
 	zstd              stock kernels
 	pahole            modules for stock kernels
+	mmdebstrap        a Debian to install into
+	uidmap            mmdebstrap as an ordinary user
+	squashfs-tools    the image of this Debian
 	perl              kernel scripts
 	python3           kernel scripts
 	sparse            static analysis
