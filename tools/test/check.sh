@@ -119,6 +119,11 @@ for kernel; do
 	room
 	run_kernel "$kernel" "$ko" &
 done
+# A host with the stock kernel 6.1
+if [[ " $* " = *" 6.1 "* ]]; then
+	room
+	run_here install "$top/tools/test/install.sh" &
+fi
 room
 run_here litmus "$top/tools/test/litmus.sh" &
 room
