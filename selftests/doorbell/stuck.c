@@ -29,10 +29,12 @@
 /* More removals than a workqueue of 6.12 runs at a time */
 #define REMOVALS	600
 
-/* Memory areas of the VMM, and signals during attach */
-#define AREAS		6000
-#define SIGNAL_USEC	10000
-#define SIGNALS		10
+/* Signals during attach, and memory areas of the VMM: fewer if slow */
+#define SIGNAL_USEC	1000
+#define SIGNALS		100
+#define AREAS		60000
+#define AREAS_MIN	1000
+#define AREAS_MS	1000
 
 /* Calls that other processes make */
 
@@ -118,6 +120,26 @@ static int call_pause(const struct call *call)
 	return db_result(pause());
 }
 
+static volatile sig_atomic_t signals;
+
+static void on_alarm(int sig)
+{
+	signals++;
+}
+
+/* From now on signals interrupt what they can. */
+static void start_signals(void)
+{
+	struct sigaction action = { .sa_handler = on_alarm };
+	struct itimerval timer = {
+		.it_interval.tv_usec = SIGNAL_USEC,
+		.it_value.tv_usec = SIGNAL_USEC,
+	};
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &timer, NULL);
+}
+
 static int call_attach(const struct call *call)
 {
 	return db_attach_as(call->fd, call->vm_fd, call->base, REGION_LEN,
@@ -132,6 +154,18 @@ static int call_attach_no_vm(const struct call *call)
 static int call_detach(const struct call *call)
 {
 	return db_detach(call->fd);
+}
+
+static int call_attach_among_signals(const struct call *call)
+{
+	start_signals();
+	return call_attach(call);
+}
+
+static int call_detach_among_signals(const struct call *call)
+{
+	start_signals();
+	return call_detach(call);
 }
 
 /* DOORBELL_INFO and fdinfo: EPROTO unless both show a detached consumer */
@@ -425,8 +459,8 @@ TEST_F_TIMEOUT(stuck, detach_waits_killably, TEST_SECONDS)
 }
 
 /*
- * DOORBELL_ATTACH waits for slots_lock, but not for kvm->srcu. It can be killed,
- * and leaves no trace then. No other call waits for it.
+ * DOORBELL_ATTACH waits for slots_lock, but not for kvm->srcu. SIGKILL ends the
+ * wait without a trace. No other call waits for it.
  */
 TEST_F_TIMEOUT(stuck, attach_waits_killably, TEST_SECONDS)
 {
@@ -508,6 +542,37 @@ TEST_F_TIMEOUT(stuck, attach_waits_for_a_removal, TEST_SECONDS)
 	check_goes_on(_metadata, self, 1);
 }
 
+/* No signal but SIGKILL ends the wait of attach and detach. */
+TEST_F_TIMEOUT(stuck, signals_do_not_interrupt, TEST_SECONDS)
+{
+	struct call attach = {}, detach = {};
+	pid_t pid[2];
+
+	detach.fd = db_must_open(_metadata, O_NONBLOCK);
+	attach.fd = db_must_open(_metadata, O_NONBLOCK);
+	detach.vm_fd = self->vmm->vm_fd;
+	attach.vm_fd = self->vmm->vm_fd;
+	attach.base = region_base(1);
+	ASSERT_EQ(0, attach_to(detach.fd, self, 0));
+	stuck_begin(_metadata, self);
+
+	pid[0] = start(call_detach_among_signals, &detach);
+	pid[1] = start(call_attach_among_signals, &attach);
+	usleep(SIGNALS * SIGNAL_USEC);
+	ASSERT_TRUE(waits(pid[0]));
+	if (variant->dirty_log)
+		ASSERT_TRUE(waits(pid[1]));
+
+	ASSERT_EQ(0, stuck_end(self));
+	ASSERT_EQ(0, ended(pid[0]));
+	ASSERT_EQ(0, ended(pid[1]));
+	check_ring(_metadata, self, attach.fd, 1);
+	ASSERT_EQ(1, ring(self, 0));
+	close(attach.fd);
+	close(detach.fd);
+	check_goes_on(_metadata, self, 2);
+}
+
 /*
  * Other consumers of the VM go on, and those of another VM attach and detach,
  * however many removals wait for the VMM that is stuck.
@@ -561,62 +626,43 @@ TEST_F_TIMEOUT(stuck, others_go_on, TEST_SECONDS)
 
 FIXTURE(signals) {
 	struct vmm *vmm;
+	int fd;
 };
 
 FIXTURE_SETUP(signals)
 {
 	self->vmm = vmm_create(1);
 	ASSERT_NE(NULL, self->vmm);
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
 }
 
 FIXTURE_TEARDOWN(signals)
 {
+	close(self->fd);
 	vmm_destroy(self->vmm);
-}
-
-static volatile sig_atomic_t signals;
-
-static void on_alarm(int sig)
-{
-	signals++;
-}
-
-/* Attach and detach while signals come. */
-static int call_attach_among_signals(const struct call *call)
-{
-	struct sigaction action = {
-		.sa_handler = on_alarm, .sa_flags = SA_RESTART,
-	};
-	struct itimerval timer = {
-		.it_interval.tv_usec = SIGNAL_USEC,
-		.it_value.tv_usec = SIGNAL_USEC,
-	};
-	int ret = 0;
-
-	sigaction(SIGALRM, &action, NULL);
-	setitimer(ITIMER_REAL, &timer, NULL);
-	while (!ret && signals < SIGNALS)
-		ret = call_attach(call) ?: call_detach(call);
-	return ret;
 }
 
 /* Attach does not start over at each signal, however large the VMM is. */
 TEST_F_TIMEOUT(signals, attach_returns, TEST_SECONDS)
 {
-	struct call call = { .vm_fd = self->vmm->vm_fd, .base = MMIO_BASE };
 	size_t page = sysconf(_SC_PAGESIZE), i;
+	__u64 end = db_now_ms() + AREAS_MS;
 	char *areas;
 
-	/* every other page is an area of its own */
+	/* each page is an area of its own, and every other one is there */
 	areas = mmap(NULL, AREAS * page, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ASSERT_NE(MAP_FAILED, areas);
-	for (i = 0; i < AREAS; i += 2)
+	for (i = 0; db_round(i, AREAS_MIN, AREAS, end); i += 2) {
 		ASSERT_EQ(0, mprotect(areas + i * page, page, PROT_READ));
+		areas[(i + 1) * page] = 1;
+	}
 
-	call.fd = db_must_open(_metadata, O_NONBLOCK);
-	ASSERT_EQ(0, ended(start(call_attach_among_signals, &call)));
-	close(call.fd);
+	start_signals();
+	while (signals < SIGNALS) {
+		ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
+		ASSERT_EQ(0, db_detach(self->fd));
+	}
 }
 
 TEST_HARNESS_MAIN
