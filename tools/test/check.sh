@@ -116,14 +116,13 @@ room() {
 # while machines of earlier kernels run.
 for kernel; do
 	prepare "$kernel" || continue
+	if [ "$kernel" = 6.1 ]; then
+		room
+		run_here install "$top/tools/test/install.sh" &
+	fi
 	room
 	run_kernel "$kernel" "$ko" &
 done
-# A host with the stock kernel 6.1
-if [[ " $* " = *" 6.1 "* ]]; then
-	room
-	run_here install "$top/tools/test/install.sh" &
-fi
 room
 run_here litmus "$top/tools/test/litmus.sh" &
 room
