@@ -95,7 +95,7 @@ text() {
 	status $? "$1" "lint-text.sh: $2"
 }
 
-echo 1..25
+echo 1..26
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -150,6 +150,9 @@ ok 1 one
 # its last words
 # end a 139
 # verdict clean"
+
+report "a machine in which no program ran" "FAILED vm: no program ran
+0 passed, 1 failed" "# verdict clean"
 
 layers 0 "only calls of lower layers" buffer
 layers 1 "a call of a higher layer" buffer kvm

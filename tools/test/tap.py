@@ -68,11 +68,11 @@ def program(totals, where, lines, status):
 
 def machine(totals, path):
     name = os.path.basename(path).removesuffix('.tap')
-    current, lines, clean = None, [], None
+    current, lines, clean, ran = None, [], None, False
     with open(path, errors='replace') as tap:
         for line in tap.read().splitlines():
             if line.startswith('# begin '):
-                current, lines = line.split()[2], []
+                current, lines, ran = line.split()[2], [], True
             elif line.startswith('# end '):
                 status = int(line.split()[3])
                 if status != 77:
@@ -86,6 +86,8 @@ def machine(totals, path):
         program(totals, f'{name}/{current}', lines, None)
     if clean and clean.startswith('skip'):
         totals.add(True, name, '# SKIP ' + clean.removeprefix('skip '))
+    elif clean == 'clean' and not ran:
+        totals.add(False, name, 'no program ran')
     else:
         totals.add(clean == 'clean', name, f'machine and kernel log: {clean}')
 
