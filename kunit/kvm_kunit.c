@@ -36,11 +36,18 @@ static void *kvm_test_kmalloc(size_t size, gfp_t gfp)
 	return kmalloc(size, gfp);
 }
 
-/* Allocations of kvm.c alone fail on demand, in every kernel. */
+static void kvm_test_put_kvm(struct kvm *kvm);
+
+/*
+ * Allocations of kvm.c alone fail on demand, in every kernel. The last reference
+ * to a VM destroys its buses, and nothing else.
+ */
 #undef kmalloc
 #define kmalloc kvm_test_kmalloc
+#define kvm_put_kvm kvm_test_put_kvm
 #include "../drivers/virt/doorbell/kvm.c"
 #undef kmalloc
+#undef kvm_put_kvm
 
 #include "buffer_util.h"
 
@@ -85,6 +92,7 @@ struct call {
  * @nr_others: how many of them were put onto the bus
  * @calls: the first writes that these got
  * @nr_calls: how many writes these got
+ * @changes: what the placements of the VM share
  */
 struct fixture {
 	struct kvm *kvm;
@@ -93,6 +101,7 @@ struct fixture {
 	int nr_others;
 	struct call calls[CALLS];
 	int nr_calls;
+	struct vm_changes changes;
 };
 
 /**
@@ -119,6 +128,29 @@ static void log_call(struct fixture *f, const void *dev, u64 addr, int width)
 			.dev = dev, .addr = addr, .width = width,
 		};
 	f->nr_calls++;
+}
+
+/* As kvm_destroy_vm() destroys a bus. */
+static void destroy_bus(struct kvm *kvm, enum kvm_bus idx)
+{
+	struct kvm_io_bus *bus = rcu_dereference_protected(kvm->buses[idx],
+							   true);
+	int i;
+
+	RCU_INIT_POINTER(kvm->buses[idx], NULL);
+	for (i = 0; bus && i < bus->dev_count; i++)
+		if (bus->range[i].dev->ops->destructor)
+			bus->range[i].dev->ops->destructor(bus->range[i].dev);
+	kfree(bus);
+}
+
+static void kvm_test_put_kvm(struct kvm *kvm)
+{
+	int i;
+
+	if (refcount_dec_and_test(&kvm->users_count))
+		for (i = 0; i < KVM_NR_BUSES; i++)
+			destroy_bus(kvm, i);
 }
 
 static int other_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
@@ -248,6 +280,7 @@ static struct attached *new_region_flags(struct kunit *test, u64 base, u64 len,
 	a->p.region = a->region;
 	a->p.base = base;
 	a->p.enabled = a->region;
+	a->p.vm = &a->f->changes;
 	spin_lock_init(&a->p.lock);
 	init_completion(&a->p.off);
 	kref_init(&a->p.ref);
@@ -794,7 +827,11 @@ static bool wait_unused(struct attached *a)
 			return false;
 		usleep_range(1000, 2000);
 	}
-	return true;
+	/* as placement_free() does */
+	if (a->p.pinned)
+		module_put(THIS_MODULE);
+	a->p.pinned = false;
+	return !atomic_read(&a->f->changes.graces) && !a->f->changes.sleeper;
 }
 
 static int write_to(struct attached *a, u64 addr)
@@ -901,20 +938,6 @@ static void placement_inert(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 1, refcount_read(&f->kvm->users_count));
 }
 
-/* As kvm_destroy_vm() destroys a bus: without users of the VM. */
-static void destroy_bus(struct kunit *test, enum kvm_bus idx)
-{
-	struct fixture *f = test->priv;
-	struct kvm_io_bus *bus = fixture_bus(f, idx);
-	int i;
-
-	RCU_INIT_POINTER(f->kvm->buses[idx], NULL);
-	for (i = 0; i < bus->dev_count; i++)
-		if (bus->range[i].dev->ops->destructor)
-			bus->range[i].dev->ops->destructor(bus->range[i].dev);
-	kfree(bus);
-}
-
 /* As KVM gives a bus up: under slots_lock, after a grace period. */
 static void give_up_bus(struct kunit *test, enum kvm_bus idx)
 {
@@ -922,8 +945,75 @@ static void give_up_bus(struct kunit *test, enum kvm_bus idx)
 
 	mutex_lock(&f->kvm->slots_lock);
 	synchronize_srcu(&f->kvm->srcu);
-	destroy_bus(test, idx);
+	destroy_bus(f->kvm, idx);
 	mutex_unlock(&f->kvm->slots_lock);
+}
+
+/* A vCPU that delays grace periods limits how many buses are kept for them. */
+static void placement_limits_graces(struct kunit *test)
+{
+	struct attached *a[4];
+	struct fixture *f = test->priv;
+	int i, srcu;
+
+	for (i = 0; i < ARRAY_SIZE(a); i++) {
+		a[i] = new_region(test, KVM_MMIO_BUS, 0x1000 * i, 0x1000);
+		KUNIT_ASSERT_EQ(test, add(a[i]), 0);
+	}
+	srcu = srcu_read_lock(&f->kvm->srcu);
+	/* as if there were others */
+	atomic_add(MAX_GRACES - 2, &f->changes.graces);
+	for (i = 0; i < ARRAY_SIZE(a); i++)
+		start_removal(a[i]);
+	msleep(500);
+	KUNIT_EXPECT_EQ(test, 2, fixture_bus(f, KVM_MMIO_BUS)->dev_count);
+	KUNIT_EXPECT_EQ(test, MAX_GRACES, atomic_read(&f->changes.graces));
+	srcu_read_unlock(&f->kvm->srcu, srcu);
+	atomic_sub(MAX_GRACES - 2, &f->changes.graces);
+	for (i = 0; i < ARRAY_SIZE(a); i++)
+		KUNIT_ASSERT_TRUE(test, wait_off(a[i]));
+	for (i = 0; i < ARRAY_SIZE(a); i++)
+		KUNIT_ASSERT_TRUE(test, wait_unused(a[i]));
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+}
+
+/*
+ * A VM that ends while an inert device waits for its grace period, or for
+ * memory, frees the device once.
+ */
+static void placement_inert_destroyed(struct kunit *test)
+{
+	static const u32 flags[] = { 0, DOORBELL_ATTACH_NO_VALUE };
+	struct fixture *f = test->priv;
+	struct attached *a;
+	int i, j, srcu;
+
+	for (i = 0; i < 2 * ARRAY_SIZE(flags); i++) {
+		a = new_region_flags(test, 80, 12, flags[i / 2], 0);
+		refcount_set(&f->kvm->users_count, 1);
+		KUNIT_ASSERT_EQ(test, add(a), 0);
+		WRITE_ONCE(allocations_left, 0);
+		srcu = srcu_read_lock(&f->kvm->srcu);
+		start_removal(a);
+		/* until the work item holds the VM for the grace period */
+		while (refcount_read(&f->kvm->users_count) == 1)
+			msleep(20);
+		srcu_read_unlock(&f->kvm->srcu, srcu);
+		if (i % 2)
+			KUNIT_ASSERT_TRUE(test, wait_off(a));
+		/* the VMM's own, and last, reference, or nearly so */
+		kvm_test_put_kvm(f->kvm);
+		KUNIT_ASSERT_TRUE(test, wait_unused(a));
+		KUNIT_EXPECT_EQ(test, 1, kref_read(&a->p.ref));
+		WRITE_ONCE(allocations_left, -1);
+		for (j = 0; j < KVM_NR_BUSES; j++) {
+			KUNIT_EXPECT_NULL(test, fixture_bus(f, j));
+			rcu_assign_pointer(f->kvm->buses[j],
+					   kzalloc(sizeof(struct kvm_io_bus),
+						   GFP_KERNEL));
+		}
+	}
+	refcount_set(&f->kvm->users_count, 1);
 }
 
 /* A VM, or a bus, that ends hangs up its regions, of one range or more. */
@@ -987,7 +1077,7 @@ static void placement_of_dying_vm(struct kunit *test)
 	msleep(100);
 	KUNIT_EXPECT_FALSE(test, is_off(a));
 	KUNIT_EXPECT_EQ(test, 0, refcount_read(&f->kvm->users_count));
-	destroy_bus(test, KVM_MMIO_BUS);
+	destroy_bus(f->kvm, KVM_MMIO_BUS);
 	KUNIT_EXPECT_TRUE(test, is_off(a));
 	KUNIT_ASSERT_TRUE(test, wait_unused(a));
 }
@@ -1002,7 +1092,7 @@ static void placement_destroyed_in_grace_period(struct kunit *test)
 	grace_begin(&a->p, f->kvm);
 	KUNIT_EXPECT_EQ(test, 1, refcount_read(&f->kvm->users_count));
 	refcount_set(&f->kvm->users_count, 0);
-	destroy_bus(test, KVM_MMIO_BUS);
+	destroy_bus(f->kvm, KVM_MMIO_BUS);
 	KUNIT_EXPECT_FALSE(test, READ_ONCE(a->p.grace));
 	KUNIT_EXPECT_TRUE(test, doorbell_region_hung_up(a->region));
 	KUNIT_ASSERT_TRUE(test, wait_unused(a));
@@ -1443,6 +1533,8 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(placement_waits_for_slots_lock),
 	KUNIT_CASE(placement_waits_for_vcpus),
 	KUNIT_CASE(placement_inert),
+	KUNIT_CASE(placement_inert_destroyed),
+	KUNIT_CASE(placement_limits_graces),
 	KUNIT_CASE(placement_destroyed),
 	KUNIT_CASE(placement_loses_one_bus),
 	KUNIT_CASE(placement_of_dying_vm),

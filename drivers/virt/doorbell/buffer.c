@@ -273,8 +273,8 @@ static bool coalesced_readable(const struct doorbell_buffer *buf)
 		if (rings - READ_ONCE(buf->control->seen[index]) > U16_MAX)
 			return true;
 	}
-	/* more entries than there can be: another consumer moves head */
-	return true;
+	/* all entries were counted; a ring since then sees armed */
+	return false;
 }
 
 /* Ordered */

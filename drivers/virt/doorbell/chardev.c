@@ -4,8 +4,8 @@
  *
  * Each open file is a consumer and has at most one region. Locks, outermost
  * first: attach_lock, which is never held across a wait for a VMM; read_lock.
- * Ringing, poll(), mmap() and information take neither: RCU and a reference keep
- * the region.
+ * Ringing, poll(), mmap() and information take neither: RCU and a reference
+ * keep the region.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -227,6 +227,8 @@ static ssize_t read_or_wait(struct doorbell *db, struct iov_iter *to,
 	iov_iter_truncate(to, READ_MAX * sizeof(struct doorbell_event));
 
 	for (;;) {
+		/* a hostile consumer can keep this from sleeping */
+		cond_resched();
 		if (!mutex_trylock(&db->read_lock)) {
 			if (nowait)
 				return -EAGAIN;
@@ -450,7 +452,12 @@ static void attach_commit(struct doorbell *db, struct doorbell_region *region,
 	mutex_lock(&db->attach_lock);
 	db->attaching = false;
 	old = region_of(db);
-	region->attached = true;
+	WRITE_ONCE(region->attached, true);
+	/*
+	 * attached before hung_up, which the consumer reads when it is woken:
+	 * pairs with the barrier in doorbell_region_hangup()
+	 */
+	smp_mb();
 	/* after @old was detached: both pair with region_get_base() */
 	smp_store_release(&db->base, base);
 	rcu_assign_pointer(db->region, region);

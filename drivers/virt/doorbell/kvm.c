@@ -12,8 +12,8 @@
  * from kvm_destroy_vm(), without a lock and after the last ring; or, under
  * slots_lock and after a grace period, from kvm_io_bus_unregister_dev(), which
  * gives up a whole bus when it has no memory for a smaller one. As long as the
- * last destructor has not run, struct kvm is allocated, and the file whose
- * release destroys it pins the vendor module. So p->kvm, if not NULL under
+ * last destructor has not run, struct kvm is allocated, and what keeps it, an
+ * open file as a rule, pins the vendor module. So p->kvm, if not NULL under
  * p->lock, is good for kvm_get_kvm_safe(), together with a reference to that
  * module: since 6.4 KVM pins it by open files only.
  *
@@ -22,29 +22,37 @@
  * destructor waits for the callback: the VM can be destroyed at once.
  *
  * Waiting: a VMM can hold slots_lock, or a vCPU inside of kvm->srcu, for as
- * long as it likes, with a page fault that a userfaultfd does not answer. So no
- * caller, and no worker, waits for either: a work item tries the lock until it
- * gets it, and a callback follows the grace period. close() only disables the
- * handler. The changes run on a workqueue of the module, so that a consumer
- * that is throttled or stopped never holds slots_lock.
+ * long as it likes, with a page fault that a userfaultfd does not answer. So
+ * close() only disables the handler. Attach and detach wait for a work item,
+ * killably and without a lock. A callback follows each grace period, and few
+ * work items sleep for slots_lock: the others try it again and again, so that
+ * no VMM uses up the workers. A consumer that is throttled or stopped never
+ * holds slots_lock.
+ *
+ * Memory: a bus that was replaced lives until its grace period is over. How
+ * many may do so in one VM is limited, as a vCPU can delay them all.
  *
  * Locks: kvm->slots_lock, then p->lock. A destructor takes the latter only.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/atomic.h>
+#include <linux/bitops.h>
 #include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/hashtable.h>
 #include <linux/kvm_host.h>
 #include <linux/magic.h>
+#include <linux/minmax.h>
 #include <linux/module.h>
+#include <linux/sched.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/srcu.h>
-#include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 
 #include <kvm/iodev.h>
@@ -57,7 +65,27 @@
 /* A region without values is on two buses. */
 #define MAX_BUSES	2
 /* Longest pause between two tries, in jiffies. */
-#define MAX_PAUSE	max(HZ / 10, 1)
+#define MAX_PAUSE	HZ
+/* Most grace periods that are on in one VM. */
+#define MAX_GRACES	64
+/* Most work items that sleep, less than the workers each node has at least. */
+#define MAX_SLEEPERS	4
+
+/**
+ * struct vm_changes - changes of one VM's buses that are under way
+ * @node: in vm_table
+ * @kvm: the VM, to be compared only: it may be gone, and be another one then
+ * @users: placements that use this; under vm_lock
+ * @graces: grace periods that are on
+ * @sleeper: bit 0: a work item sleeps until it has slots_lock
+ */
+struct vm_changes {
+	struct hlist_node node;
+	struct kvm *kvm;
+	unsigned int users;
+	atomic_t graces;
+	unsigned long sleeper;
+};
 
 /**
  * struct doorbell_placement - where a region sits: a device on buses of a VM
@@ -66,21 +94,24 @@
  *	read without
  * @base: address of the region's first byte; constant
  * @region: the region, referenced; constant
- * @remove: take the device off its buses; set once
+ * @remove: the device has to leave its buses; set once
  * @owner: the module that owns the VM's file; constant
- * @lock: protects the three fields below
+ * @vm: shared by the placements of the VM; constant
+ * @lock: protects @enabled and the three fields below
  * @kvm: the VM, not referenced; NULL while no bus has the device
  * @ranges: the device's ranges on all of its buses
  * @lost: KVM itself took a range off
  * @added: completed when @error is set
  * @error: result of getting onto the buses; written by @work
- * @off: completed when no vCPU is inside of the handler, nor will be
- * @ref: held by the consumer, by the buses, by @work while it is queued, and by
- *	@rcu
+ * @off: completed when no vCPU rings the region through the device, nor will
+ * @ref: held by the consumer, by the buses, by @work while it is queued or
+ *	runs, and by @rcu
  * @work: changes buses; the fields below are its own
  * @file: the VM's file, referenced until the device is on its buses
  * @pause: jiffies until the next try
- * @leaving: the device left its buses, or stays as an inert one
+ * @pinned: this placement references the module
+ * @ending: the grace period that is on, or the last one, ends with @off
+ * @left: @work took the device off its buses, and has to drop their reference
  * @waiting: a grace period was begun, and @work has not seen its end
  * @held: the VM, referenced during a grace period after a removal
  * @old: buses to be freed after a grace period
@@ -95,7 +126,8 @@ struct doorbell_placement {
 	struct doorbell_region *region;
 	bool remove;
 	struct module *owner;
-	spinlock_t lock;	/* kvm, ranges, lost */
+	struct vm_changes *vm;
+	spinlock_t lock;	/* enabled, kvm, ranges, lost */
 	struct kvm *kvm;
 	int ranges;
 	bool lost;
@@ -106,7 +138,9 @@ struct doorbell_placement {
 	struct delayed_work work;
 	struct file *file;
 	unsigned long pause;
-	bool leaving;
+	bool pinned;
+	bool ending;
+	bool left;
 	bool waiting;
 	struct kvm *held;
 	struct kvm_io_bus *old[MAX_BUSES];
@@ -117,6 +151,53 @@ struct doorbell_placement {
 static struct workqueue_struct *doorbell_wq;
 /* Placements that are not freed yet, which module exit waits for. */
 static atomic_t nr_placements;
+/* Work items that sleep until they have a slots_lock. */
+static atomic_t nr_sleepers;
+static DEFINE_HASHTABLE(vm_table, 6);
+static DEFINE_SPINLOCK(vm_lock);	/* vm_table */
+
+static struct vm_changes *vm_changes_find(const struct kvm *kvm)
+{
+	struct vm_changes *vm;
+
+	hash_for_each_possible(vm_table, vm, node, (unsigned long)kvm)
+		if (vm->kvm == kvm)
+			return vm;
+	return NULL;
+}
+
+static struct vm_changes *vm_changes_get(struct kvm *kvm)
+{
+	struct vm_changes *new = kzalloc(sizeof(*new), GFP_KERNEL_ACCOUNT);
+	struct vm_changes *vm;
+
+	if (!new)
+		return NULL;
+	new->kvm = kvm;
+	spin_lock(&vm_lock);
+	vm = vm_changes_find(kvm);
+	if (!vm) {
+		swap(vm, new);
+		hash_add(vm_table, &vm->node, (unsigned long)kvm);
+	}
+	vm->users++;
+	spin_unlock(&vm_lock);
+	kfree(new);
+	return vm;
+}
+
+static void vm_changes_put(struct vm_changes *vm)
+{
+	bool last;
+
+	spin_lock(&vm_lock);
+	last = !--vm->users;
+	if (last)
+		hash_del(&vm->node);
+	spin_unlock(&vm_lock);
+	if (last)
+		kfree(vm);
+}
 
 static struct doorbell_placement *to_placement(struct kvm_io_device *dev)
 {
@@ -128,10 +209,16 @@ static void placement_free(struct kref *ref)
 	struct doorbell_placement *p =
 		container_of(ref, struct doorbell_placement, ref);
 
+	vm_changes_put(p->vm);
 	doorbell_region_put(p->region);
+	if (p->pinned)
+		module_put(THIS_MODULE);
 	kfree(p);
-	if (atomic_dec_and_test(&nr_placements))
-		wake_up_var(&nr_placements);
+	/*
+	 * Without waking module exit: that could sleep, in module text, for
+	 * which synchronize_rcu_tasks() does not wait.
+	 */
+	atomic_dec(&nr_placements);
 }
 
 static void placement_put(struct doorbell_placement *p)
@@ -140,16 +227,35 @@ static void placement_put(struct doorbell_placement *p)
 }
 
 /* Have the work item look at the placement, once more if it runs already. */
-static void placement_queue(struct doorbell_placement *p, unsigned long delay)
+static void placement_queue(struct doorbell_placement *p)
 {
 	kref_get(&p->ref);
-	if (mod_delayed_work(doorbell_wq, &p->work, delay))
+	if (mod_delayed_work(doorbell_wq, &p->work, 0))
 		placement_put(p);
+}
+
+/* From the work item: look again after a while, unless it is queued already. */
+static void placement_retry(struct doorbell_placement *p)
+{
+	p->pause = clamp(2 * p->pause, 1UL, (unsigned long)MAX_PAUSE);
+	kref_get(&p->ref);
+	if (!queue_delayed_work(doorbell_wq, &p->work, p->pause))
+		placement_put(p);
+}
+
+/*
+ * A removal that takes long keeps the module, so that rmmod fails instead of
+ * waiting. If rmmod waits already, this fails.
+ */
+static void placement_pin(struct doorbell_placement *p)
+{
+	if (!p->pinned)
+		p->pinned = try_module_get(THIS_MODULE);
 }
 
 /* Handlers: KVM calls them on the vCPU's thread, under kvm->srcu. */
 
-static int placement_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
+static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 			   gpa_t addr, int len, const void *val)
 {
 	struct doorbell_placement *p = to_placement(dev);
@@ -199,7 +305,7 @@ static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 		value = half;
 		kind = doorbell_kind(DOORBELL_EVENT_QUEUE, sizeof(half));
 	} else {
-		return placement_write(vcpu, dev, addr, len, val);
+		return write_any(vcpu, dev, addr, len, val);
 	}
 
 	if (doorbell_region_ring(region, flags, addr - p->base, value, kind,
@@ -220,17 +326,12 @@ static int write_ordered(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 	return write_fast(vcpu, dev, addr, len, val, DOORBELL_ATTACH_ORDERED);
 }
 
-/*
- * No vCPU is inside of the handler, nor will be. If no bus has the device any
- * more, drop the reference that they had.
- */
-static void placement_off(struct doorbell_placement *p, bool lost, bool last)
+/* No vCPU rings the region through the device, nor will. */
+static void placement_off(struct doorbell_placement *p, bool lost)
 {
 	if (lost)
 		doorbell_region_hangup(p->region);
 	complete_all(&p->off);
-	if (last)
-		placement_put(p);
 }
 
 /*
@@ -260,16 +361,17 @@ static void placement_destructor(struct kvm_io_device *dev)
 		 */
 		if (smp_load_acquire(&p->grace))
 			srcu_barrier(&kvm->srcu);
-		placement_off(p, true, true);
+		placement_off(p, true);
+		placement_put(p);
 	} else if (first) {
 		/* if only this bus goes, leave the other one, too */
 		WRITE_ONCE(p->remove, true);
-		placement_queue(p, 0);
+		placement_queue(p);
 	}
 }
 
 static const struct kvm_io_device_ops placement_ops = {
-	.write = placement_write,
+	.write = write_any,
 	.destructor = placement_destructor,
 };
 
@@ -321,7 +423,7 @@ static bool intersects(const struct doorbell_placement *p,
 	       p->base <= last;
 }
 
-/* Is @dev a placement that leaves its buses? */
+/* Is @dev a placement that has to leave its buses? */
 static bool is_leaving(struct kvm_io_device *dev)
 {
 	return dev->ops->destructor == placement_destructor &&
@@ -382,9 +484,12 @@ static struct kvm_io_bus *bus_copy(const struct kvm_io_bus *old,
 	struct kvm_io_bus *new;
 	int i;
 
-	/* a removal must not depend on room in a memory cgroup */
+	/*
+	 * Not charged: a removal must not depend on room in a memory cgroup,
+	 * and the region, which is, is much larger.
+	 */
 	new = kmalloc(struct_size(new, range, old->dev_count + change),
-		      GFP_KERNEL | __GFP_NOWARN);
+		      GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!new)
 		return NULL;
 
@@ -405,15 +510,27 @@ static struct kvm_io_bus *bus_copy(const struct kvm_io_bus *old,
 	return new;
 }
 
-/*
- * Put the placement onto its buses: onto all or none. The buses it replaces are
- * in p->old, for kvm->srcu to free.
- */
+/* Replace those buses for which there is a new one; kvm->srcu frees the old. */
+static void buses_publish(struct doorbell_placement *p, struct kvm *kvm,
+			  const enum kvm_bus *idx, struct kvm_io_bus **new,
+			  int nr)
+{
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		if (!new[i])
+			continue;
+		p->old[i] = kvm_get_bus(kvm, idx[i]);
+		rcu_assign_pointer(kvm->buses[idx[i]], new[i]);
+	}
+}
+
+/* Put the placement onto its buses: onto all or none. */
 static int buses_add(struct doorbell_placement *p, struct kvm *kvm)
 {
 	struct kvm_io_bus *new[MAX_BUSES];
 	enum kvm_bus idx[MAX_BUSES];
-	int i, ret, n = 0, nr = region_buses(p->region, idx);
+	int ret, n, nr = region_buses(p->region, idx);
 
 	lockdep_assert_held(&kvm->slots_lock);
 	for (n = 0; n < nr; n++) {
@@ -435,10 +552,7 @@ static int buses_add(struct doorbell_placement *p, struct kvm *kvm)
 	p->kvm = kvm;
 	p->ranges = nr * region_ranges(p->region);
 	spin_unlock(&p->lock);
-	for (i = 0; i < nr; i++) {
-		p->old[i] = kvm_get_bus(kvm, idx[i]);
-		rcu_assign_pointer(kvm->buses[idx[i]], new[i]);
-	}
+	buses_publish(p, kvm, idx, new, nr);
 	return 0;
 
 err:
@@ -447,21 +561,27 @@ err:
 	return ret;
 }
 
-/* Take the placement off the buses that still have it: off all or none. */
+/*
+ * Take the placement off the buses that still have it: off all or none. -ENODEV
+ * if KVM gave them up in the meantime.
+ */
 static int buses_remove(struct doorbell_placement *p, struct kvm *kvm)
 {
 	struct kvm_io_bus *new[MAX_BUSES] = {};
 	enum kvm_bus idx[MAX_BUSES];
-	int i, nr = region_buses(p->region, idx);
+	int n, nr = region_buses(p->region, idx);
 
 	lockdep_assert_held(&kvm->slots_lock);
-	for (i = 0; i < nr; i++) {
-		struct kvm_io_bus *old = kvm_get_bus(kvm, idx[i]);
+	/* stable: the VM is referenced, so only this lock's holder changes it */
+	if (!READ_ONCE(p->kvm))
+		return -ENODEV;
+	for (n = 0; n < nr; n++) {
+		struct kvm_io_bus *old = kvm_get_bus(kvm, idx[n]);
 
 		if (!old || !bus_ranges(p, old))
 			continue;
-		new[i] = bus_copy(old, p, false);
-		if (!new[i])
+		new[n] = bus_copy(old, p, false);
+		if (!new[n])
 			goto err;
 	}
 
@@ -469,17 +589,12 @@ static int buses_remove(struct doorbell_placement *p, struct kvm *kvm)
 	p->kvm = NULL;
 	p->ranges = 0;
 	spin_unlock(&p->lock);
-	for (i = 0; i < nr; i++) {
-		if (!new[i])
-			continue;
-		p->old[i] = kvm_get_bus(kvm, idx[i]);
-		rcu_assign_pointer(kvm->buses[idx[i]], new[i]);
-	}
+	buses_publish(p, kvm, idx, new, nr);
 	return 0;
 
 err:
-	while (i--)
-		kfree(new[i]);
+	while (n--)
+		kfree(new[n]);
 	return -ENOMEM;
 }
 
@@ -508,20 +623,44 @@ static void placement_put_kvm(struct doorbell_placement *p, struct kvm *kvm)
 	module_put(p->owner);
 }
 
+/*
+ * Lock the VM's buses, or fail. One work item of a VM may sleep for that, or a
+ * VMM that is busy with slots_lock would starve them all.
+ */
+static bool lock_slots(struct doorbell_placement *p, struct kvm *kvm)
+{
+	bool locked = mutex_trylock(&kvm->slots_lock);
+
+	if (locked)
+		return true;
+	if (READ_ONCE(p->remove))
+		placement_pin(p);
+	if (atomic_inc_return(&nr_sleepers) <= MAX_SLEEPERS &&
+	    !test_and_set_bit(0, &p->vm->sleeper)) {
+		/* killable: the VMM may take as long as it likes */
+		locked = !mutex_lock_killable(&kvm->slots_lock);
+		clear_bit(0, &p->vm->sleeper);
+	}
+	atomic_dec(&nr_sleepers);
+	return locked;
+}
+
 static void grace_over(struct rcu_head *rcu)
 {
 	struct doorbell_placement *p =
 		container_of(rcu, struct doorbell_placement, rcu);
 
-	/* pairs with the acquire in placement_work() */
+	atomic_dec(&p->vm->graces);
+	/* pairs with the acquire in placement_work() and in the destructor */
 	smp_store_release(&p->grace, false);
-	placement_queue(p, 0);
+	placement_queue(p);
 	placement_put(p);
 }
 
 /* Begin a grace period, after which @work goes on. */
 static void grace_begin(struct doorbell_placement *p, struct kvm *kvm)
 {
+	atomic_inc(&p->vm->graces);
 	p->waiting = true;
 	p->grace = true;
 	kref_get(&p->ref);
@@ -530,7 +669,7 @@ static void grace_begin(struct doorbell_placement *p, struct kvm *kvm)
 
 static void grace_end(struct doorbell_placement *p)
 {
-	bool lost, last;
+	bool lost;
 	int i;
 
 	p->waiting = false;
@@ -538,7 +677,7 @@ static void grace_end(struct doorbell_placement *p)
 		kfree(p->old[i]);
 		p->old[i] = NULL;
 	}
-	if (!p->leaving)
+	if (!p->ending)
 		return;
 	/* may be the last one, and call the destructor */
 	placement_put_kvm(p, p->held);
@@ -546,9 +685,10 @@ static void grace_end(struct doorbell_placement *p)
 
 	spin_lock(&p->lock);
 	lost = p->lost;
-	last = !p->ranges;
 	spin_unlock(&p->lock);
-	placement_off(p, lost, last);
+	placement_off(p, lost);
+	if (p->left)
+		placement_put(p);
 }
 
 /* Get onto the buses; returns whether to try again. */
@@ -558,11 +698,13 @@ static bool placement_add(struct doorbell_placement *p)
 	struct kvm *kvm = file->private_data;
 	int ret = -EINTR;
 
-	/* unless the caller was killed */
+	/* nothing to do if the caller was killed, perhaps before the lock */
 	if (!READ_ONCE(p->remove)) {
-		if (!mutex_trylock(&kvm->slots_lock))
+		if (atomic_read(&p->vm->graces) >= MAX_GRACES ||
+		    !lock_slots(p, kvm))
 			return true;
-		ret = buses_add(p, kvm);
+		if (!READ_ONCE(p->remove))
+			ret = buses_add(p, kvm);
 		/* before a destructor, which looks at @grace, can be called */
 		if (!ret)
 			grace_begin(p, kvm);
@@ -582,29 +724,29 @@ static bool placement_add(struct doorbell_placement *p)
 static bool placement_leave(struct doorbell_placement *p)
 {
 	struct kvm *kvm = placement_get_kvm(p);
-	int ret;
+	int ret = -EAGAIN;
 
 	/* the device has left, or the destructor is about to be called */
 	if (!kvm)
 		return false;
-	if (!mutex_trylock(&kvm->slots_lock))
-		goto out;
-	ret = buses_remove(p, kvm);
-	mutex_unlock(&kvm->slots_lock);
-	if (ret && p->leaving)
-		goto out;
-	if (ret)
+	if (atomic_read(&p->vm->graces) < MAX_GRACES && lock_slots(p, kvm)) {
+		ret = buses_remove(p, kvm);
+		mutex_unlock(&kvm->slots_lock);
+	}
+	if (ret == -ENOMEM && !p->ending)
 		pr_warn_ratelimited("no memory to leave a bus at %#llx, trying again\n",
 				    p->base);
+	if (ret == -EAGAIN || ret == -ENODEV || (ret && p->ending)) {
+		placement_put_kvm(p, kvm);
+		return ret != -ENODEV;
+	}
 
 	/* without memory the device stays for now, but its handler declines */
-	p->leaving = true;
+	p->left = !ret;
+	p->ending = true;
 	p->held = kvm;
 	grace_begin(p, kvm);
-	return false;
-out:
-	placement_put_kvm(p, kvm);
-	return true;
+	return READ_ONCE(p->remove);
 }
 
 /* All changes of a placement's buses, one after the other. */
@@ -613,25 +755,24 @@ static void placement_work(struct work_struct *work)
 	struct doorbell_placement *p =
 		container_of(to_delayed_work(work), struct doorbell_placement,
 			     work);
-	bool again = false;
+	bool again;
 
 	/* pairs with the release in grace_over(), which queues this again */
-	if (smp_load_acquire(&p->grace))
-		goto out;
-	if (p->waiting)
-		grace_end(p);
-	if (p->file)
-		again = placement_add(p);
-	else if (READ_ONCE(p->remove))
-		again = placement_leave(p);
-
-	if (again) {
-		p->pause = clamp(2 * p->pause, 1UL, (unsigned long)MAX_PAUSE);
-		placement_queue(p, p->pause);
+	if (smp_load_acquire(&p->grace)) {
+		again = READ_ONCE(p->remove);
 	} else {
-		p->pause = 0;
+		if (p->waiting)
+			grace_end(p);
+		again = p->file ? placement_add(p) :
+			READ_ONCE(p->remove) && placement_leave(p);
 	}
-out:
+
+	if (!again)
+		p->pause = 0;
+	else
+		placement_retry(p);
+	if (p->pause == MAX_PAUSE && !p->file)
+		placement_pin(p);
 	placement_put(p);
 }
 
@@ -647,6 +788,13 @@ static struct kvm *file_kvm(const struct file *file)
 	    strcmp(file_dentry(file)->d_name.name, "kvm-vm"))
 		return NULL;
 	return file->private_data;
+}
+
+/* Suspend does not have to wait for a VMM either. */
+static int wait_killable(struct completion *done)
+{
+	return wait_for_completion_state(done, TASK_KILLABLE | TASK_FREEZABLE) ?
+	       -EINTR : 0;
 }
 
 /**
@@ -688,6 +836,12 @@ doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)
 		ret = -ENOMEM;
 		goto out;
 	}
+	p->vm = vm_changes_get(kvm);
+	if (!p->vm) {
+		kfree(p);
+		ret = -ENOMEM;
+		goto out;
+	}
 	atomic_inc(&nr_placements);
 	kvm_iodevice_init(&p->dev, region_ops(region));
 	p->region = region;
@@ -701,8 +855,8 @@ doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)
 	INIT_DELAYED_WORK(&p->work, placement_work);
 	p->file = get_file(file);
 
-	placement_queue(p, 0);
-	ret = wait_for_completion_killable(&p->added) ? -EINTR : p->error;
+	placement_queue(p);
+	ret = wait_killable(&p->added) ?: p->error;
 	/* if a killed caller's placement comes onto the buses, it leaves */
 	if (ret)
 		doorbell_placement_remove(p, false);
@@ -745,9 +899,9 @@ int doorbell_placement_remove(struct doorbell_placement *p, bool wait)
 	WRITE_ONCE(p->enabled, NULL);
 	spin_unlock(&p->lock);
 	WRITE_ONCE(p->remove, true);
-	placement_queue(p, 0);
-	if (wait && wait_for_completion_killable(&p->off))
-		ret = -EINTR;
+	placement_queue(p);
+	if (wait)
+		ret = wait_killable(&p->off);
 	placement_put(p);
 	return ret;
 }
@@ -770,6 +924,8 @@ int doorbell_kvm_init(void)
  */
 void doorbell_kvm_exit(void)
 {
-	wait_var_event(&nr_placements, !atomic_read(&nr_placements));
+	/* for a second or so: see placement_pin() */
+	while (atomic_read(&nr_placements))
+		msleep(20);
 	destroy_workqueue(doorbell_wq);
 }

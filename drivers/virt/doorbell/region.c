@@ -216,16 +216,21 @@ void doorbell_region_wake(struct doorbell_region *region)
 
 /**
  * doorbell_region_hangup() - report that no guest rings the region any more
- * @region: the region, which is on no bus of a VM any more
+ * @region: the region; nothing happens if it has hung up already
  *
- * Context: process context.
+ * Context: process context; one call at a time.
  */
 void doorbell_region_hangup(struct doorbell_region *region)
 {
+	if (region->hung_up)
+		return;
 	/* after the last ring: pairs with doorbell_region_hung_up() */
 	smp_store_release(&region->hung_up, true);
 	wake_up_interruptible_all(&region->waiters->wait);
-	kill_fasync(&region->waiters->fasync, SIGIO, POLL_HUP);
+	/* hung_up before attached: pairs with the barrier in attach_commit() */
+	smp_mb();
+	if (READ_ONCE(region->attached))
+		kill_fasync(&region->waiters->fasync, SIGIO, POLL_HUP);
 }
 
 /**

@@ -38,7 +38,7 @@ struct doorbell_waiters {
  * @buffer: its rings
  * @attached: can be rung; written under the consumer's attach_lock, read
  *	without
- * @hung_up: no bus of a VM has the region any more, so no guest rings it; set
+ * @hung_up: the VM is gone, or its bus: no guest rings the region any more; set
  *	once, with release, after the last ring
  * @wakeups: rings that woke the consumer
  * @bounced: rings by guests that found no room
