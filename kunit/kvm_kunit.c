@@ -39,8 +39,8 @@ static void *kvm_test_kmalloc(size_t size, gfp_t gfp)
 static void kvm_test_put_kvm(struct kvm *kvm);
 
 /*
- * Allocations of kvm.c alone fail on demand, in every kernel. The last reference
- * to a VM destroys its buses, and nothing else.
+ * Allocations of kvm.c alone fail on demand, in every kernel. The last
+ * reference to a VM destroys its buses, and nothing else.
  */
 #undef kmalloc
 #define kmalloc kvm_test_kmalloc

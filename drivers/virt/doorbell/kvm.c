@@ -256,7 +256,7 @@ static void placement_pin(struct doorbell_placement *p)
 /* Handlers: KVM calls them on the vCPU's thread, under kvm->srcu. */
 
 static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
-			   gpa_t addr, int len, const void *val)
+		     gpa_t addr, int len, const void *val)
 {
 	struct doorbell_placement *p = to_placement(dev);
 	struct doorbell_region *region = READ_ONCE(p->enabled);
@@ -510,7 +510,7 @@ static struct kvm_io_bus *bus_copy(const struct kvm_io_bus *old,
 	return new;
 }
 
-/* Replace those buses for which there is a new one; kvm->srcu frees the old. */
+/* Replace the buses for which there are new ones; kvm->srcu frees the old. */
 static void buses_publish(struct doorbell_placement *p, struct kvm *kvm,
 			  const enum kvm_bus *idx, struct kvm_io_bus **new,
 			  int nr)
@@ -572,7 +572,7 @@ static int buses_remove(struct doorbell_placement *p, struct kvm *kvm)
 	int n, nr = region_buses(p->region, idx);
 
 	lockdep_assert_held(&kvm->slots_lock);
-	/* stable: the VM is referenced, so only this lock's holder changes it */
+	/* stable: the VM is referenced, and slots_lock is held */
 	if (!READ_ONCE(p->kvm))
 		return -ENODEV;
 	for (n = 0; n < nr; n++) {
