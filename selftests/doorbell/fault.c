@@ -1,18 +1,80 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Fault: each allocation fails once. Attach then fails with ENOMEM and changes
- * nothing; detach never fails. This needs a kernel with fault injection.
+ * Fault: the module's allocations fail. Attach then fails with ENOMEM and
+ * changes nothing; a consumer leaves, and a VM ends, without memory.
  *
- * Detach without memory pins the module until the next boot, so this program
- * has to run last.
+ * Fault injection chooses allocations by their call chain: those that the module
+ * makes, in the caller's task and on its workqueue. The program needs a kernel
+ * with fault injection. It unloads the module and loads it again, from
+ * $DOORBELL_KO or from /doorbell.ko.
  */
 #include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 
 #include "vmutil.h"
 
-#define DEBUGFS	"/sys/kernel/debug/"
+#define DEBUGFS		"/sys/kernel/debug/"
+#define SLAB		"failslab"
+#define PAGES		"fail_page_alloc"
+
+/* More failures than any test causes */
+#define ALWAYS		1000000
+
+/* A region of three ranges on the bus */
+#define LARGE_BASE	0x40000000ULL
+#define LARGE_LEN	0xc0000000ULL
+#define LARGE_STRIDE	DOORBELL_STRIDE_MAX
+
+#define ROUNDS_END	12
+
+/* Which allocation fails when KVM removes an ioeventfd, and how many tries */
+#define MAX_NTH		8
+#define MAX_TRIES	(20 * MAX_NTH)
+
+/* Injecting faults */
+
+static int knob_set(const char *attr, const char *name, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), DEBUGFS "%s/%s", attr, name);
+	return db_write_file(path, value);
+}
+
+static int knob_set_number(const char *attr, const char *name, int value)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", value);
+	return knob_set(attr, name, text);
+}
+
+static long knob(const char *attr, const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), DEBUGFS "%s/%s", attr, name);
+	return db_read_number(path);
+}
+
+/*
+ * Fail @times allocations: @space bytes (or pages) are allocated before the
+ * first failure.
+ */
+static int fail_start(const char *attr, int space, int times)
+{
+	return knob_set_number(attr, "space", space) ?:
+	       knob_set_number(attr, "times", times) ?:
+	       knob_set(attr, "probability", "100");
+}
+
+/* Return the failures since fail_start() with the same @times. */
+static int fail_stop(const char *attr, int times)
+{
+	int ret = knob_set(attr, "probability", "0");
+
+	return ret ?: times - knob(attr, "times");
+}
 
 /* The number behind @key in the first line that starts with it, or 0 */
 static unsigned long long number_in(const char *path, const char *key, int base)
@@ -31,38 +93,619 @@ static unsigned long long number_in(const char *path, const char *key, int base)
 	return n;
 }
 
-FIXTURE(fault) {
+/* Fail only allocations below functions at [@start, @end). */
+static int fail_only(const char *attr, unsigned long long start,
+		     unsigned long long end)
+{
+	char text[32];
+	int ret;
+
+	snprintf(text, sizeof(text), "%#llx", start);
+	ret = knob_set(attr, "require-start", text);
+	snprintf(text, sizeof(text), "%#llx", end);
+	return ret ?: knob_set(attr, "require-end", text);
+}
+
+/* Fail only allocations of the module, where it is loaded now. */
+static int fail_only_module(void)
+{
+	unsigned long long start, size;
+
+	start = number_in("/sys/module/doorbell/sections/.text", "", 16);
+	size = number_in("/proc/modules", "doorbell ", 10);
+	if (!start || !size)
+		return -ENOENT;
+	return fail_only(SLAB, start, start + size) ?:
+	       fail_only(PAGES, start, start + size);
+}
+
+static void fail_end(void)
+{
+	knob_set(SLAB, "probability", "0");
+	knob_set(PAGES, "probability", "0");
+	fail_only(SLAB, 0, ~0ULL);
+	fail_only(PAGES, 0, ~0ULL);
+}
+
+/* Why this kernel, or this module, cannot run the tests: NULL if it can */
+static const char *fail_setup(void)
+{
+	static const char * const attrs[] = { SLAB, PAGES };
+	unsigned int i;
+
+	/* a test that failed need not have ended its own injection */
+	fail_end();
+	for (i = 0; i < ARRAY_SIZE(attrs); i++) {
+		/* the module's allocations may sleep: let these fail, too */
+		if (knob_set(attrs[i], "ignore-gfp-wait", "N"))
+			return "no fault injection for " SLAB " and " PAGES;
+		/* one line for a failure, and few of them */
+		knob_set(attrs[i], "verbose", "1");
+		knob_set(attrs[i], "verbose_ratelimit_interval_ms", "5000");
+		knob_set(attrs[i], "verbose_ratelimit_burst", "3");
+	}
+	knob_set(PAGES, "ignore-gfp-highmem", "N");
+	knob_set(PAGES, "min-order", "0");
+	if (fail_only_module())
+		return "no filter for call chains, or the module is built in";
+	return NULL;
+}
+
+/* Guests and consumers */
+
+/* Make vCPU 0 ring 32 addresses of a region in a thread. */
+static int start_vcpu(struct vmm *vmm, __u64 base, __u64 len)
+{
+	struct guest_job job = {
+		.kind = GUEST_STORM, .width = 4,
+		.base = base, .stride = len / REGION_QUEUES,
+		.range = { { .first = 0, .nr = REGION_QUEUES } },
+	};
+
+	return vmm_job(vmm, 0, &job) ?: vmm_thread_start(vmm, 0);
+}
+
+static int stop_vcpu(struct vmm *vmm)
+{
+	vmm_stop(vmm);
+	return vmm_thread_join(vmm, 0);
+}
+
+/*
+ * Read until nothing is pending and add the rings to @rings. Return 0, 1 at the
+ * end of the file, or a negative errno.
+ */
+static int read_rings(int fd, __u64 *rings)
+{
+	struct doorbell_event events[64];
+	int i, n;
+
+	while ((n = db_read(fd, events, 64)) > 0)
+		for (i = 0; i < n; i++)
+			*rings += events[i].count;
+	return n == -EAGAIN ? 0 : n ?: 1;
+}
+
+/* The guest's writes reach the VMM. */
+static bool exits_go_on(const struct vmm *vmm)
+{
+	__u64 before = vmm_exits(vmm);
+
+	return eventually(vmm_exits(vmm) > before);
+}
+
+/*
+ * A write by vCPU 1 is an event if the region is attached. Otherwise it is an
+ * exit, and @fd may be -1.
+ */
+static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
+		       int fd, bool attached)
+{
+	__u64 exits = vmm_exits(vmm);
+	struct doorbell_event events[2];
+
+	ASSERT_EQ(0, vmm_op(vmm, 1, GUEST_MMIO_WRITE, 4,
+			    MMIO_BASE + REGION_STRIDE, 5));
+	ASSERT_EQ(exits + !attached, vmm_exits(vmm));
+	if (fd >= 0)
+		ASSERT_EQ(attached, read_now(fd, events, 2));
+	if (attached) {
+		ASSERT_EQ(1, events[0].queue);
+		ASSERT_EQ(1, events[0].count);
+	}
+}
+
+static bool no_vm_left(void)
+{
+	return vms_alive(getpid()) <= 0;
+}
+
+/* Attach without memory */
+
+FIXTURE(attach) {
 	struct vmm *vmm;
 	int fd;
-	int nth;
 };
 
-FIXTURE_SETUP(fault)
-{
-	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
-	if (self->nth < 0)
-		SKIP(return, "no fail-nth in /proc: no CONFIG_FAULT_INJECTION");
-	/* the module's allocations may sleep: let these fail, too */
-	if (db_write_file(DEBUGFS "failslab/ignore-gfp-wait", "N"))
-		SKIP(return, "no failslab in debugfs: no CONFIG_FAILSLAB");
-	db_write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N");
-	db_write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
-	db_write_file(DEBUGFS "fail_page_alloc/min-order", "0");
+FIXTURE_VARIANT(attach) {
+	const char *attr;
+	int step;	/* no allocation is smaller */
+	int times;	/* failures in a row */
+	int least;	/* allocations that make attach fail */
+	__u64 base;
+	__u64 len;
+	__u32 stride;
+	__u32 flags;
+	__u32 depth;
+};
 
+FIXTURE_VARIANT_ADD(attach, plain) {
+	.attr = SLAB, .step = 16, .times = 1, .least = 7,
+	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
+};
+
+FIXTURE_VARIANT_ADD(attach, no_value) {
+	.attr = SLAB, .step = 16, .times = 1, .least = 8,
+	.flags = DOORBELL_ATTACH_NO_VALUE,
+	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
+};
+
+FIXTURE_VARIANT_ADD(attach, ordered) {
+	.attr = SLAB, .step = 32, .times = 1, .least = 7,
+	.flags = DOORBELL_ATTACH_ORDERED, .depth = 512,
+	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
+};
+
+FIXTURE_VARIANT_ADD(attach, large) {
+	.attr = SLAB, .step = 64, .times = 1, .least = 7,
+	.base = LARGE_BASE, .len = LARGE_LEN, .stride = LARGE_STRIDE,
+};
+
+FIXTURE_VARIANT_ADD(attach, pages) {
+	.attr = PAGES, .step = 1, .times = ALWAYS, .least = 2,
+	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
+};
+
+FIXTURE_SETUP(attach)
+{
+	ASSERT_EQ(NULL, fail_setup());
 	self->fd = db_must_open(_metadata, O_NONBLOCK);
-	self->vmm = vmm_create(1);
+	self->vmm = vmm_create(2);
 	ASSERT_NE(NULL, self->vmm);
 }
 
-FIXTURE_TEARDOWN(fault)
+FIXTURE_TEARDOWN(attach)
 {
-	db_write_file(DEBUGFS "failslab/probability", "0");
+	fail_end();
 	close(self->fd);
 	vmm_destroy(self->vmm);
 }
 
+static int attach_variant(int fd, int vm_fd,
+			  const FIXTURE_VARIANT(attach) *variant)
+{
+	struct doorbell_attach arg = db_attach_arg(vm_fd, variant->base,
+						   variant->len);
+
+	arg.stride = variant->stride;
+	arg.flags = variant->flags;
+	arg.depth = variant->depth;
+	return db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
+}
+
+/*
+ * Each allocation in turn is the first that fails, while the guest rings. The
+ * attach changes nothing: it swallows no write and loses no event.
+ */
+TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
+{
+	int ret, failed, space, allocations = 0, tries = 0, refs;
+	long left, passed = -1;
+	struct db_snapshot before, after;
+	struct vmm *vmm = self->vmm;
+	__u64 rings = 0;
+
+	/* a failed attach must keep an unread event */
+	ASSERT_EQ(0, attach_region(self->fd, -1, 0));
+	ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE, 1));
+	ASSERT_EQ(0, db_detach(self->fd));
+	refs = db_module_refs();
+	ASSERT_EQ(0, start_vcpu(vmm, variant->base, variant->len));
+	ASSERT_TRUE(exits_go_on(vmm));
+
+	ASSERT_EQ(0, db_snapshot(self->fd, &before));
+	for (space = 0;; space += variant->step) {
+		ASSERT_EQ(0, fail_start(variant->attr, space, variant->times));
+		ret = attach_variant(self->fd, vmm->vm_fd, variant);
+		left = knob(variant->attr, "space");
+		failed = fail_stop(variant->attr, variant->times);
+		ASSERT_LE(0, failed);
+		if (!failed)
+			break;
+		if (!ret) {
+			/* the kernel did without: events up to detach */
+			ASSERT_EQ(POLLIN, POLLIN & poll_for(self->fd, POLLIN));
+			ASSERT_EQ(0, db_detach(self->fd));
+			ASSERT_EQ(0, read_rings(self->fd, &rings));
+			ASSERT_EQ(0, db_snapshot(self->fd, &before));
+			continue;
+		}
+		ASSERT_EQ(-ENOMEM, ret);
+		ASSERT_EQ(0, db_snapshot(self->fd, &after));
+		ASSERT_TRUE(db_same(&before, &after));
+		tries++;
+		if (space - left == passed)
+			continue;
+		/* the first try at which this allocation failed */
+		passed = space - left;
+		allocations++;
+		ASSERT_TRUE(exits_go_on(vmm));
+	}
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(POLLIN, POLLIN & poll_for(self->fd, POLLIN));
+	ASSERT_EQ(refs, db_module_refs());
+	ASSERT_EQ(0, db_detach(self->fd));
+	ASSERT_TRUE(exits_go_on(vmm));
+	ASSERT_EQ(0, stop_vcpu(vmm));
+	ASSERT_EQ(0, read_rings(self->fd, &rings));
+	ASSERT_EQ(guest_total(vmm->shared), rings + vmm_exits(vmm));
+	TH_LOG("%d allocations failed, in %d tries", allocations, tries);
+	ASSERT_LE(variant->least, allocations);
+}
+
+/* Leave without memory */
+
+static int module_load(int ko)
+{
+	int ret = db_result(syscall(SYS_finit_module, ko, "", 0));
+
+	if (ret)
+		return ret;
+	/* the device node may appear a moment later */
+	return eventually(!access(DB_PATH, R_OK | W_OK)) ? 0 : -ETIMEDOUT;
+}
+
+FIXTURE(leave) {
+	struct vmm *vmm;
+	int fd;
+	int other;
+	int ko;
+};
+
+FIXTURE_VARIANT(leave) {
+	bool by_close;
+	__u32 flags;
+};
+
+FIXTURE_VARIANT_ADD(leave, detach) { .by_close = false, };
+FIXTURE_VARIANT_ADD(leave, close) { .by_close = true, };
+FIXTURE_VARIANT_ADD(leave, detach_no_value) {
+	.flags = DOORBELL_ATTACH_NO_VALUE,
+};
+
+FIXTURE_VARIANT_ADD(leave, close_no_value) {
+	.by_close = true, .flags = DOORBELL_ATTACH_NO_VALUE,
+};
+
+FIXTURE_SETUP(leave)
+{
+	ASSERT_EQ(NULL, fail_setup());
+	self->ko = open(getenv("DOORBELL_KO") ?: "/doorbell.ko",
+			O_RDONLY | O_CLOEXEC);
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+	self->other = db_must_open(_metadata, O_NONBLOCK);
+	self->vmm = vmm_create(2);
+	ASSERT_NE(NULL, self->vmm);
+}
+
+FIXTURE_TEARDOWN(leave)
+{
+	fail_end();
+	close(self->fd);
+	close(self->other);
+	close(self->ko);
+	vmm_destroy(self->vmm);
+}
+
+/* The consumer leaves while no allocation of the module succeeds. */
+static void leave_without_memory(struct __test_metadata *_metadata, int *fd,
+				 bool by_close)
+{
+	ASSERT_EQ(0, fail_start(SLAB, 0, ALWAYS));
+	if (by_close) {
+		ASSERT_EQ(0, close(*fd));
+		*fd = -1;
+	} else {
+		ASSERT_EQ(0, db_detach(*fd));
+	}
+	/* a smaller bus is what there is no memory for */
+	ASSERT_TRUE(eventually(knob(SLAB, "times") < ALWAYS));
+}
+
+/* A device of KVM in the region's place gets the guest's write. */
+static void check_ioeventfd(struct __test_metadata *_metadata, struct vmm *vmm)
+{
+	int efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	__u64 exits = vmm_exits(vmm), addr = MMIO_BASE + REGION_STRIDE, count;
+
+	ASSERT_LE(0, efd);
+	ASSERT_EQ(0, vmm_ioeventfd(vmm, addr, 4, efd, 0));
+	ASSERT_EQ(0, vmm_op(vmm, 1, GUEST_MMIO_WRITE, 4, addr, 7));
+	ASSERT_EQ(exits, vmm_exits(vmm));
+	ASSERT_EQ(sizeof(count), read(efd, &count, sizeof(count)));
+	ASSERT_EQ(1, count);
+	ASSERT_EQ(0, vmm_ioeventfd(vmm, addr, 4, efd,
+				   KVM_IOEVENTFD_FLAG_DEASSIGN));
+	close(efd);
+}
+
+/*
+ * What is left on the bus declines writes and blocks no device of KVM. With
+ * memory again it makes way for a region in the same place or across its edge.
+ */
+TEST_F_TIMEOUT(leave, place_is_free, TEST_SECONDS)
+{
+	struct vmm *vmm = self->vmm;
+	struct doorbell_event event;
+	int round;
+
+	for (round = 0; round < 4; round++) {
+		__u64 base = MMIO_BASE - (round % 2 ? REGION_LEN / 2 : 0);
+
+		ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd,
+					   variant->flags));
+		check_ring(_metadata, vmm, self->fd, true);
+		leave_without_memory(_metadata, &self->fd, variant->by_close);
+		if (!variant->by_close)
+			ASSERT_EQ(0, poll_now(self->fd));
+		check_ring(_metadata, vmm, self->other, false);
+		check_ioeventfd(_metadata, vmm);
+		ASSERT_EQ(-ENOMEM, attach_region(self->other, vmm->vm_fd,
+						 variant->flags));
+
+		ASSERT_LT(0, fail_stop(SLAB, ALWAYS));
+		/* at once, or after all is quiet */
+		if (round / 2)
+			usleep(200000);
+		ASSERT_EQ(0, db_attach_as(self->other, vmm->vm_fd, base,
+					  REGION_LEN, REGION_STRIDE,
+					  variant->flags));
+		ASSERT_EQ(0, vmm_op(vmm, 1, GUEST_MMIO_WRITE, 4, MMIO_BASE, 6));
+		ASSERT_EQ(1, read_now(self->other, &event, 1));
+		ASSERT_EQ((MMIO_BASE - base) / REGION_STRIDE, event.queue);
+		ASSERT_EQ(0, db_detach(self->other));
+		check_ring(_metadata, vmm, self->other, false);
+		if (variant->by_close)
+			self->fd = db_must_open(_metadata, O_NONBLOCK);
+	}
+}
+
+/* The guest rings all the time: no write is swallowed. */
+TEST_F_TIMEOUT(leave, while_ringing, TEST_SECONDS)
+{
+	struct vmm *vmm = self->vmm;
+	__u64 rings = 0;
+	int round;
+
+	ASSERT_EQ(0, start_vcpu(vmm, MMIO_BASE, REGION_LEN));
+	for (round = 0; round < 10; round++) {
+		ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd,
+					   variant->flags));
+		ASSERT_EQ(POLLIN, POLLIN & poll_for(self->fd, POLLIN));
+		/* close() would drop the events that are not read */
+		leave_without_memory(_metadata, &self->fd, false);
+		ASSERT_EQ(0, read_rings(self->fd, &rings));
+		ASSERT_TRUE(exits_go_on(vmm));
+		ASSERT_EQ(0, poll_now(self->fd));
+		ASSERT_LT(0, fail_stop(SLAB, ALWAYS));
+	}
+	ASSERT_EQ(0, stop_vcpu(vmm));
+	ASSERT_EQ(guest_total(vmm->shared), rings + vmm_exits(vmm));
+}
+
+static bool unload_runs(void)
+{
+	char state[16] = "";
+
+	return db_read_file("/sys/module/doorbell/initstate", state,
+			    sizeof(state)) > 0 && !strncmp(state, "going", 5);
+}
+
+/*
+ * The consumer is gone, but its device still on the bus. Unloading waits a
+ * moment for memory.
+ */
+TEST_F_TIMEOUT(leave, then_unload, TEST_SECONDS)
+{
+	__u64 exits = vmm_exits(self->vmm);
+	int status = -1;
+	pid_t pid;
+
+	if (self->ko < 0)
+		SKIP(return, "no module to load");
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, variant->flags));
+	leave_without_memory(_metadata, &self->fd, variant->by_close);
+	close(self->fd);
+	close(self->other);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(-db_module_unload());
+	ASSERT_TRUE(eventually(unload_runs() ||
+			       waitpid(pid, &status, WNOHANG) == pid));
+	if (status < 0) {
+		usleep(300000);
+		ASSERT_EQ(0, waitpid(pid, NULL, WNOHANG));
+		ASSERT_EQ(0, vmm_op(self->vmm, 1, GUEST_MMIO_WRITE, 4,
+				    MMIO_BASE, 1));
+		ASSERT_EQ(++exits, vmm_exits(self->vmm));
+		ASSERT_LT(0, fail_stop(SLAB, ALWAYS));
+		ASSERT_EQ(0, db_wait_status(pid));
+	} else {
+		/* the machine is so slow that the removal took long */
+		ASSERT_EQ(EWOULDBLOCK, WEXITSTATUS(status));
+		ASSERT_LT(0, fail_stop(SLAB, ALWAYS));
+		ASSERT_TRUE(eventually(!db_module_unload()));
+	}
+	ASSERT_EQ(0, vmm_op(self->vmm, 1, GUEST_MMIO_WRITE, 4, MMIO_BASE, 1));
+	ASSERT_EQ(++exits, vmm_exits(self->vmm));
+	ASSERT_EQ(0, module_load(self->ko));
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+	self->other = db_must_open(_metadata, O_NONBLOCK);
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, variant->flags));
+	check_ring(_metadata, self->vmm, self->fd, true);
+}
+
+/* Where the device stays for long, it refuses to be unloaded until it goes. */
+TEST_F_TIMEOUT(leave, then_stay, TEST_SECONDS)
+{
+	if (self->ko < 0)
+		SKIP(return, "no module to load");
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, variant->flags));
+	leave_without_memory(_metadata, &self->fd, variant->by_close);
+	close(self->fd);
+	close(self->other);
+	ASSERT_TRUE(eventually(db_module_refs() == 1));
+	ASSERT_EQ(-EWOULDBLOCK, db_module_unload());
+	check_ring(_metadata, self->vmm, -1, false);
+
+	ASSERT_LT(0, fail_stop(SLAB, ALWAYS));
+	ASSERT_TRUE(eventually(!db_module_refs()));
+	ASSERT_EQ(0, db_module_unload());
+	ASSERT_EQ(0, module_load(self->ko));
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+	self->other = db_must_open(_metadata, O_NONBLOCK);
+}
+
+/* The consumer leaves, and the VM ends at once or a moment later. */
+TEST_F_TIMEOUT(leave, then_vm_ends, TEST_SECONDS)
+{
+	int round;
+
+	for (round = 0; round < ROUNDS_END; round++) {
+		if (self->fd < 0)
+			self->fd = db_must_open(_metadata, O_NONBLOCK);
+		ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd,
+					   variant->flags));
+		check_ring(_metadata, self->vmm, self->fd, true);
+		/* vCPUs first: the VM's descriptor is then the last */
+		vmm_close_vcpu(self->vmm, 0);
+		vmm_close_vcpu(self->vmm, 1);
+		if (round % 2) {
+			leave_without_memory(_metadata, &self->fd,
+					     variant->by_close);
+			vmm_close_vm(self->vmm);
+		} else {
+			ASSERT_EQ(0, fail_start(SLAB, 0, ALWAYS));
+			if (variant->by_close) {
+				close(self->fd);
+				self->fd = -1;
+			} else {
+				ASSERT_EQ(0, db_detach(self->fd));
+			}
+			vmm_close_vm(self->vmm);
+		}
+		ASSERT_TRUE(eventually(no_vm_left()));
+		ASSERT_LE(0, fail_stop(SLAB, ALWAYS));
+		vmm_destroy(self->vmm);
+		self->vmm = vmm_create(2);
+		ASSERT_NE(NULL, self->vmm);
+	}
+}
+
+/* The VM ends, and the consumer leaves after that. */
+TEST_F_TIMEOUT(leave, after_vm_ends, TEST_SECONDS)
+{
+	struct doorbell_event event;
+
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, variant->flags));
+	ASSERT_EQ(0, vmm_op(self->vmm, 1, GUEST_MMIO_WRITE, 4, MMIO_BASE, 1));
+	ASSERT_EQ(0, fail_start(SLAB, 0, ALWAYS));
+	vmm_destroy(self->vmm);
+	self->vmm = NULL;
+	ASSERT_EQ(POLLHUP, POLLHUP & poll_for(self->fd, 0));
+	ASSERT_EQ(DOORBELL_HANGUP, info_of(self->fd).state);
+	ASSERT_TRUE(eventually(no_vm_left()));
+	ASSERT_EQ(1, db_read(self->fd, &event, 1));
+	ASSERT_EQ(0, db_read(self->fd, &event, 1));
+	if (variant->by_close) {
+		ASSERT_EQ(0, close(self->fd));
+		self->fd = -1;
+	} else {
+		ASSERT_EQ(0, db_detach(self->fd));
+		ASSERT_EQ(0, poll_now(self->fd));
+		close(self->fd);
+	}
+	close(self->other);
+	if (self->ko >= 0) {
+		ASSERT_EQ(0, db_module_unload());
+		ASSERT_LE(0, fail_stop(SLAB, ALWAYS));
+		ASSERT_EQ(0, module_load(self->ko));
+	}
+}
+
+/* KVM itself gives up a bus */
+
+FIXTURE(given_up) {
+	struct vmm *vmm;
+	int fd;
+	int other;
+	int efd;
+	int nth;
+	__u64 rings;
+	__u64 rung;	/* by VMs before @vmm: the guest, the VMM, */
+	__u64 exits;
+};
+
+FIXTURE_VARIANT(given_up) {
+	__u64 base;
+	__u64 len;
+	__u32 stride;
+	__u32 flags;
+	bool fast;	/* the bus without values, not the MMIO bus */
+};
+
+FIXTURE_VARIANT_ADD(given_up, plain) {
+	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
+};
+
+FIXTURE_VARIANT_ADD(given_up, large) {
+	.base = LARGE_BASE, .len = LARGE_LEN, .stride = LARGE_STRIDE,
+};
+
+FIXTURE_VARIANT_ADD(given_up, no_value_mmio) {
+	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
+	.flags = DOORBELL_ATTACH_NO_VALUE,
+};
+
+FIXTURE_VARIANT_ADD(given_up, no_value_fast) {
+	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
+	.flags = DOORBELL_ATTACH_NO_VALUE, .fast = true,
+};
+
+FIXTURE_SETUP(given_up)
+{
+	/* KVM's allocations fail here, not the module's */
+	fail_end();
+	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->nth);
+	self->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	ASSERT_LE(0, self->efd);
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+	self->other = db_must_open(_metadata, O_NONBLOCK);
+}
+
+FIXTURE_TEARDOWN(given_up)
+{
+	close(self->fd);
+	close(self->other);
+	close(self->efd);
+	close(self->nth);
+	vmm_destroy(self->vmm);
+}
+
 /* Make the @n-th call that can fail in this thread fail. */
-static int fail_at(int nth, unsigned int n)
+static int fail_nth(int nth, unsigned int n)
 {
 	char text[16];
 	int len = snprintf(text, sizeof(text), "%u", n);
@@ -71,215 +714,143 @@ static int fail_at(int nth, unsigned int n)
 }
 
 /*
- * Has the n-th call failed? The calls here can be the n-th one, so a failed try
- * to stop the injection is repeated.
+ * Remove an ioeventfd while the @n-th allocation of this thread fails. KVM
+ * then gives up the whole bus.
  */
-static bool has_failed(int nth)
+static void remove_ioeventfd(struct __test_metadata *_metadata,
+			     struct vmm *vmm, int efd, int nth, unsigned int n)
 {
-	char text[16] = {};
-	bool failed;
+	struct kvm_ioeventfd e = {
+		.addr = MMIO_BASE - 0x1000, .fd = efd,
+		.flags = KVM_IOEVENTFD_FLAG_DEASSIGN,
+	};
 
-	failed = pread(nth, text, sizeof(text) - 1, 0) > 0 && !atoi(text);
-	if (fail_at(nth, 0))
-		fail_at(nth, 0);
-	return failed;
+	/* of no length: it is on both buses */
+	ASSERT_EQ(0, vmm_ioeventfd(vmm, e.addr, 0, efd, 0));
+	ASSERT_EQ(0, fail_nth(nth, n));
+	ioctl(vmm->vm_fd, KVM_IOEVENTFD, &e);
+	/* the write that ends the injection may be what fails */
+	if (fail_nth(nth, 0))
+		ASSERT_EQ(0, fail_nth(nth, 0));
 }
 
-/* A guest's write is an event if the region is attached, otherwise an exit. */
-static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
-		       int fd, bool attached)
+/* Is a bus gone? With @fast the bus without values, and only that. */
+static bool bus_is_gone(int fd, int vm_fd, bool fast)
 {
-	__u64 exits = vmm_exits(vmm);
-	struct doorbell_event events[2];
+	int mmio = db_attach(fd, vm_fd, MMIO_BASE + 0x10000, 8), both;
 
-	ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4,
-			    MMIO_BASE + REGION_STRIDE, 5));
-	ASSERT_EQ(exits + !attached, vmm_exits(vmm));
-	ASSERT_EQ(attached, read_now(fd, events, 2));
-	if (attached)
-		ASSERT_TRUE(db_event_is(&events[0], 1, 1, 5));
+	if (!mmio)
+		db_detach(fd);
+	both = db_attach_as(fd, vm_fd, MMIO_BASE + 0x10000, 8, 4,
+			    DOORBELL_ATTACH_NO_VALUE);
+	if (!both)
+		db_detach(fd);
+	return fast ? !mmio && both == -ENOMEM : mmio == -ENOMEM;
 }
 
-/* Attach changes nothing if any one of its allocations fails. */
-TEST_F_TIMEOUT(fault, attach, TEST_SECONDS)
+/* The consumer learns that its bus is gone, and nothing is lost. */
+TEST_F_TIMEOUT(given_up, while_ringing, TEST_SECONDS)
 {
 	struct db_snapshot before, after;
-	int ret, no_memory = 0, refs = db_module_refs();
-	unsigned int n;
-	bool failed;
+	struct vmm *vmm = NULL;
+	unsigned int try;
 
-	for (n = 1; n < 1000; n++) {
-		ASSERT_EQ(0, db_snapshot(self->fd, &before));
-		ASSERT_EQ(0, fail_at(self->nth, n));
-		ret = attach_region(self->fd, self->vmm->vm_fd, 0);
-		failed = has_failed(self->nth);
-		if (!failed)
+	/* which allocation it is varies: debugging may allocate, too */
+	for (try = 0; try < MAX_TRIES; try++) {
+		close(self->fd);
+		vmm_destroy(self->vmm);
+		self->fd = db_must_open(_metadata, O_NONBLOCK);
+		self->rings = 0;
+		vmm = vmm_create(2);
+		self->vmm = vmm;
+		ASSERT_NE(NULL, vmm);
+		ASSERT_EQ(0, db_attach_as(self->fd, vmm->vm_fd, variant->base,
+					  variant->len, variant->stride,
+					  variant->flags));
+		ASSERT_EQ(0, start_vcpu(vmm, variant->base, variant->len));
+		ASSERT_EQ(POLLIN, POLLIN & poll_for(self->fd, POLLIN));
+		remove_ioeventfd(_metadata, vmm, self->efd, self->nth,
+				 1 + try % MAX_NTH);
+		if (bus_is_gone(self->other, vmm->vm_fd, variant->fast))
 			break;
-		if (ret) {
-			/* the copy from user space can fail, too */
-			if (ret != -EFAULT)
-				ASSERT_EQ(-ENOMEM, ret);
-			no_memory += ret == -ENOMEM;
-			ASSERT_EQ(0, db_snapshot(self->fd, &after));
-			ASSERT_TRUE(db_same(&before, &after));
-			check_ring(_metadata, self->vmm, self->fd, false);
-			ASSERT_EQ(0,
-				  attach_region(self->fd, self->vmm->vm_fd, 0));
-		}
-		check_ring(_metadata, self->vmm, self->fd, true);
-		ASSERT_EQ(0, db_detach(self->fd));
-		check_ring(_metadata, self->vmm, self->fd, false);
+		ASSERT_EQ(0, stop_vcpu(vmm));
 	}
-	ASSERT_EQ(0, ret);
-	ASSERT_FALSE(failed);
-	check_ring(_metadata, self->vmm, self->fd, true);
-	/* it allocates region, buffer, registration and bus at least */
-	ASSERT_LE(4, no_memory);
-	ASSERT_EQ(refs, db_module_refs());
-}
+	ASSERT_GT(MAX_TRIES, try);
 
-/*
- * The placeholder that detach left on the bus blocks nothing: no region in the
- * same place or across its edges, no device of KVM.
- */
-static void check_free(struct __test_metadata *_metadata, struct vmm *vmm,
-		       int fd, unsigned int way)
-{
-	int efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	struct doorbell_event event;
-	__u64 count;
+	ASSERT_EQ(POLLHUP, POLLHUP & poll_for(self->fd, 0));
+	ASSERT_EQ(DOORBELL_HANGUP, info_of(self->fd).state);
+	ASSERT_EQ(1, read_rings(self->fd, &self->rings));
+	ASSERT_EQ(POLLHUP, poll_now(self->fd));
+	ASSERT_EQ(-EPIPE, db_ring(self->fd, variant->base, 1));
+	ASSERT_TRUE(exits_go_on(vmm));
+	ASSERT_EQ(1, read_rings(self->fd, &self->rings));
+	ASSERT_EQ(0, stop_vcpu(vmm));
+	ASSERT_EQ(guest_total(vmm->shared), self->rings + vmm_exits(vmm));
 
-	ASSERT_LE(0, efd);
-	check_ring(_metadata, vmm, fd, false);
-	switch (way % 3) {
-	case 0:
-		break;
-	case 1:
-		ASSERT_EQ(0, db_attach_as(fd, vmm->vm_fd,
-					  MMIO_BASE - REGION_LEN / 2,
-					  REGION_LEN, 4, 0));
-		ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4, MMIO_BASE, 6));
-		ASSERT_EQ(1, read_now(fd, &event, 1));
-		ASSERT_TRUE(db_event_is(&event, REGION_LEN / 2 / 4, 1, 6));
-		ASSERT_EQ(0, db_detach(fd));
-		break;
-	case 2:
-		ASSERT_EQ(0, vmm_ioeventfd(vmm, MMIO_BASE + REGION_STRIDE, 4,
-					   efd, 0));
-		ASSERT_EQ(0, vmm_op(vmm, 0, GUEST_MMIO_WRITE, 4,
-				    MMIO_BASE + REGION_STRIDE, 7));
-		ASSERT_EQ(sizeof(count), read(efd, &count, sizeof(count)));
-		ASSERT_EQ(1, count);
-		ASSERT_EQ(-EEXIST, attach_region(fd, vmm->vm_fd, 0));
-		ASSERT_EQ(0, vmm_ioeventfd(vmm, MMIO_BASE + REGION_STRIDE, 4,
-					   efd, KVM_IOEVENTFD_FLAG_DEASSIGN));
-		break;
-	}
-	close(efd);
-	ASSERT_EQ(0, attach_region(fd, vmm->vm_fd, 0));
-	check_ring(_metadata, vmm, fd, true);
-	ASSERT_EQ(0, db_detach(fd));
-	check_ring(_metadata, vmm, fd, false);
-}
-
-/* Detach, or close(), succeeds whichever of its allocations fails. */
-static void detach_without_memory(struct __test_metadata *_metadata,
-				  struct vmm *vmm, int *fd, int nth,
-				  bool by_close)
-{
-	int ret, refs, pinned = 0;
-	unsigned int n, way;
-	bool failed = true;
-
-	for (way = 0; way < 3; way++)
-		for (n = 1; n < 1000; n++) {
-			refs = db_module_refs();
-			ASSERT_EQ(0, attach_region(*fd, vmm->vm_fd, 0));
-			check_ring(_metadata, vmm, *fd, true);
-			ASSERT_EQ(0, fail_at(nth, n));
-			ret = by_close ? close(*fd) : db_detach(*fd);
-			failed = has_failed(nth);
-			ASSERT_EQ(0, ret);
-			if (by_close)
-				*fd = db_must_open(_metadata, O_NONBLOCK);
-			ASSERT_EQ(0, poll_now(*fd));
-			if (!failed)
-				break;
-			pinned += db_module_refs() > refs;
-			check_free(_metadata, vmm, *fd, way);
-		}
-	ASSERT_FALSE(failed);
-	/* a placeholder on the bus pins the module: one per way at least */
-	ASSERT_LE(3, pinned);
-}
-
-TEST_F_TIMEOUT(fault, detach, TEST_SECONDS)
-{
-	detach_without_memory(_metadata, self->vmm, &self->fd, self->nth,
-			      false);
-}
-
-TEST_F_TIMEOUT(fault, close, TEST_SECONDS)
-{
-	detach_without_memory(_metadata, self->vmm, &self->fd, self->nth, true);
-}
-
-/* A VMM that attaches its VM to the consumer of this process */
-__attribute__((noreturn))
-static void vmm_main(int fd, int answer)
-{
-	struct vmm *vmm = vmm_create(1);
-	char ok = 1;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (!vmm || attach_region(fd, vmm->vm_fd, 0) || close(fd) ||
-	    write(answer, &ok, 1) != 1)
-		_exit(1);
-	for (;;)
-		pause();
-}
-
-/* The VM's process ends while all allocations of the module fail. */
-TEST_F_TIMEOUT(fault, end_of_process, TEST_SECONDS)
-{
-	unsigned long long start, size;
-	struct doorbell_event event;
-	char text[32], ok;
-	int refs, pipes[2];
-	pid_t pid;
-
-	start = number_in("/sys/module/doorbell/sections/.text", "", 16);
-	size = number_in("/proc/modules", "doorbell ", 10);
-	snprintf(text, sizeof(text), "%#llx", start + size);
-	if (!start || !size ||
-	    db_write_file(DEBUGFS "failslab/require-end", text))
-		SKIP(return,
-		     "no FAULT_INJECTION_STACKTRACE_FILTER, or not a module");
-	snprintf(text, sizeof(text), "%#llx", start);
-	ASSERT_EQ(0, db_write_file(DEBUGFS "failslab/require-start", text));
-
-	ASSERT_EQ(0, pipe(pipes));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid)
-		vmm_main(self->fd, pipes[1]);
-	ASSERT_EQ(1, read(pipes[0], &ok, 1));
-	refs = db_module_refs();
-
-	ASSERT_EQ(0, db_write_file(DEBUGFS "failslab/times", "-1"));
-	ASSERT_EQ(0, db_write_file(DEBUGFS "failslab/probability", "100"));
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-	ASSERT_NE(0, POLLHUP & poll_for(self->fd, 0));
-	ASSERT_TRUE(eventually(vms_alive(pid) <= 0));
-	ASSERT_TRUE(eventually(refs < db_module_refs()));
-	ASSERT_EQ(0, db_read(self->fd, &event, 1));
 	ASSERT_EQ(0, db_detach(self->fd));
-	ASSERT_EQ(-ENOMEM, attach_region(self->fd, self->vmm->vm_fd, 0));
+	ASSERT_EQ(0, db_snapshot(self->fd, &before));
+	ASSERT_EQ(-ENOMEM, db_attach_as(self->fd, vmm->vm_fd, variant->base,
+					variant->len, variant->stride,
+					variant->flags));
+	ASSERT_EQ(0, db_snapshot(self->fd, &after));
+	ASSERT_TRUE(db_same(&before, &after));
 
-	ASSERT_EQ(0, db_write_file(DEBUGFS "failslab/probability", "0"));
-	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
-	check_ring(_metadata, self->vmm, self->fd, true);
+	/* another bus works, and the VM ends like any other */
+	ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd, PIO));
+	ASSERT_EQ(0, vmm_op(vmm, 1, GUEST_PIO_OUT, 4, PIO_BASE + 8, 3));
+	check_event(_metadata, self->fd, 1, 3);
+	vmm_destroy(vmm);
+	self->vmm = NULL;
+	ASSERT_EQ(POLLHUP, POLLHUP & poll_for(self->fd, 0));
+	ASSERT_TRUE(eventually(no_vm_left()));
 }
 
-TEST_HARNESS_MAIN
+/* A consumer that has left already, or leaves at the same time */
+TEST_F_TIMEOUT(given_up, while_leaving, TEST_SECONDS)
+{
+	unsigned int n, round;
+
+	for (n = 1; n <= MAX_NTH; n++)
+		for (round = 0; round < 3; round++) {
+			struct vmm *vmm = vmm_create(2);
+
+			self->vmm = vmm;
+			ASSERT_NE(NULL, vmm);
+			ASSERT_EQ(0, db_attach_as(self->fd, vmm->vm_fd,
+						  variant->base, variant->len,
+						  variant->stride,
+						  variant->flags));
+			ASSERT_EQ(0, start_vcpu(vmm, variant->base,
+						variant->len));
+			ASSERT_EQ(POLLIN,
+				  POLLIN & poll_for(self->fd, POLLIN));
+			if (round == 0)
+				close(self->fd);
+			remove_ioeventfd(_metadata, vmm, self->efd, self->nth,
+					 n);
+			if (round == 1)
+				close(self->fd);
+			if (round == 2)
+				ASSERT_EQ(0, db_detach(self->fd));
+			ASSERT_TRUE(exits_go_on(vmm));
+			ASSERT_EQ(0, stop_vcpu(vmm));
+			vmm_destroy(vmm);
+			self->vmm = NULL;
+			ASSERT_TRUE(eventually(no_vm_left()));
+			if (round < 2)
+				self->fd = db_must_open(_metadata, O_NONBLOCK);
+		}
+}
+
+int main(int argc, char **argv)
+{
+	const char *why = fail_setup();
+
+	if (why) {
+		ksft_print_header();
+		ksft_set_plan(1);
+		ksft_test_result_skip("%s\n", why);
+		ksft_finished();
+	}
+	return test_harness_run(argc, argv);
+}
