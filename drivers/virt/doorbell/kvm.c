@@ -293,13 +293,15 @@ static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 	struct doorbell_placement *p = to_placement(dev);
 	struct doorbell_region *region = READ_ONCE(p->enabled);
 	u16 half, kind;
-	u32 value;
+	u64 value;
+	u32 word;
 
 	if (unlikely(!region))
 		return -EOPNOTSUPP;
-	if (likely(len == sizeof(value))) {
-		memcpy(&value, val, sizeof(value));
-		kind = doorbell_kind(DOORBELL_EVENT_QUEUE, sizeof(value));
+	if (likely(len == sizeof(word))) {
+		memcpy(&word, val, sizeof(word));
+		value = word;
+		kind = doorbell_kind(DOORBELL_EVENT_QUEUE, sizeof(word));
 	} else if (len == sizeof(half)) {
 		memcpy(&half, val, sizeof(half));
 		value = half;
