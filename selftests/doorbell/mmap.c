@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Mmap: consumers of mapped memory and libdoorbell, in both modes, and garbage
- * in the control area. All rings come from write().
+ * Mmap: consumers of mapped memory and libdoorbell, in both modes; counters;
+ * garbage in the control area; how long a mapping keeps a region attached. All
+ * rings but those of the last subject come from write().
  */
 #include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "libdoorbell.h"
 #include "util.h"
-
-#define TEST_SECONDS	100
+#include "vmutil.h"
 
 #define BASE		0x1000
 #define STRIDE		4
@@ -20,6 +21,12 @@
 #define WRITERS		3
 #define RINGS		4000		/* per writer */
 #define ROUNDS		2000
+/* Looks at the counters, fewer on a slow machine, of so many queues */
+#define COUNTS		20000
+#define COUNTS_MIN	100
+#define COUNTS_MS	2000
+#define COUNT_QUEUES	32
+#define COUNT_DEPTH	1024
 
 /* A mapped region, with nothing but the uapi header */
 struct mapped {
@@ -125,6 +132,45 @@ TEST_F_TIMEOUT(raw, errors, TEST_SECONDS)
 	ASSERT_EQ(EACCES, errno);
 	ASSERT_EQ(MAP_FAILED, mremap(p, shared, shared + 4096, MREMAP_MAYMOVE));
 	munmap(p, shared);
+}
+
+/* A consumer that was opened O_RDONLY maps what it may read. */
+TEST_F_TIMEOUT(raw, read_only_consumer, TEST_SECONDS)
+{
+	const int rw = PROT_READ | PROT_WRITE;
+	struct doorbell_control *control;
+	struct doorbell_info info;
+	int fd;
+
+	fd = open(DB_PATH, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, attach_mode(fd, 0, 0));
+	ASSERT_EQ(0, db_info(fd, &info));
+	ASSERT_EQ(EACCES, mmap_errno(fd, info.control_size, rw, MAP_SHARED,
+				     0));
+	ASSERT_EQ(EACCES, mmap_errno(fd, info.readonly_size, rw, MAP_SHARED,
+				     info.control_size));
+	ASSERT_EQ(EINVAL, mmap_errno(fd, info.control_size, PROT_READ,
+				     MAP_PRIVATE, 0));
+	ASSERT_EQ(EINVAL, mmap_errno(fd, info.readonly_size, PROT_READ,
+				     MAP_PRIVATE, info.control_size));
+	ASSERT_EQ(0, mmap_errno(fd, info.readonly_size, PROT_READ, MAP_SHARED,
+				info.control_size));
+	control = mmap(NULL, info.control_size, PROT_READ, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, control);
+	ASSERT_EQ(info.nr_entries, control->head);
+	ASSERT_EQ(-1, mprotect(control, info.control_size, rw));
+	ASSERT_EQ(EACCES, errno);
+	munmap(control, info.control_size);
+	close(fd);
+
+	/* mmap() reads the file, whatever the protection */
+	fd = open(DB_PATH, O_WRONLY | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, attach_mode(fd, 0, 0));
+	ASSERT_EQ(EACCES, mmap_errno(fd, info.control_size, PROT_WRITE,
+				     MAP_SHARED, 0));
+	close(fd);
 }
 
 /* Coalescing: layout and steps are those of the uapi header. */
@@ -605,6 +651,168 @@ TEST_F_TIMEOUT(full, room_wakes_pollers, TEST_SECONDS)
 	close(epfd);
 }
 
+/* Counters make sense at any time */
+
+FIXTURE(counters)
+{
+	int fd;
+};
+
+FIXTURE_VARIANT(counters)
+{
+	__u32 flags;
+	__u32 depth;
+};
+
+FIXTURE_VARIANT_ADD(counters, coalescing) {};
+FIXTURE_VARIANT_ADD(counters, ordered) {
+	.flags = DOORBELL_ATTACH_ORDERED, .depth = COUNT_DEPTH,
+};
+
+FIXTURE_SETUP(counters)
+{
+	struct doorbell_attach arg = region(variant->flags, variant->depth);
+
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+	arg.len = COUNT_QUEUES * STRIDE;
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_ATTACH, &arg));
+}
+
+FIXTURE_TEARDOWN(counters)
+{
+	close(self->fd);
+}
+
+/**
+ * struct traffic - threads that ring and read while another one looks
+ * @fd: the consumer
+ * @stop: the threads have to end
+ * @begun: rings that have begun
+ * @done: rings that are done
+ * @read: rings that were read
+ * @error: what went wrong, as a negative errno
+ */
+struct traffic {
+	int fd;
+	_Atomic bool stop;
+	_Atomic __u64 begun;
+	_Atomic __u64 done;
+	_Atomic __u64 read;
+	_Atomic int error;
+};
+
+/* Ring each queue, and no queue, and read until nothing is pending. */
+static void ring_and_read(struct traffic *t)
+{
+	struct doorbell_ring rings[COUNT_QUEUES + 1] = {};
+	struct doorbell_event events[16];
+	int i, n;
+
+	for (i = 0; i <= COUNT_QUEUES; i++)
+		rings[i].addr = BASE + i * STRIDE;
+	t->begun += ARRAY_SIZE(rings);
+	if (write(t->fd, rings, sizeof(rings)) != sizeof(rings))
+		t->error = -EPROTO;
+	t->done += ARRAY_SIZE(rings);
+
+	while ((n = db_read(t->fd, events, ARRAY_SIZE(events))) > 0)
+		for (i = 0; i < n; i++)
+			t->read += events[i].count;
+	if (n != -EAGAIN)
+		t->error = n;
+}
+
+static void *traffic_main(void *arg)
+{
+	struct traffic *t = arg;
+
+	while (!t->stop) {
+		ring_and_read(t);
+		usleep(100);
+	}
+	return NULL;
+}
+
+/* Preempt the thread that looks, wherever the kernel allows it. */
+static void *preempting_main(void *arg)
+{
+	struct sched_param param = { .sched_priority = 1 };
+	struct traffic *t = arg;
+
+	if (db_pin(0) || sched_setscheduler(0, SCHED_FIFO, &param))
+		t->error = -errno;
+	return traffic_main(t);
+}
+
+/* The number behind a name in fdinfo; all ones if it is not there */
+static __u64 fdinfo_number(const char *text, const char *name)
+{
+	const char *at = strstr(text, name);
+
+	return at ? strtoull(at + strlen(name), NULL, 10) : ~0ULL;
+}
+
+/* The counters of fdinfo */
+static int fdinfo_counters(int fd, struct doorbell_info *info)
+{
+	char path[64], text[2048];
+	int ret;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	ret = db_read_file(path, text, sizeof(text));
+	if (ret < 0)
+		return ret;
+	info->rings = fdinfo_number(text, "doorbell-rings:\t");
+	info->bad_rings = fdinfo_number(text, "doorbell-bad-rings:\t");
+	info->pending = fdinfo_number(text, "doorbell-pending:\t");
+	return 0;
+}
+
+/*
+ * While others ring and read: no more rings than have begun, no fewer than are
+ * done, no more pending than are not read, and no counter that runs backwards.
+ */
+TEST_F_TIMEOUT(counters, make_sense_at_any_time, TEST_SECONDS)
+{
+	bool ordered = variant->flags & DOORBELL_ATTACH_ORDERED;
+	struct doorbell_info info = {}, last = {};
+	struct traffic t = { .fd = self->fd };
+	__u64 end, done, read, sum;
+	pthread_t thread[2];
+	unsigned int i;
+
+	ASSERT_EQ(0, pthread_create(&thread[0], NULL, traffic_main, &t));
+	ASSERT_EQ(0, pthread_create(&thread[1], NULL, preempting_main, &t));
+	ASSERT_EQ(0, db_pin(0));
+	end = db_now_ms() + COUNTS_MS;
+	for (i = 0; db_round(i, COUNTS_MIN, COUNTS, end); i++) {
+		done = t.done;
+		read = t.read;
+		ASSERT_EQ(0, i % 8 ? db_info(self->fd, &info) :
+				     fdinfo_counters(self->fd, &info));
+		sum = info.rings + info.bad_rings;
+		ASSERT_LE(sum, t.begun);
+		ASSERT_GE(sum, done);
+		ASSERT_LE(info.pending, sum);
+		ASSERT_LE(info.pending, t.begun - read);
+		ASSERT_GE(sum, last.rings + last.bad_rings);
+		ASSERT_GE(info.bad_rings, last.bad_rings);
+		/* ordered: a bad ring counts as a ring for a moment */
+		if (!ordered)
+			ASSERT_GE(info.rings, last.rings);
+		last = info;
+	}
+	t.stop = true;
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_join(thread[i], NULL));
+	ASSERT_EQ(0, t.error);
+
+	/* exact at rest */
+	ASSERT_EQ(0, db_info(self->fd, &info));
+	ASSERT_EQ(t.done, info.rings + info.bad_rings);
+	ASSERT_EQ(t.done - t.read, info.pending);
+}
+
 /* Garbage in the control area disturbs only its own consumer */
 
 FIXTURE(hostile)
@@ -701,6 +909,8 @@ TEST_F_TIMEOUT(hostile, garbage_hurts_nobody_else, TEST_SECONDS)
 		if (n < 0)
 			ASSERT_EQ(-EAGAIN, n);
 		ASSERT_EQ(0, db_info(self->fd, &info));
+		ASSERT_LE(info.pending, variant->depth ?:
+			  info.rings + info.bad_rings);
 
 		/* the other consumer gets exactly its own events */
 		ASSERT_EQ(0, db_ring(self->other, BASE, i));
@@ -708,9 +918,11 @@ TEST_F_TIMEOUT(hostile, garbage_hurts_nobody_else, TEST_SECONDS)
 		ASSERT_TRUE(db_event_is(&events[0], 0, 1, i));
 
 		if (i % 100 == 0) {
-			/* fork, unmap and close meanwhile */
+			/* fork, map, unmap and close meanwhile */
 			child = fork();
 			if (!child) {
+				if (!map_region(self->fd, &self->m))
+					_exit(1);
 				unmap_region(&self->m);
 				close(self->fd);
 				_exit(0);
@@ -729,6 +941,139 @@ TEST_F_TIMEOUT(hostile, garbage_hurts_nobody_else, TEST_SECONDS)
 	ASSERT_EQ(0, db_ring(self->fd, BASE + STRIDE, 5));
 	ASSERT_EQ(1, db_read(self->fd, events, 16));
 	ASSERT_TRUE(db_event_is(&events[0], 1, 1, 5));
+}
+
+/* Read or ring in another process, for ever. */
+static pid_t start_endless(int fd, bool rings)
+{
+	struct doorbell_event events[16];
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;) {
+		if (rings)
+			db_ring(fd, BASE, 0);
+		else
+			db_read(fd, events, ARRAY_SIZE(events));
+	}
+}
+
+/* SIGKILL ends read() and write(), whatever happens to the control area. */
+TEST_F_TIMEOUT(hostile, garbage_does_not_stop_a_signal, TEST_SECONDS)
+{
+	struct garbler g = { .m = &self->m };
+	pthread_t thread;
+	pid_t pid[2];
+	int i, n;
+
+	ASSERT_EQ(0, fcntl(self->fd, F_SETFL, 0));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, garbler_main, &g));
+	for (i = 0; i < 5; i++) {
+		for (n = 0; n < 2; n++) {
+			pid[n] = start_endless(self->fd, n);
+			ASSERT_LT(0, pid[n]);
+		}
+		usleep(20000);
+		for (n = 0; n < 2; n++)
+			ASSERT_EQ(0x100 + SIGKILL, killed(pid[n]));
+	}
+	__atomic_store_n(&g.stop, true, __ATOMIC_RELEASE);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+}
+
+/* A mapping keeps a region attached as a descriptor does */
+
+FIXTURE(vm)
+{
+	struct vmm *vmm;
+	int fd;
+	int other;
+	struct mapped m;
+};
+
+FIXTURE_SETUP(vm)
+{
+	self->vmm = vmm_create(1);
+	ASSERT_NE(NULL, self->vmm);
+	self->other = db_must_open(_metadata, O_NONBLOCK);
+	self->fd = db_must_open(_metadata, 0);
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
+	ASSERT_TRUE(map_region(self->fd, &self->m));
+}
+
+FIXTURE_TEARDOWN(vm)
+{
+	close(self->other);
+	vmm_destroy(self->vmm);
+}
+
+/* The guest rings queue 1. Return the number of exits. */
+static int guest_ring(struct vmm *vmm)
+{
+	__u64 before = vmm_exits(vmm);
+	int ret = guest_write(vmm, 0, 4, MMIO_BASE + REGION_STRIDE, 7);
+
+	return ret ?: vmm_exits(vmm) - before;
+}
+
+/* The region is off, and another consumer can attach. */
+static void check_off(struct __test_metadata *_metadata,
+		      FIXTURE_DATA(vm) *self)
+{
+	ASSERT_EQ(1, guest_ring(self->vmm));
+	ASSERT_EQ(0, attach_region(self->other, self->vmm->vm_fd, 0));
+	ASSERT_EQ(0, guest_ring(self->vmm));
+	check_event(_metadata, self->other, 1, 7);
+}
+
+/* Each of the two areas does, until munmap(). */
+TEST_F_TIMEOUT(vm, mapping_keeps_the_region, TEST_SECONDS)
+{
+	struct doorbell_slot *slots = self->m.shared;
+
+	ASSERT_EQ(0, close(self->fd));
+	ASSERT_EQ(0, guest_ring(self->vmm));
+	ASSERT_EQ(1, slots[1].rings >> DOORBELL_RINGS_SHIFT);
+	ASSERT_EQ(7, slots[1].value);
+	ASSERT_EQ(-EEXIST, attach_region(self->other, self->vmm->vm_fd, 0));
+
+	munmap(self->m.control, self->m.info.control_size);
+	ASSERT_EQ(0, guest_ring(self->vmm));
+	ASSERT_EQ(2, slots[1].rings >> DOORBELL_RINGS_SHIFT);
+	ASSERT_EQ(-EEXIST, attach_region(self->other, self->vmm->vm_fd, 0));
+
+	munmap(self->m.shared, self->m.info.readonly_size);
+	check_off(_metadata, self);
+}
+
+static bool is_unmapped(void *area, size_t size)
+{
+	return msync(area, size, MS_ASYNC) && errno == ENOMEM;
+}
+
+/* A forked child inherits the descriptor, which it closes, but no mapping. */
+TEST_F_TIMEOUT(vm, fork_inherits_no_mapping, TEST_SECONDS)
+{
+	struct mapped *m = &self->m;
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close_range(3, ~0U, 0);
+		/* sleep for ever, unless one of the areas is there */
+		while (is_unmapped(m->control, m->info.control_size) &&
+		       is_unmapped(m->shared, m->info.readonly_size))
+			pause();
+		_exit(0);
+	}
+	ASSERT_EQ(0, db_wait_sleeping(pid, pid, SYS_pause));
+	unmap_region(m);
+	ASSERT_EQ(0, close(self->fd));
+	check_off(_metadata, self);
+	ASSERT_EQ(0x100 + SIGKILL, killed(pid));
 }
 
 TEST_HARNESS_MAIN

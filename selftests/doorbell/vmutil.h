@@ -9,6 +9,7 @@
 #define _DOORBELL_SELFTEST_VMUTIL_H
 
 #include <dirent.h>
+#include <signal.h>
 
 #include "util.h"
 #include "vmm.h"
@@ -36,6 +37,25 @@
 		usleep(200);						\
 	_ok;								\
 })
+
+/* Other processes */
+
+/* Wait for a process: its exit status, 0x100 plus its signal, or -1 */
+static inline int ended(pid_t pid)
+{
+	int status;
+
+	if (!eventually(waitpid(pid, &status, WNOHANG) == pid))
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) :
+				   0x100 + WTERMSIG(status);
+}
+
+static inline int killed(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	return ended(pid);
+}
 
 /* Consumers */
 
