@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-# doorbell: everything a person runs. README.md and Documentation/ tell more.
+# doorbell: everything a person runs. README.md and Documentation/ have the
+# details.
 #
 #   make                  build doorbell.ko for the running kernel, or KDIR=...
 #   make install          install it and its udev rule
@@ -62,7 +63,8 @@ install: modules
 	install -D -m 644 tools/udev/60-doorbell.rules \
 		$(DESTDIR)$(UDEVDIR)/60-doorbell.rules
 
-# The folder is "extra" in 6.1 and "updates" later; the module may be compressed.
+# The folder is "extra" in 6.1 and "updates" later; the module may be
+# compressed.
 uninstall:
 	@[ ! -d $(MODULES_DIR) ] || cd $(MODULES_DIR) && \
 	for dir in $(or $(INSTALL_MOD_DIR),extra updates); do \

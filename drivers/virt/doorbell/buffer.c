@@ -8,7 +8,7 @@
  * Each queue of the region has a slot, which counts its rings and holds the
  * last value, and at most one entry in a FIFO of slot numbers that the consumer
  * has not consumed. So the FIFO never overflows, and no overflow check is
- * needed. The next event of a queue counts its rings ever, less those seen.
+ * needed. The next event of a queue counts all its rings less those seen.
  *
  * Two questions decide whether a ring can be lost, and both are the store
  * buffering pattern: each side writes, has a full barrier, and reads what the

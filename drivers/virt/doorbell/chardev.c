@@ -62,7 +62,7 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  * @waiters: what waits for events, referenced; constant
  */
 struct doorbell {
-	struct mutex attach_lock;
+	struct mutex attach_lock;	/* the five fields below */
 	struct doorbell_region __rcu *region;
 	u64 base;
 	struct doorbell_placement *placement;

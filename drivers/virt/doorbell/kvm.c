@@ -74,7 +74,7 @@
 /**
  * struct vm_changes - changes of one VM's buses that are under way
  * @node: in vm_table
- * @kvm: the VM, to be compared only: it may be gone, and be another one then
+ * @kvm: the VM, only for comparison: it may be freed and its address reused
  * @users: placements that use this; under vm_lock
  * @graces: grace periods that are on
  * @sleeper: bit 0: a work item sleeps until it has slots_lock
@@ -103,7 +103,7 @@ struct vm_changes {
  * @lost: KVM itself took a range off
  * @added: completed when @error is set
  * @error: result of getting onto the buses; written by @work
- * @off: completed when no vCPU rings the region through the device, nor will
+ * @off: completed when no vCPU rings the region through the device any more
  * @ref: held by the consumer, by the buses, by @work while it is queued or
  *	runs, and by @rcu
  * @work: changes buses; the fields below are its own
@@ -244,8 +244,8 @@ static void placement_retry(struct doorbell_placement *p)
 }
 
 /*
- * A removal that takes long keeps the module, so that rmmod fails instead of
- * waiting. If rmmod waits already, this fails.
+ * A removal that takes long references the module, so that rmmod fails instead
+ * of waiting. try_module_get() fails once rmmod has begun.
  */
 static void placement_pin(struct doorbell_placement *p)
 {
@@ -328,7 +328,7 @@ static int write_ordered(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 	return write_fast(vcpu, dev, addr, len, val, DOORBELL_ATTACH_ORDERED);
 }
 
-/* No vCPU rings the region through the device, nor will. */
+/* No vCPU rings the region through the device any more. */
 static void placement_off(struct doorbell_placement *p, bool lost)
 {
 	if (lost)
@@ -792,7 +792,7 @@ static struct kvm *file_kvm(const struct file *file)
 	return file->private_data;
 }
 
-/* Suspend does not have to wait for a VMM either. */
+/* TASK_FREEZABLE: a stuck VMM must not block suspend. */
 static int wait_killable(struct completion *done)
 {
 	return wait_for_completion_state(done, TASK_KILLABLE | TASK_FREEZABLE) ?
@@ -926,7 +926,7 @@ int doorbell_kvm_init(void)
  */
 void doorbell_kvm_exit(void)
 {
-	/* for a second or so: see placement_pin() */
+	/* about a second at most: later, placement_pin() makes rmmod fail */
 	while (atomic_read(&nr_placements))
 		msleep(20);
 	destroy_workqueue(doorbell_wq);

@@ -2,9 +2,9 @@
 /*
  * Produce: the producers' side of a buffer, inlined into its callers.
  *
- * buffer.c has the consumer's side and explains how both work together; the
- * letters at the barriers are the ones there. No function here takes a lock,
- * allocates or sleeps. Any context but NMI.
+ * buffer.c has the consumer's side and explains how both work together. It also
+ * defines the letters at the barriers. No function here takes a lock, allocates
+ * or sleeps. Any context but NMI.
  */
 #ifndef _DOORBELL_PRODUCE_H
 #define _DOORBELL_PRODUCE_H

@@ -211,8 +211,8 @@ enum doorbell_state {
  * next one replaces it, and are zero if there was none. If a thread attaches
  * during the call, @base may be that of the next region; @state then is
  * DOORBELL_DETACHED. The counters are exact if no thread rings or consumes
- * during the call. To add them up takes the longer the more queues there are;
- * the kernel skips that if @size ends before @rings.
+ * during the call. The time to add them up grows with the number of queues; the
+ * kernel skips that if @size ends before @rings.
  */
 struct doorbell_info {
 	__u32 size;
@@ -281,7 +281,7 @@ struct doorbell_info {
 #define DOORBELL_ATTACH	_IO(DOORBELL_IOC, 0)
 
 /**
- * DOORBELL_DETACH - take the region away
+ * DOORBELL_DETACH - detach the region
  *
  * Takes no argument: pass 0. When the call returns 0, no vCPU is inside of the
  * module for this region, and guest writes reach the VMM as exits. A write() of
