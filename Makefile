@@ -119,7 +119,7 @@ endif
 TESTS := $(BUILD)/selftests
 PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
 	selftests/doorbell/Makefile)
-KERNELS := 6.12-debug 7.2-debug 6.12-kcsan 6.12 6.1
+KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12
 
 selftests: setup
 	@mkdir -p $(TESTS)
