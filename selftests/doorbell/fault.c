@@ -3,10 +3,10 @@
  * Fault: the module's allocations fail. Attach then fails with ENOMEM and
  * changes nothing; a consumer leaves, and a VM ends, without memory.
  *
- * Fault injection chooses allocations by their call chain: those that the module
- * makes, in the caller's task and on its workqueue. The program needs a kernel
- * with fault injection. It unloads the module and loads it again, from
- * $DOORBELL_KO or from /doorbell.ko.
+ * Fault injection chooses allocations by their call chain: those of the module,
+ * in the caller's task and on its workqueue. The program needs a kernel with
+ * fault injection. It unloads the module and loads it again, from $DOORBELL_KO
+ * or from /doorbell.ko.
  */
 #include <signal.h>
 #include <sys/eventfd.h>

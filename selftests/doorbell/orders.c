@@ -433,13 +433,15 @@ FIXTURE_TEARDOWN(kvm_unloaded)
 	modules_close(&self->modules);
 }
 
-/* How the consumer leaves, before the vendor module goes or after that */
+/* How the consumer leaves: before the VM ends, before KVM goes, or after */
 enum leave {
-	CLOSES,
-	DETACHES,
-	EXITS,
-	CLOSES_BEFORE,
-	DETACHES_BEFORE,
+	CLOSES_FIRST,
+	DETACHES_FIRST,
+	CLOSES_SECOND,
+	DETACHES_SECOND,
+	CLOSES_LAST,
+	DETACHES_LAST,
+	EXITS_LAST,
 	NR_LEAVES,
 };
 
@@ -454,6 +456,15 @@ static bool sees_the_end(int fd)
 	       db_read(fd, &event, 1) == 0;
 }
 
+static void leave(int fd, enum leave how, enum leave closes,
+		  enum leave detaches)
+{
+	if (how == closes)
+		close(fd);
+	if (how == detaches && db_detach(fd))
+		_exit(4);
+}
+
 /* VMM and consumer in one process: the VM ends, and they live on. */
 __attribute__((noreturn))
 static void outlive_kvm(const struct modules *m, enum leave how, bool at_once)
@@ -466,19 +477,14 @@ static void outlive_kvm(const struct modules *m, enum leave how, bool at_once)
 		_exit(1);
 	if (!at_once)
 		usleep(100000);
+	leave(fd, how, CLOSES_FIRST, DETACHES_FIRST);
 	vmm_destroy(vmm);
-	if (how == CLOSES_BEFORE)
-		close(fd);
-	if (how == DETACHES_BEFORE && db_detach(fd))
-		_exit(2);
+	leave(fd, how, CLOSES_SECOND, DETACHES_SECOND);
 	if (!kvm_unloads(m))
+		_exit(2);
+	if (how >= CLOSES_LAST && !sees_the_end(fd))
 		_exit(3);
-	if (how < CLOSES_BEFORE && !sees_the_end(fd))
-		_exit(4);
-	if (how == CLOSES)
-		close(fd);
-	if (how == DETACHES && db_detach(fd))
-		_exit(5);
+	leave(fd, how, CLOSES_LAST, DETACHES_LAST);
 	_exit(0);
 }
 
@@ -488,7 +494,7 @@ TEST_F_TIMEOUT(kvm_unloaded, outlive_kvm, TEST_SECONDS)
 	int round;
 	pid_t pid;
 
-	for (round = 0; round < 4 * NR_LEAVES; round++) {
+	for (round = 0; round < 6 * NR_LEAVES; round++) {
 		pid = fork();
 		ASSERT_LE(0, pid);
 		if (!pid)

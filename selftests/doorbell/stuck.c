@@ -27,7 +27,7 @@
 #define OTHER_VCPU	1
 
 /* More removals than a workqueue of 6.12 runs at a time */
-#define REMOVALS	600
+#define REMOVALS	300
 
 /* Signals during attach, and memory areas of the VMM: fewer if slow */
 #define SIGNAL_USEC	1000
@@ -166,6 +166,11 @@ static int call_detach_among_signals(const struct call *call)
 {
 	start_signals();
 	return call_detach(call);
+}
+
+static int call_unload(const struct call *call)
+{
+	return db_module_unload();
 }
 
 /* DOORBELL_INFO and fdinfo: EPROTO unless both show a detached consumer */
@@ -553,6 +558,27 @@ TEST_F_TIMEOUT(stuck, signals_do_not_interrupt, TEST_SECONDS)
 	close(attach.fd);
 	close(detach.fd);
 	check_goes_on(_metadata, self, 2);
+}
+
+/* A removal that takes long keeps the module: rmmod fails and does not wait. */
+TEST_F_TIMEOUT(stuck, removal_keeps_the_module, TEST_SECONDS)
+{
+	struct call call = {};
+	int fd;
+
+	if (self->refs < 0)
+		SKIP(return, "no /sys/module/doorbell/refcnt: not a module");
+	fd = db_must_open(_metadata, O_NONBLOCK);
+	ASSERT_EQ(0, attach_to(fd, self, 0));
+	stuck_begin(_metadata, self);
+
+	ASSERT_EQ(0, ended(hand_over(call_close, fd)));
+	/* it takes a moment before it counts as long */
+	ASSERT_TRUE(eventually(db_module_refs() > self->refs));
+	ASSERT_EQ(EWOULDBLOCK, ended(start(call_unload, &call)));
+
+	ASSERT_EQ(0, stuck_end(self));
+	check_goes_on(_metadata, self, 1);
 }
 
 /*
