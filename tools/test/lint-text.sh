@@ -5,7 +5,8 @@
 # Usage: lint-text.sh [CHECKOUT]
 #
 # Checks the license line of each file, the width of lines in documents, litmus
-# tests and scripts, and retired words. checkpatch checks the width of C.
+# tests, scripts and makefiles, and retired words. checkpatch checks the width
+# of C.
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -65,7 +66,8 @@ columns() {
 		[ ! -f "$file" ] || long_lines "$file" >&2 || failed=1
 	done < <(
 		git ls-files -co --exclude-standard '*.rst' '*.md' '*.litmus' \
-			'*.py' 'Documentation/*/README'
+			'*.py' '*.mk' '*.lds' '*Makefile' '*Kbuild' '*Kconfig' \
+			'Documentation/*/README'
 		shell_scripts
 	)
 }

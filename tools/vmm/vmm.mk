@@ -16,11 +16,14 @@ VMM_GUEST_CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror -m64 \
 	-fno-stack-protector -fcf-protection=none -fno-builtin \
 	-fno-asynchronous-unwind-tables -fno-strict-aliasing
 
-$(VMM_OUT)/vmm-guest.bin: $(VMM_DIR)/guest.c $(VMM_DIR)/guest.h $(VMM_DIR)/guest.lds
+$(VMM_OUT)/vmm-guest.bin: $(VMM_DIR)/guest.c $(VMM_DIR)/guest.h \
+		$(VMM_DIR)/guest.lds
 	@mkdir -p $(@D)
 	$(CC) $(VMM_GUEST_CFLAGS) -Wl,-T,$(VMM_DIR)/guest.lds \
-		-Wl,--oformat=binary -Wl,--build-id=none -o $@ $(VMM_DIR)/guest.c
+		-Wl,--oformat=binary -Wl,--build-id=none -o $@ \
+		$(VMM_DIR)/guest.c
 
 $(VMM_OBJ): $(VMM_DIR)/vmm.c $(VMM_HDRS) $(VMM_OUT)/vmm-guest.bin
 	@mkdir -p $(@D)
-	$(CC) $(VMM_CFLAGS) $(CFLAGS) $(VMM_CPPFLAGS) -Wa,-I,$(VMM_OUT) -c -o $@ $(VMM_DIR)/vmm.c
+	$(CC) $(VMM_CFLAGS) $(CFLAGS) $(VMM_CPPFLAGS) -Wa,-I,$(VMM_OUT) \
+		-c -o $@ $(VMM_DIR)/vmm.c
