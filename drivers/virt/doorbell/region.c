@@ -218,17 +218,17 @@ void doorbell_region_wake(struct doorbell_region *region)
  * doorbell_region_hangup() - report that no guest rings the region any more
  * @region: the region; nothing happens if it has hung up already
  *
- * Context: process context; one call at a time.
+ * Context: process context.
  */
 void doorbell_region_hangup(struct doorbell_region *region)
 {
-	if (region->hung_up)
+	/*
+	 * After the last ring: pairs with doorbell_region_hung_up(). Before
+	 * attached: pairs with the barrier in attach_commit().
+	 */
+	if (xchg(&region->hung_up, true))
 		return;
-	/* after the last ring: pairs with doorbell_region_hung_up() */
-	smp_store_release(&region->hung_up, true);
 	wake_up_interruptible_all(&region->waiters->wait);
-	/* hung_up before attached: pairs with the barrier in attach_commit() */
-	smp_mb();
 	if (READ_ONCE(region->attached))
 		kill_fasync(&region->waiters->fasync, SIGIO, POLL_HUP);
 }
