@@ -804,7 +804,8 @@ static void bus_no_memory_for_second(struct kunit *test)
 static void start_removal(struct attached *a)
 {
 	kref_get(&a->p.ref);
-	doorbell_placement_remove(&a->p, false);
+	doorbell_placement_remove(&a->p);
+	doorbell_placement_put(&a->p);
 }
 
 static bool is_off(struct attached *a)
@@ -828,9 +829,7 @@ static bool wait_unused(struct attached *a)
 		usleep_range(1000, 2000);
 	}
 	/* as placement_free() does */
-	if (a->p.pinned)
-		module_put(THIS_MODULE);
-	a->p.pinned = false;
+	placement_unpin(&a->p);
 	return !atomic_read(&a->f->changes.graces) && !a->f->changes.sleeper;
 }
 
@@ -918,8 +917,9 @@ static void placement_inert(struct kunit *test)
 		WRITE_ONCE(allocations_left, 0);
 		kref_get(&a->p.ref);
 		/* the caller does not wait for memory */
-		KUNIT_ASSERT_EQ(test, 0,
-				doorbell_placement_remove(&a->p, true));
+		doorbell_placement_remove(&a->p);
+		KUNIT_ASSERT_EQ(test, 0, doorbell_placement_wait(&a->p));
+		doorbell_placement_put(&a->p);
 		check_bus_one(test, KVM_MMIO_BUS, a);
 		KUNIT_EXPECT_EQ(test, write_to(a, 0x1000), -EOPNOTSUPP);
 		if (KVM_CAN_WRITE)
@@ -1169,9 +1169,86 @@ static void placement_life(struct kunit *test)
 			kvm_iodevice_write(f->vcpu, dev, 0x1004, 4, &value));
 	KUNIT_EXPECT_EQ(test, 1, events_of(a, &event, 1));
 	KUNIT_EXPECT_EQ(test, event.value, 7);
-	KUNIT_EXPECT_EQ(test, 0, doorbell_placement_remove(p, true));
+	doorbell_placement_remove(p);
+	KUNIT_EXPECT_EQ(test, 0, doorbell_placement_wait(p));
+	doorbell_placement_put(p);
 	check_bus_one(test, KVM_MMIO_BUS, NULL);
 	KUNIT_EXPECT_EQ(test, 1, refcount_read(&f->kvm->users_count));
+}
+
+/**
+ * struct attaching - an attach in a thread of its own
+ * @region: the region
+ * @fd: the VM's descriptor
+ * @error: the result
+ * @done: the call has returned
+ */
+struct attaching {
+	struct doorbell_region *region;
+	int fd;
+	int error;
+	struct completion done;
+};
+
+static int attach_thread(void *arg)
+{
+	struct attaching *attaching = arg;
+
+	allow_signal(SIGKILL);
+	attaching->error = PTR_ERR_OR_ZERO(
+		doorbell_placement_create(attaching->region, attaching->fd,
+					  0x1000));
+	complete(&attaching->done);
+	return 0;
+}
+
+static bool wait_no_placements(void)
+{
+	unsigned long end = jiffies + PATIENCE;
+
+	while (atomic_read(&nr_placements)) {
+		if (time_after(jiffies, end))
+			return false;
+		usleep_range(1000, 2000);
+	}
+	return true;
+}
+
+/* An attach that is killed while a VMM holds slots_lock keeps the module. */
+static void placement_killed_attach(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct mm_struct *mm = kunit_kzalloc(test, sizeof(*mm), GFP_KERNEL);
+	struct attaching attaching = { .region = a->region };
+	struct fixture *f = test->priv;
+	unsigned long end = jiffies + PATIENCE;
+	int refs = module_refcount(THIS_MODULE);
+	struct task_struct *task;
+
+	KUNIT_ASSERT_NOT_NULL(test, mm);
+	atomic_set(&mm->mm_users, 1);
+	f->kvm->mm = mm;
+	attaching.fd = vm_descriptor(test, "kvm-vm");
+	init_completion(&attaching.done);
+
+	mutex_lock(&f->kvm->slots_lock);
+	task = kthread_run(attach_thread, &attaching, "doorbell-attach");
+	if (IS_ERR(task))
+		mutex_unlock(&f->kvm->slots_lock);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	/* until the work item sleeps; a failed assertion would keep the lock */
+	while (!atomic_read(&nr_sleepers) && time_before(jiffies, end))
+		msleep(20);
+	send_sig(SIGKILL, task, 1);
+	wait_for_completion(&attaching.done);
+	KUNIT_EXPECT_EQ(test, -EINTR, attaching.error);
+	KUNIT_EXPECT_EQ(test, refs + 1, module_refcount(THIS_MODULE));
+	mutex_unlock(&f->kvm->slots_lock);
+
+	KUNIT_ASSERT_TRUE(test, wait_no_placements());
+	KUNIT_EXPECT_EQ(test, refs, module_refcount(THIS_MODULE));
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	close_fd(attaching.fd);
 }
 
 /* Write at both ends of a region, and at its seams. */
@@ -1529,6 +1606,7 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(bus_no_memory_for_second),
 	KUNIT_CASE(placement_refuses),
 	KUNIT_CASE(placement_life),
+	KUNIT_CASE(placement_killed_attach),
 	KUNIT_CASE(placement_leaves),
 	KUNIT_CASE(placement_waits_for_slots_lock),
 	KUNIT_CASE(placement_waits_for_vcpus),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Attach: which region takes a guest's write, and attach and detach while the
- * guest rings.
+ * Attach: which region gets a guest's write; attach and detach while the guest
+ * rings, and from several threads.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <sys/time.h>
 
@@ -285,6 +286,54 @@ TEST_F_TIMEOUT(ringing, attach_and_detach, TEST_SECONDS)
 	ASSERT_EQ(rings, book_total(&self->book));
 	ASSERT_LT(100, rings);
 	check_books(_metadata, self->vmm->shared, &self->book, &self->exits);
+}
+
+/* Threads that attach and detach one descriptor see each other, not a region */
+struct turns {
+	int fd;
+	int vm;
+	__u64 end;
+	unsigned int attached;
+	int error;
+};
+
+static void *take_turns(void *arg)
+{
+	struct turns *t = arg;
+	int ret;
+
+	while (!t->error && db_now_ms() < t->end) {
+		ret = attach_region(t->fd, t->vm, 0);
+		if (ret == -EBUSY)
+			continue;
+		if (!ret)
+			ret = db_detach(t->fd);
+		t->error = ret == -ENOTCONN ? 0 : ret;
+		t->attached++;
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(owner, attach_from_two_threads, TEST_SECONDS)
+{
+	struct turns turns[2];
+	pthread_t thread[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		turns[i] = (struct turns) {
+			.fd = self->fd[0],
+			.vm = self->vmm->vm_fd,
+			.end = db_now_ms() + 2000,
+		};
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, take_turns,
+					    &turns[i]));
+	}
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_join(thread[i], NULL));
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(0, turns[i].error);
+	EXPECT_LT(10, turns[0].attached + turns[1].attached);
 }
 
 /* A signal does not interrupt attach: its handler runs and the call goes on. */

@@ -532,11 +532,18 @@ static int doorbell_detach(struct doorbell *db)
 	if (region && region->attached) {
 		WRITE_ONCE(region->attached, false);
 		swap(placement, db->placement);
+		/* before another attach can find the device in its way */
+		if (placement)
+			doorbell_placement_remove(placement);
 		ret = 0;
 	}
 	mutex_unlock(&db->attach_lock);
 
-	return placement ? doorbell_placement_remove(placement, true) : ret;
+	if (placement) {
+		ret = doorbell_placement_wait(placement);
+		doorbell_placement_put(placement);
+	}
+	return ret;
 }
 
 /* Information */
@@ -671,8 +678,10 @@ static int doorbell_release(struct inode *inode, struct file *file)
 	struct doorbell_region *region;
 
 	/* without waiting: a vCPU may be inside of the region for ever */
-	if (db->placement)
-		doorbell_placement_remove(db->placement, false);
+	if (db->placement) {
+		doorbell_placement_remove(db->placement);
+		doorbell_placement_put(db->placement);
+	}
 	if (db->reading)
 		doorbell_region_put(db->reading);
 	region = rcu_dereference_protected(db->region, true);

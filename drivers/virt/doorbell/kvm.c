@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KVM: puts regions onto the I/O buses of virtual machines, and takes them off.
+ * KVM: puts regions onto the I/O buses of virtual machines, and removes them.
  *
  * This is the only file that knows KVM. KVM exports no function to add a device
  * to a bus, but a bus is plain RCU, and its structures are in public headers:
@@ -204,6 +204,23 @@ static struct doorbell_placement *to_placement(struct kvm_io_device *dev)
 	return container_of(dev, struct doorbell_placement, dev);
 }
 
+/*
+ * What may take long references the module, so that rmmod fails instead of
+ * waiting. try_module_get() fails once rmmod has begun.
+ */
+static void placement_pin(struct doorbell_placement *p)
+{
+	if (!p->pinned)
+		p->pinned = try_module_get(THIS_MODULE);
+}
+
+static void placement_unpin(struct doorbell_placement *p)
+{
+	if (p->pinned)
+		module_put(THIS_MODULE);
+	p->pinned = false;
+}
+
 static void placement_free(struct kref *ref)
 {
 	struct doorbell_placement *p =
@@ -211,8 +228,7 @@ static void placement_free(struct kref *ref)
 
 	vm_changes_put(p->vm);
 	doorbell_region_put(p->region);
-	if (p->pinned)
-		module_put(THIS_MODULE);
+	placement_unpin(p);
 	kfree(p);
 	/*
 	 * Without waking module exit: that could sleep, in module text, for
@@ -241,16 +257,6 @@ static void placement_retry(struct doorbell_placement *p)
 	kref_get(&p->ref);
 	if (!queue_delayed_work(doorbell_wq, &p->work, p->pause))
 		placement_put(p);
-}
-
-/*
- * A removal that takes long references the module, so that rmmod fails instead
- * of waiting. try_module_get() fails once rmmod has begun.
- */
-static void placement_pin(struct doorbell_placement *p)
-{
-	if (!p->pinned)
-		p->pinned = try_module_get(THIS_MODULE);
 }
 
 /* Handlers: KVM calls them on the vCPU's thread, under kvm->srcu. */
@@ -487,8 +493,8 @@ static struct kvm_io_bus *bus_copy(const struct kvm_io_bus *old,
 	int i;
 
 	/*
-	 * Not charged: a removal must not depend on room in a memory cgroup,
-	 * and the region, which is, is much larger.
+	 * Not charged: a removal must not depend on room in a memory cgroup.
+	 * MAX_GRACES bounds how many there are.
 	 */
 	new = kmalloc(struct_size(new, range, old->dev_count + change),
 		      GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
@@ -635,8 +641,10 @@ static bool lock_slots(struct doorbell_placement *p, struct kvm *kvm)
 
 	if (locked)
 		return true;
-	if (READ_ONCE(p->remove))
-		placement_pin(p);
+	/* the caller of an attach may be killed, and close its consumer */
+	placement_pin(p);
+	if (p->file && !p->pinned)
+		return false;
 	if (atomic_inc_return(&nr_sleepers) <= MAX_SLEEPERS &&
 	    !test_and_set_bit(0, &p->vm->sleeper)) {
 		/* killable: the VMM may take as long as it likes */
@@ -717,6 +725,9 @@ static bool placement_add(struct doorbell_placement *p)
 
 	p->file = NULL;
 	fput(file);
+	/* the caller's descriptor references the module */
+	if (!READ_ONCE(p->remove))
+		placement_unpin(p);
 	p->error = ret;
 	complete(&p->added);
 	return false;
@@ -860,8 +871,10 @@ doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)
 	placement_queue(p);
 	ret = wait_killable(&p->added) ?: p->error;
 	/* if a killed caller's placement comes onto the buses, it leaves */
-	if (ret)
-		doorbell_placement_remove(p, false);
+	if (ret) {
+		doorbell_placement_remove(p);
+		doorbell_placement_put(p);
+	}
 out:
 	fput(file);
 	return ret ? ERR_PTR(ret) : p;
@@ -882,30 +895,45 @@ void doorbell_placement_enable(struct doorbell_placement *p)
 }
 
 /**
- * doorbell_placement_remove() - undo doorbell_placement_create()
- * @p: the placement, to which the caller's reference goes
- * @wait: wait until no vCPU is inside of the handler
+ * doorbell_placement_remove() - begin to undo doorbell_placement_create()
+ * @p: the placement
  *
  * The device declines writes from now on. It leaves its buses soon, but a
  * process that holds kvm->slots_lock, or a vCPU inside of kvm->srcu, can delay
- * that without end.
+ * that without end. A region that is put in its place waits for it.
  *
- * Context: does not sleep unless @wait, and then killably.
- * Return: 0, or -EINTR if the caller was killed.
+ * Context: any but NMI.
  */
-int doorbell_placement_remove(struct doorbell_placement *p, bool wait)
+void doorbell_placement_remove(struct doorbell_placement *p)
 {
-	int ret = 0;
-
 	spin_lock(&p->lock);
 	WRITE_ONCE(p->enabled, NULL);
 	spin_unlock(&p->lock);
 	WRITE_ONCE(p->remove, true);
 	placement_queue(p);
-	if (wait)
-		ret = wait_killable(&p->off);
+}
+
+/**
+ * doorbell_placement_wait() - wait until no vCPU rings through a placement
+ * @p: the placement, which is being removed
+ *
+ * Context: sleeps, killably.
+ * Return: 0, or -EINTR if the caller was killed.
+ */
+int doorbell_placement_wait(struct doorbell_placement *p)
+{
+	return wait_killable(&p->off);
+}
+
+/**
+ * doorbell_placement_put() - drop the reference of doorbell_placement_create()
+ * @p: the placement, which is being removed
+ *
+ * Context: any but NMI.
+ */
+void doorbell_placement_put(struct doorbell_placement *p)
+{
 	placement_put(p);
-	return ret;
 }
 
 /**
@@ -926,7 +954,10 @@ int doorbell_kvm_init(void)
  */
 void doorbell_kvm_exit(void)
 {
-	/* about a second at most: later, placement_pin() makes rmmod fail */
+	/*
+	 * A removal that takes a second has made rmmod fail, but this may have
+	 * come before that. Then the VMM decides how long it takes.
+	 */
 	while (atomic_read(&nr_placements))
 		msleep(20);
 	destroy_workqueue(doorbell_wq);

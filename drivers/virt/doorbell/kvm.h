@@ -13,7 +13,9 @@ struct doorbell_region;
 struct doorbell_placement *
 doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base);
 void doorbell_placement_enable(struct doorbell_placement *p);
-int doorbell_placement_remove(struct doorbell_placement *p, bool wait);
+void doorbell_placement_remove(struct doorbell_placement *p);
+int doorbell_placement_wait(struct doorbell_placement *p);
+void doorbell_placement_put(struct doorbell_placement *p);
 
 int doorbell_kvm_init(void);
 void doorbell_kvm_exit(void);
