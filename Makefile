@@ -13,8 +13,9 @@
 #   make check            run the tests in micro-VMs: N passed, N failed
 #   make litmus           run the memory-model proofs (part of make check)
 #   make bench            count instructions per ring, and those of ioeventfd
-#   make lint             run checkpatch, sparse, W=1, kernel-doc, shellcheck
-#                         and checks of layers, words and columns
+#   make lint             run checkpatch, sparse, W=1, kernel-doc, shellcheck,
+#                         a build against musl, and checks of layers, words and
+#                         columns
 #   make clean
 #
 # Kernels are cached outside of the checkout, everything built is in build/.

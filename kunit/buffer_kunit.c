@@ -129,8 +129,8 @@ static void buffer_coalescing(struct kunit *test)
 	}
 }
 
-/* A queue that is rung again after its event was read gets a new place. */
-static void buffer_new_place(struct kunit *test)
+/* A queue that is rung after its event is consumed gets a new position. */
+static void buffer_new_position(struct kunit *test)
 {
 	static const struct doorbell_event first[] = {
 		QUEUE_EVENT(0, 4, 1, 10),
@@ -921,7 +921,7 @@ static void ordered_hostile(struct kunit *test)
 static struct kunit_case buffer_tests[] = {
 	KUNIT_CASE(buffer_stream),
 	KUNIT_CASE(buffer_coalescing),
-	KUNIT_CASE(buffer_new_place),
+	KUNIT_CASE(buffer_new_position),
 	KUNIT_CASE(buffer_every),
 	KUNIT_CASE(buffer_bad_flood),
 	KUNIT_CASE(buffer_count_overflow),

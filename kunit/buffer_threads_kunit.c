@@ -259,23 +259,23 @@ static unsigned int mapped_consume(struct doorbell_buffer *buf,
 				   unsigned int max)
 {
 	struct doorbell_control *control = buf->control;
-	unsigned int i, got = 0, passed;
+	unsigned int i, nr, got = 0;
 	u32 slots[EVENTS];
 
 	do {
 		u64 head = control->head;
 
-		for (passed = 0; passed < max; passed++)
-			if (!mapped_entry(buf, head + passed, &slots[passed]))
+		for (nr = 0; nr < max; nr++)
+			if (!mapped_entry(buf, head + nr, &slots[nr]))
 				break;
-		/* release: after the entries were read, as (G) */
-		smp_store_release(&control->head, head + passed);
+		/* release: after the entries are read, as (G) */
+		smp_store_release(&control->head, head + nr);
 		smp_mb(); /* head before rings, pairs with (A) */
 
-		for (i = 0; i < passed; i++)
+		for (i = 0; i < nr; i++)
 			if (mapped_count(buf, slots[i], &events[got]))
 				got++;
-	} while (passed && !got);
+	} while (nr && !got);
 
 	return got;
 }

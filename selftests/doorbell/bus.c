@@ -478,12 +478,12 @@ static int zone(struct setup *s, __u32 flags, __u64 addr, __u32 size, bool add)
 /* Writes to coalesced zones since the last call */
 static unsigned int zone_writes(struct kvm_coalesced_mmio_ring *ring)
 {
-	const unsigned int places = (PAGE - sizeof(*ring)) /
-				    sizeof(ring->coalesced_mmio[0]);
+	const unsigned int max = (PAGE - sizeof(*ring)) /
+				 sizeof(ring->coalesced_mmio[0]);
 	unsigned int n = 0;
 
 	for (; ring->first != ring->last; n++)
-		ring->first = (ring->first + 1) % places;
+		ring->first = (ring->first + 1) % max;
 	return n;
 }
 

@@ -355,16 +355,6 @@ TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 
 /* Leave without memory */
 
-static int module_load(int ko)
-{
-	int ret = db_result(syscall(SYS_finit_module, ko, "", 0));
-
-	if (ret)
-		return ret;
-	/* the device node may appear a moment later */
-	return eventually(!access(DB_PATH, R_OK | W_OK)) ? 0 : -ETIMEDOUT;
-}
-
 FIXTURE(leave) {
 	struct vmm *vmm;
 	int fd;
@@ -390,8 +380,7 @@ FIXTURE_VARIANT_ADD(leave, close_no_value) {
 FIXTURE_SETUP(leave)
 {
 	ASSERT_EQ(NULL, fail_setup());
-	self->ko = open(getenv("DOORBELL_KO") ?: "/doorbell.ko",
-			O_RDONLY | O_CLOEXEC);
+	self->ko = db_module_open();
 	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	self->other = db_must_open(_metadata, O_NONBLOCK);
 	self->vmm = vmm_create(2);
@@ -549,7 +538,7 @@ TEST_F_TIMEOUT(leave, then_unload, TEST_SECONDS)
 	}
 	ASSERT_EQ(0, vmm_op(self->vmm, 1, GUEST_MMIO_WRITE, 4, MMIO_BASE, 1));
 	ASSERT_EQ(++exits, vmm_exits(self->vmm));
-	ASSERT_EQ(0, module_load(self->ko));
+	ASSERT_EQ(0, db_module_load(self->ko));
 	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	self->other = db_must_open(_metadata, O_NONBLOCK);
 	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, variant->flags));
@@ -572,7 +561,7 @@ TEST_F_TIMEOUT(leave, then_stay, TEST_SECONDS)
 	ASSERT_LT(0, fail_stop(SLAB, ALWAYS));
 	ASSERT_TRUE(eventually(!db_module_refs()));
 	ASSERT_EQ(0, db_module_unload());
-	ASSERT_EQ(0, module_load(self->ko));
+	ASSERT_EQ(0, db_module_load(self->ko));
 	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	self->other = db_must_open(_metadata, O_NONBLOCK);
 }
@@ -640,7 +629,7 @@ TEST_F_TIMEOUT(leave, after_vm_ends, TEST_SECONDS)
 	if (self->ko >= 0) {
 		ASSERT_EQ(0, db_module_unload());
 		ASSERT_LE(0, fail_stop(SLAB, ALWAYS));
-		ASSERT_EQ(0, module_load(self->ko));
+		ASSERT_EQ(0, db_module_load(self->ko));
 	}
 }
 

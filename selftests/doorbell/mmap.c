@@ -32,7 +32,7 @@
 struct mapped {
 	struct doorbell_info info;
 	struct doorbell_control *control;
-	void *shared;
+	void *readonly;
 };
 
 static bool map_region(int fd, struct mapped *m)
@@ -41,15 +41,15 @@ static bool map_region(int fd, struct mapped *m)
 		return false;
 	m->control = mmap(NULL, m->info.control_size, PROT_READ | PROT_WRITE,
 			  MAP_SHARED, fd, 0);
-	m->shared = mmap(NULL, m->info.readonly_size, PROT_READ, MAP_SHARED, fd,
-			 m->info.control_size);
-	return m->control != MAP_FAILED && m->shared != MAP_FAILED;
+	m->readonly = mmap(NULL, m->info.readonly_size, PROT_READ, MAP_SHARED,
+			   fd, m->info.control_size);
+	return m->control != MAP_FAILED && m->readonly != MAP_FAILED;
 }
 
 static void unmap_region(struct mapped *m)
 {
 	munmap(m->control, m->info.control_size);
-	munmap(m->shared, m->info.readonly_size);
+	munmap(m->readonly, m->info.readonly_size);
 }
 
 static struct doorbell_attach region(__u32 flags, __u32 depth)
@@ -99,39 +99,40 @@ TEST_F_TIMEOUT(raw, errors, TEST_SECONDS)
 {
 	const int rw = PROT_READ | PROT_WRITE;
 	struct doorbell_info *info = &self->m.info;
-	size_t control, shared;
+	size_t control, readonly;
 	void *p;
 
 	ASSERT_EQ(ENOTCONN, mmap_errno(self->fd, 4096, rw, MAP_SHARED, 0));
 	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
 	ASSERT_EQ(0, db_info(self->fd, info));
 	control = info->control_size;
-	shared = info->readonly_size;
+	readonly = info->readonly_size;
 	ASSERT_EQ((QUEUES + 1) * sizeof(struct doorbell_slot),
 		  info->entries_offset);
 	ASSERT_GE(info->nr_entries, QUEUES + 1);
 
 	ASSERT_EQ(0, mmap_errno(self->fd, control, rw, MAP_SHARED, 0));
-	ASSERT_EQ(0, mmap_errno(self->fd, shared, PROT_READ, MAP_SHARED,
+	ASSERT_EQ(0, mmap_errno(self->fd, readonly, PROT_READ, MAP_SHARED,
 				control));
-	ASSERT_EQ(EACCES, mmap_errno(self->fd, shared, rw, MAP_SHARED,
+	ASSERT_EQ(EACCES, mmap_errno(self->fd, readonly, rw, MAP_SHARED,
 				     control));
 	ASSERT_EQ(EINVAL, mmap_errno(self->fd, control, rw, MAP_PRIVATE, 0));
-	ASSERT_EQ(EINVAL, mmap_errno(self->fd, shared, PROT_READ, MAP_PRIVATE,
+	ASSERT_EQ(EINVAL, mmap_errno(self->fd, readonly, PROT_READ, MAP_PRIVATE,
 				     control));
 	ASSERT_EQ(EINVAL, mmap_errno(self->fd, control + 4096, rw, MAP_SHARED,
 				     0));
-	ASSERT_EQ(EINVAL, mmap_errno(self->fd, shared + 4096, PROT_READ,
+	ASSERT_EQ(EINVAL, mmap_errno(self->fd, readonly + 4096, PROT_READ,
 				     MAP_SHARED, control));
 	ASSERT_EQ(EINVAL, mmap_errno(self->fd, 4096, PROT_READ, MAP_SHARED,
-				     control + shared));
+				     control + readonly));
 
-	p = mmap(NULL, shared, PROT_READ, MAP_SHARED, self->fd, control);
+	p = mmap(NULL, readonly, PROT_READ, MAP_SHARED, self->fd, control);
 	ASSERT_NE(MAP_FAILED, p);
-	ASSERT_EQ(-1, mprotect(p, shared, rw));
+	ASSERT_EQ(-1, mprotect(p, readonly, rw));
 	ASSERT_EQ(EACCES, errno);
-	ASSERT_EQ(MAP_FAILED, mremap(p, shared, shared + 4096, MREMAP_MAYMOVE));
-	munmap(p, shared);
+	ASSERT_EQ(MAP_FAILED, mremap(p, readonly, readonly + 4096,
+				     MREMAP_MAYMOVE));
+	munmap(p, readonly);
 }
 
 /* A consumer that was opened O_RDONLY maps what it may read. */
@@ -182,8 +183,8 @@ TEST_F_TIMEOUT(raw, coalescing_by_the_header, TEST_SECONDS)
 
 	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
 	ASSERT_TRUE(map_region(self->fd, &self->m));
-	slots = self->m.shared;
-	fifo = self->m.shared + self->m.info.entries_offset;
+	slots = self->m.readonly;
+	fifo = self->m.readonly + self->m.info.entries_offset;
 	/* the first position is entry 0 of lap 1 */
 	first = self->m.info.nr_entries;
 	ASSERT_EQ(first, self->m.control->head);
@@ -284,7 +285,7 @@ TEST_F_TIMEOUT(raw, mapping_outlives_the_region, TEST_SECONDS)
 
 	ASSERT_EQ(0, attach_mode(fd, 0, 0));
 	ASSERT_TRUE(map_region(fd, &self->m));
-	slots = self->m.shared;
+	slots = self->m.readonly;
 	ASSERT_EQ(0, db_ring(fd, BASE, 123));
 	ASSERT_EQ(0, db_detach(fd));
 	ASSERT_EQ(123, slots[0].value);
@@ -890,7 +891,8 @@ static void *garbler_main(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(hostile, garbage_hurts_nobody_else, TEST_SECONDS)
+/* A garbler hurts only its own consumer. */
+TEST_F_TIMEOUT(hostile, garbage_is_contained, TEST_SECONDS)
 {
 	struct garbler g = { .m = &self->m };
 	struct doorbell_event events[16];
@@ -1031,7 +1033,7 @@ static void check_off(struct __test_metadata *_metadata,
 /* Each of the two areas does, until munmap(). */
 TEST_F_TIMEOUT(vm, mapping_keeps_the_region, TEST_SECONDS)
 {
-	struct doorbell_slot *slots = self->m.shared;
+	struct doorbell_slot *slots = self->m.readonly;
 
 	ASSERT_EQ(0, close(self->fd));
 	ASSERT_EQ(0, guest_ring(self->vmm));
@@ -1044,7 +1046,7 @@ TEST_F_TIMEOUT(vm, mapping_keeps_the_region, TEST_SECONDS)
 	ASSERT_EQ(2, slots[1].rings >> DOORBELL_RINGS_SHIFT);
 	ASSERT_EQ(-EEXIST, attach_region(self->other, self->vmm->vm_fd, 0));
 
-	munmap(self->m.shared, self->m.info.readonly_size);
+	munmap(self->m.readonly, self->m.info.readonly_size);
 	check_off(_metadata, self);
 }
 
@@ -1065,7 +1067,7 @@ TEST_F_TIMEOUT(vm, fork_inherits_no_mapping, TEST_SECONDS)
 		close_range(3, ~0U, 0);
 		/* sleep for ever, unless one of the areas is there */
 		while (is_unmapped(m->control, m->info.control_size) &&
-		       is_unmapped(m->shared, m->info.readonly_size))
+		       is_unmapped(m->readonly, m->info.readonly_size))
 			pause();
 		_exit(0);
 	}

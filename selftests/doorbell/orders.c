@@ -24,7 +24,7 @@
 
 /**
  * struct modules - modules that the tests load and unload
- * @ko: file of doorbell, or -1
+ * @ko: file of doorbell, or a negative errno
  * @kvm: name of KVM's vendor module, or NULL if it has to stay
  * @kvm_ko: its file, or -1
  */
@@ -42,21 +42,6 @@ static bool module_loaded(const char *name)
 	return !access(path, F_OK);
 }
 
-static int module_unload(const char *name)
-{
-	return db_result(syscall(SYS_delete_module, name, O_NONBLOCK));
-}
-
-/* Load a module, whose device node may appear a moment later. */
-static int module_load(int ko, const char *node)
-{
-	int ret = db_result(syscall(SYS_finit_module, ko, "", 0));
-
-	if (ret)
-		return ret;
-	return eventually(!access(node, R_OK | W_OK)) ? 0 : -ETIMEDOUT;
-}
-
 static void modules_open(struct modules *m)
 {
 	static const char * const names[] = { "kvm_amd", "kvm_intel" };
@@ -67,8 +52,7 @@ static void modules_open(struct modules *m)
 	glob_t found;
 	int i;
 
-	m->ko = open(getenv("DOORBELL_KO") ?: "/doorbell.ko",
-		     O_RDONLY | O_CLOEXEC);
+	m->ko = db_module_open();
 	m->kvm_ko = -1;
 	for (i = 0; i < 2; i++) {
 		if (!module_loaded(names[i]) ||
@@ -88,9 +72,9 @@ static int modules_load(const struct modules *m)
 	int ret = 0;
 
 	if (m->kvm && !module_loaded(m->kvm))
-		ret = module_load(m->kvm_ko, "/dev/kvm");
+		ret = db_insmod(m->kvm_ko, "/dev/kvm");
 	if (!ret && db_module_refs() < 0)
-		ret = module_load(m->ko, DB_PATH);
+		ret = db_module_load(m->ko);
 	return ret;
 }
 
@@ -109,7 +93,7 @@ static bool kvm_unloads(const struct modules *m)
 {
 	int ret = 0;
 
-	return eventually((ret = module_unload(m->kvm)) != -EWOULDBLOCK) &&
+	return eventually((ret = db_rmmod(m->kvm)) != -EWOULDBLOCK) &&
 	       !ret;
 }
 
@@ -176,7 +160,8 @@ FIXTURE_SETUP(orders)
 	self->fd = -1;
 	modules_open(&self->modules);
 	if (self->modules.ko < 0)
-		SKIP(return, "no module to load: %s", strerror(errno));
+		SKIP(return, "no module to load: %s",
+		     strerror(-self->modules.ko));
 	ASSERT_EQ(0, modules_load(&self->modules));
 }
 
@@ -327,8 +312,7 @@ static void do_step(struct __test_metadata *_metadata,
 		if (!self->modules.kvm)
 			return;
 		if (self->vm) {
-			ASSERT_EQ(-EWOULDBLOCK,
-				  module_unload(self->modules.kvm));
+			ASSERT_EQ(-EWOULDBLOCK, db_rmmod(self->modules.kvm));
 		} else {
 			ASSERT_TRUE(kvm_unloads(&self->modules));
 		}
@@ -603,7 +587,8 @@ FIXTURE_SETUP(load)
 {
 	modules_open(&self->modules);
 	if (self->modules.ko < 0)
-		SKIP(return, "no module to load: %s", strerror(errno));
+		SKIP(return, "no module to load: %s",
+		     strerror(-self->modules.ko));
 	ASSERT_EQ(0, modules_load(&self->modules));
 	self->vmm = vmm_create(2);
 	ASSERT_NE(NULL, self->vmm);
@@ -632,7 +617,7 @@ TEST_F_TIMEOUT(load, rounds, TEST_SECONDS)
 		ASSERT_EQ(0, db_module_unload());
 		exits = vmm_exits(vmm);
 		ASSERT_TRUE(eventually(vmm_exits(vmm) > exits));
-		ASSERT_EQ(0, module_load(self->modules.ko, DB_PATH));
+		ASSERT_EQ(0, db_module_load(self->modules.ko));
 		fd = db_must_open(_metadata, O_NONBLOCK);
 		other = db_must_open(_metadata, O_NONBLOCK);
 		ASSERT_EQ(0, attach_region(fd, vmm->vm_fd, round % 2 ?

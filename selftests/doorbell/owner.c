@@ -36,24 +36,6 @@ static int read_one(int fd)
 	return db_event_is(&event, EXEC_QUEUE, 1, EXEC_VALUE) ? EXEC_OK : 1;
 }
 
-static int module_open(void)
-{
-	return open(getenv("DOORBELL_KO") ?: "/doorbell.ko",
-		    O_RDONLY | O_CLOEXEC);
-}
-
-static int module_load(int ko)
-{
-	uint64_t end = db_now_ms() + DB_PATIENCE_MS;
-
-	if (syscall(SYS_finit_module, ko, "", 0))
-		return -1;
-	/* the device node may appear a moment later */
-	while (access(DB_PATH, R_OK | W_OK) && db_now_ms() < end)
-		db_yield();
-	return 0;
-}
-
 FIXTURE(owner)
 {
 	int fd;
@@ -408,16 +390,16 @@ FIXTURE(module)
 
 FIXTURE_SETUP(module)
 {
-	self->ko = module_open();
+	self->ko = db_module_open();
 	if (self->ko < 0)
-		SKIP(return, "no module to load: %s", strerror(errno));
+		SKIP(return, "no module to load: %s", strerror(-self->ko));
 }
 
 FIXTURE_TEARDOWN(module)
 {
 	/* the next test needs the module */
 	if (db_module_refs() < 0)
-		EXPECT_EQ(0, module_load(self->ko));
+		EXPECT_EQ(0, db_module_load(self->ko));
 	close(self->ko);
 }
 
@@ -441,7 +423,7 @@ TEST_F_TIMEOUT(module, unload_refused, 120)
 	ASSERT_EQ(0, db_module_unload());
 	EXPECT_EQ(-ENOENT, db_module_refs());
 	EXPECT_EQ(-ENOENT, db_open(0));
-	EXPECT_EQ(0, module_load(self->ko));
+	EXPECT_EQ(0, db_module_load(self->ko));
 }
 
 /* Load, use and unload the module many times. */
@@ -454,7 +436,7 @@ TEST_F_TIMEOUT(module, unload_rounds, 240)
 	for (round = 0; db_round(round, ROUNDS_LOAD_MIN, ROUNDS_LOAD, end);
 	     round++) {
 		ASSERT_EQ(0, db_module_unload());
-		ASSERT_EQ(0, module_load(self->ko));
+		ASSERT_EQ(0, db_module_load(self->ko));
 		fd = db_must_open(_metadata, 0);
 		ASSERT_EQ(0, db_attach(fd, -1, 0x1000, 0x1000));
 		ASSERT_EQ(0, db_ring(fd, 0x1000 + 4 * round, round));

@@ -151,21 +151,26 @@ static inline void peer_start(struct __test_metadata *_metadata,
 /* Send a command that ends the peer, which has no answer. */
 static inline int peer_send(struct peer *peer, char command)
 {
-	return write(peer->sock, &command, 1) == 1 ? 0 : -1;
+	int ret = db_result(write(peer->sock, &command, 1));
+
+	return ret < 0 ? ret : 0;
 }
 
 static inline int peer_answer(struct peer *peer, char command)
 {
 	char answer = 0;
+	int ret = db_result(read(peer->sock, &answer, 1));
 
-	if (read(peer->sock, &answer, 1) != 1)
-		return -1;
-	return answer == command ? 0 : -1;
+	if (ret < 0)
+		return ret;
+	return ret == 1 && answer == command ? 0 : -EPROTO;
 }
 
 static inline int peer_do(struct peer *peer, char command)
 {
-	return peer_send(peer, command) ? -1 : peer_answer(peer, command);
+	int ret = peer_send(peer, command);
+
+	return ret ?: peer_answer(peer, command);
 }
 
 /* As a back end does after attaching: an open descriptor keeps the VM. */
@@ -179,11 +184,14 @@ static inline void peer_close_vm(struct peer *peer)
 /* Make the peer replace its VM, and receive the new one as @peer->vm_fd. */
 static inline int peer_anew(struct peer *peer)
 {
+	int ret;
+
 	peer_close_vm(peer);
-	if (peer_send(peer, PEER_ANEW))
-		return -1;
+	ret = peer_send(peer, PEER_ANEW);
+	if (ret)
+		return ret;
 	peer->vm_fd = db_receive_fd(peer->sock);
-	return peer->vm_fd < 0 ? -1 : peer_answer(peer, PEER_ANEW);
+	return peer->vm_fd < 0 ? peer->vm_fd : peer_answer(peer, PEER_ANEW);
 }
 
 /* End the peer if it still runs, and free everything. */

@@ -56,7 +56,7 @@ enum how {
  * @stale: events whose value is older than the rings they count
  * @error: errno of a failure
  * @ended: it has read END
- * @gone: it has stopped
+ * @stopped: its thread has returned, with or without END
  */
 struct reader {
 	int fd;
@@ -70,7 +70,7 @@ struct reader {
 	__u64 stale;
 	int error;
 	bool ended;
-	_Atomic bool gone;
+	_Atomic bool stopped;
 };
 
 /*
@@ -152,7 +152,7 @@ static void *reader_main(void *arg)
 	}
 	if (epfd >= 0)
 		close(epfd);
-	r->gone = true;
+	r->stopped = true;
 	return NULL;
 }
 
@@ -296,7 +296,7 @@ FIXTURE_TEARDOWN(storm)
 
 static bool start_reader(struct storm *s, unsigned int i)
 {
-	s->readers[i].gone = false;
+	s->readers[i].stopped = false;
 	return !pthread_create(&s->thread[i], NULL, reader_main,
 			       &s->readers[i]);
 }
@@ -417,7 +417,7 @@ static void ring_until_all_is_read(struct __test_metadata *_metadata,
 		ASSERT_LT(db_now_ms(), deadline) {
 			TH_LOG("read %llu of %llu rings", now, rung);
 		}
-		if (s->readers[0].gone)
+		if (s->readers[0].stopped)
 			restart_reader(_metadata, s);
 		else
 			usleep(100);
@@ -435,7 +435,7 @@ static unsigned int readers_ended(struct storm *s)
 	for (i = 0; i < s->nr_readers; i++) {
 		struct reader *r = &s->readers[i];
 
-		if (!r->gone)
+		if (!r->stopped)
 			continue;
 		if (r->ended || r->error) {
 			n++;
@@ -632,7 +632,7 @@ TEST_F_TIMEOUT(order, order_of_first_ring, TEST_SECONDS)
 	/* read some one by one, then the others at once */
 	for (i = 0; i < 5; i++)
 		ASSERT_EQ(1, db_read(self->fd, &events[i], 1));
-	/* a queue that was read gets a new place, a pending one keeps it */
+	/* order[2] gets a new position at the end, order[9] keeps its own */
 	ASSERT_EQ(0, ring_by(self->vmm, 0, variant->flags, order[2], 1000));
 	ASSERT_EQ(0, ring_by(self->vmm, 1, variant->flags, order[9], 1001));
 	value[order[9]] = 1001;

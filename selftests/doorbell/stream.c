@@ -115,7 +115,7 @@ TEST_F(stream, coalescing)
 	EXPECT_TRUE(db_event_is(&events[3], 1, 1, 4));
 	EXPECT_TRUE(db_is_empty(self->fd));
 
-	/* a queue that was read takes a new place behind the others */
+	/* the next ring after an event enqueues its queue behind the others */
 	ASSERT_EQ(0, db_ring(self->fd, 0, 7));
 	ASSERT_EQ(0, db_ring(self->fd, 8, 8));
 	ASSERT_EQ(1, db_read(self->fd, events, 1));

@@ -201,17 +201,6 @@ static inline int db_write_file(const char *path, const char *text)
 	return ret == (int)strlen(text) ? 0 : -EIO;
 }
 
-/* References to the module, or -ENOENT if it is built in or not loaded */
-static inline int db_module_refs(void)
-{
-	return db_read_number("/sys/module/doorbell/refcnt");
-}
-
-static inline int db_module_unload(void)
-{
-	return db_result(syscall(SYS_delete_module, "doorbell", O_NONBLOCK));
-}
-
 /* Snapshots */
 
 /**
@@ -431,6 +420,52 @@ static inline int db_receive_fd(int sock)
 		return -EPROTO;
 	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
 	return fd;
+}
+
+/* Modules */
+
+/* Load a module from its file, and wait until its device node appears. */
+static inline int db_insmod(int file, const char *node)
+{
+	uint64_t end = db_now_ms() + DB_PATIENCE_MS;
+	int ret = db_result(syscall(SYS_finit_module, file, "", 0));
+
+	if (ret)
+		return ret;
+	while (access(node, R_OK | W_OK)) {
+		if (db_now_ms() >= end)
+			return -ETIMEDOUT;
+		usleep(200);
+	}
+	return 0;
+}
+
+static inline int db_rmmod(const char *name)
+{
+	return db_result(syscall(SYS_delete_module, name, O_NONBLOCK));
+}
+
+/* Open the file of the module, for db_module_load(). */
+static inline int db_module_open(void)
+{
+	return db_result(open(getenv("DOORBELL_KO") ?: "/doorbell.ko",
+			      O_RDONLY | O_CLOEXEC));
+}
+
+static inline int db_module_load(int file)
+{
+	return db_insmod(file, DB_PATH);
+}
+
+static inline int db_module_unload(void)
+{
+	return db_rmmod("doorbell");
+}
+
+/* References to the module, or -ENOENT if it is built in or not loaded */
+static inline int db_module_refs(void)
+{
+	return db_read_number("/sys/module/doorbell/refcnt");
 }
 
 /* Random numbers */

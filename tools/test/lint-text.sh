@@ -17,11 +17,14 @@ cd "${1:-$top}" || exit 1
 # with one of them describes code that no longer exists, or is not for readers.
 retired=(
 	'struct doorbell_(queue|vm)\b'
-	'doorbell_queue_(init|ring|peek|pass|arm)'
+	'\bdoorbell_queue_(arm|bad|count|destroy|init|lap|pass|peek|place)\b'
+	'\bdoorbell_queue_(readable|ring|ring_offset|tag|take|writable)\b'
 	'doorbell_rung|DOORBELL_(RUNG|FULL)|doorbell_state\('
 	'ring_offset|shared_size|nr_left|write_at\b'
-	'slot_peek|(fifo|entry)_pass'
-	'(queue|kvm|geometry)_test\b|tools/vm/'
+	'u32 places;|->(gone|places|tag)\b'
+	'\b(slot|fifo|entry)_(ring|peek|pass|push|pop)\b'
+	'\b(queue\.[ch]|ring\.h)\b'
+	'(queue|kvm|geometry|chardev)_test\b|[a-z]_test\.c\b|tools/vm\b'
 	'the seed|\(promise [0-9]'
 )
 

@@ -4,7 +4,8 @@
 #
 # checkpatch and kernel-doc come from the packaged kernel source. The modules
 # are built with W=1 and sparse against the stock 6.12 kernel, all warnings as
-# errors. The Makefiles of user space have -Wall -Wextra -Werror.
+# errors. The Makefiles of user space have -Wall -Wextra -Werror. libdoorbell
+# must build against musl, too.
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -16,7 +17,7 @@ kernel=$(tools/testbed/kernel.sh 6.12) || exit 1
 mapfile -t kernel_code < <(git ls-files -co --exclude-standard 'drivers/*' \
 	'include/*' 'kunit/*' '*Kbuild')
 mapfile -t user_code < <(git ls-files -co --exclude-standard \
-	'selftests/*.[ch]' 'tools/*.[ch]')
+	'selftests/*.[ch]' 'tools/*.[ch]' 'examples/*.c')
 mapfile -t scripts < <(shell_scripts)
 
 # checkpatch IGNORE FILE...
@@ -55,6 +56,15 @@ fi
 if grep -E "$build/.*(warning|error):" $log >&2; then
 	fail "sparse"
 fi
+
+# musl-gcc does not search /usr/include, which also has the headers of glibc:
+# give it those of the kernel only.
+musl=$build/musl
+mkdir -p $musl/include
+ln -sfn /usr/include/linux /usr/include/asm-generic \
+	"/usr/include/$(gcc -print-multiarch)/asm" $musl/include/
+make -s -B -C tools/lib/doorbell CC=musl-gcc OUTPUT="$top/$musl" \
+	CFLAGS="-O2 -isystem $top/$musl/include" >&2 || fail "musl"
 
 # The scripts find the file that they source by their own directory.
 shellcheck -x -P SCRIPTDIR -f gcc "${scripts[@]}" >&2 || fail "shellcheck"

@@ -18,6 +18,7 @@ needs()
 	make              builds
 	libc6-dev         user-space programs
 	libc6-dev-i386    32-bit user-space programs
+	musl-tools        libdoorbell against another libc
 	liburing-dev      io_uring tests
 	qemu-system-x86   the virtual machines
 	busybox-static    their user space

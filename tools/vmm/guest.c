@@ -180,23 +180,14 @@ static void run_rates(struct guest_job *job, unsigned int vcpu)
 	}
 }
 
-static __always_inline __u64 rdtsc(void)
-{
-	__u32 lo, hi;
-
-	asm volatile("lfence; rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
-	return (__u64)hi << 32 | lo;
-}
-
 /* Inlined once per kind of access: the loop has no other instructions. */
-static __always_inline void timed(struct guest_job *job, int pio, int width)
+static __always_inline void ring_loop(struct guest_job *job, int pio, int width)
 {
 	__u64 start = job->base + job->range[0].first * job->stride;
 	__u64 end = start + job->range[0].nr * job->stride;
 	__u64 stride = job->stride, limit = job->limit;
 	__u64 addr = start, i;
 
-	job->tsc[0] = rdtsc();
 	for (i = 0; i < limit; i++) {
 		if (pio)
 			pio_out(addr, width, i);
@@ -206,7 +197,6 @@ static __always_inline void timed(struct guest_job *job, int pio, int width)
 		if (addr == end)
 			addr = start;
 	}
-	job->tsc[1] = rdtsc();
 	WRITE_ONCE(job->rings, i);
 }
 
@@ -214,19 +204,19 @@ static void run_loop(struct guest_job *job)
 {
 	switch (job->width | (job->pio ? 0x10 : 0)) {
 	case 0x01:
-		return timed(job, 0, 1);
+		return ring_loop(job, 0, 1);
 	case 0x02:
-		return timed(job, 0, 2);
+		return ring_loop(job, 0, 2);
 	case 0x04:
-		return timed(job, 0, 4);
+		return ring_loop(job, 0, 4);
 	case 0x08:
-		return timed(job, 0, 8);
+		return ring_loop(job, 0, 8);
 	case 0x11:
-		return timed(job, 1, 1);
+		return ring_loop(job, 1, 1);
 	case 0x12:
-		return timed(job, 1, 2);
+		return ring_loop(job, 1, 2);
 	case 0x14:
-		return timed(job, 1, 4);
+		return ring_loop(job, 1, 4);
 	}
 }
 

@@ -27,7 +27,7 @@ enum guest_job_kind {
 	GUEST_STORM,		/* random queues, value guest_value() */
 	GUEST_RATES,		/* queue q in every (q % 7 + 1)th round */
 	GUEST_NUMBERED,		/* random queues, value guest_number() */
-	GUEST_LOOP,		/* range[0] round robin, timed, no counters */
+	GUEST_LOOP,		/* range[0] round robin, no counters */
 };
 
 enum guest_op_kind {
@@ -81,7 +81,6 @@ struct guest_range {
  * @rings: number of finished rings, incremented after the instruction; set by
  *	the guest. All jobs but GUEST_LOOP start at the initial value, which is
  *	also the first number of GUEST_NUMBERED
- * @tsc: GUEST_LOOP: time stamp counter before and after; set by the guest
  */
 struct guest_job {
 	__u32 kind;
@@ -97,7 +96,6 @@ struct guest_job {
 	__u64 limit;
 	__u64 seed;
 	__u64 rings;
-	__u64 tsc[2];
 };
 
 /**

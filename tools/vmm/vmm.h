@@ -198,13 +198,6 @@ static inline __u64 vmm_rings(const struct guest_shared *s, unsigned int vcpu)
 	return __atomic_load_n(&s->job[vcpu].rings, __ATOMIC_ACQUIRE);
 }
 
-/** vmm_ticks() - duration of GUEST_LOOP, in TSC ticks */
-static inline __u64 vmm_ticks(const struct guest_shared *s, unsigned int vcpu)
-{
-	return __atomic_load_n(&s->job[vcpu].tsc[1], __ATOMIC_ACQUIRE) -
-	       __atomic_load_n(&s->job[vcpu].tsc[0], __ATOMIC_ACQUIRE);
-}
-
 /** vmm_op_value() - last value that read op @i of a script has read */
 static inline __u64 vmm_op_value(const struct guest_shared *s,
 				 unsigned int vcpu, unsigned int i)
