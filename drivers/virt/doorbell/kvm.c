@@ -632,15 +632,15 @@ static void placement_put_kvm(struct doorbell_placement *p, struct kvm *kvm)
 }
 
 /*
- * Lock the VM's buses, or fail. One work item of a VM may sleep for that, or a
- * VMM that is busy with slots_lock would starve them all.
+ * Lock the VM's buses for a change, or fail. One work item of a VM may sleep for
+ * that, or a VMM that is busy with slots_lock would starve them all.
  */
 static bool lock_slots(struct doorbell_placement *p, struct kvm *kvm)
 {
 	bool locked = mutex_trylock(&kvm->slots_lock);
 
 	if (locked)
-		return true;
+		goto out;
 	/* the caller of an attach may be killed, and close its consumer */
 	placement_pin(p);
 	if (p->file && !p->pinned)
@@ -652,6 +652,12 @@ static bool lock_slots(struct doorbell_placement *p, struct kvm *kvm)
 		clear_bit(0, &p->vm->sleeper);
 	}
 	atomic_dec(&nr_sleepers);
+out:
+	/* exact: they begin under slots_lock */
+	if (locked && atomic_read(&p->vm->graces) >= MAX_GRACES) {
+		mutex_unlock(&kvm->slots_lock);
+		locked = false;
+	}
 	return locked;
 }
 
@@ -710,8 +716,7 @@ static bool placement_add(struct doorbell_placement *p)
 
 	/* nothing to do if the caller was killed, perhaps before the lock */
 	if (!READ_ONCE(p->remove)) {
-		if (atomic_read(&p->vm->graces) >= MAX_GRACES ||
-		    !lock_slots(p, kvm))
+		if (!lock_slots(p, kvm))
 			return true;
 		if (!READ_ONCE(p->remove))
 			ret = buses_add(p, kvm);
@@ -742,7 +747,7 @@ static bool placement_leave(struct doorbell_placement *p)
 	/* the device has left, or the destructor is about to be called */
 	if (!kvm)
 		return false;
-	if (atomic_read(&p->vm->graces) < MAX_GRACES && lock_slots(p, kvm)) {
+	if (lock_slots(p, kvm)) {
 		ret = buses_remove(p, kvm);
 		mutex_unlock(&kvm->slots_lock);
 	}
