@@ -16,6 +16,9 @@
 
 /* Limits what hangs, never what is slow: the machine may be emulated. */
 #define TEST_SECONDS	240
+/* The same for tests without a fixture */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	TEST_SECONDS
 
 #define PIO		DOORBELL_ATTACH_PIO
 #define MMIO_BASE	0xd0000000ULL
