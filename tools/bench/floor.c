@@ -35,8 +35,10 @@ static int floor_release(struct inode *inode, struct file *file)
 {
 	struct doorbell_placement *p = file->private_data;
 
-	if (p)
-		doorbell_placement_remove(p, false);
+	if (!p)
+		return 0;
+	doorbell_placement_remove(p);
+	doorbell_placement_put(p);
 	return 0;
 }
 
