@@ -1193,11 +1193,11 @@ struct attaching {
 static int attach_thread(void *arg)
 {
 	struct attaching *attaching = arg;
+	struct doorbell_placement *p;
 
 	allow_signal(SIGKILL);
-	attaching->error = PTR_ERR_OR_ZERO(
-		doorbell_placement_create(attaching->region, attaching->fd,
-					  0x1000));
+	p = doorbell_placement_create(attaching->region, attaching->fd, 0x1000);
+	attaching->error = PTR_ERR_OR_ZERO(p);
 	complete(&attaching->done);
 	return 0;
 }

@@ -632,8 +632,8 @@ static void placement_put_kvm(struct doorbell_placement *p, struct kvm *kvm)
 }
 
 /*
- * Lock the VM's buses for a change, or fail. One work item of a VM may sleep for
- * that, or a VMM that is busy with slots_lock would starve them all.
+ * Lock the VM's buses for a change, or fail. One work item of a VM may sleep
+ * for that, or a VMM that is busy with slots_lock would starve them all.
  */
 static bool lock_slots(struct doorbell_placement *p, struct kvm *kvm)
 {
