@@ -312,6 +312,12 @@ static inline bool db_round(unsigned int done, unsigned int min,
 
 /* Threads and processes */
 
+/* Is this a debug kernel? It is several times slower: loop less often there. */
+static inline bool db_debug_kernel(void)
+{
+	return !access("/proc/lockdep_stats", F_OK);
+}
+
 static inline pid_t db_gettid(void)
 {
 	return syscall(SYS_gettid);

@@ -4,11 +4,12 @@
 #
 # Usage: check.sh PROGRAMS [KERNEL]...
 #
-# PROGRAMS is a list of kselftest programs in build/selftests. This script
-# builds the modules, boots one micro-VM per kernel, some at a time, and adds up
-# their TAP. Each machine is a test of its own: it passes if nothing hangs or
-# panics and the kernel log has no bug report. build/check/ keeps all output.
-# The last line is "N passed, N failed".
+# PROGRAMS is a list of kselftest programs in build/selftests. ELSEWHERE, in the
+# environment, is a list of KERNEL/PROGRAM that are left to other kernels. This
+# script builds the modules, boots one micro-VM per kernel, some at a time, and
+# adds up their TAP. Each machine is a test of its own: it passes if nothing
+# hangs or panics and the kernel log has no bug report. build/check/ keeps all
+# output. The last line is "N passed, N failed".
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -16,6 +17,7 @@ out=$top/build/check
 read -ra programs <<<"$1"
 shift
 limit=1200
+ELSEWHERE=${ELSEWHERE:-}
 
 # verdict KERNEL STATUS: print "clean", "skip WHY", or the failure of a machine.
 verdict() {
@@ -75,8 +77,11 @@ prepare() {
 }
 
 run_kernel() {
-	local kernel=$1 ko=$2 prog args=() run=(demo "${programs[@]}") cpus=2
+	local kernel=$1 ko=$2 prog args=() run=(demo) cpus=2
 
+	for prog in "${programs[@]}"; do
+		[[ " $ELSEWHERE " == *" $kernel/$prog "* ]] || run+=("$prog")
+	done
 	# run each thread of the KUnit suites on a CPU of its own
 	[[ $kernel != *-kcsan ]] || run=() cpus=4
 
