@@ -16,7 +16,9 @@ set -uo pipefail
 out=$top/build/check
 read -ra programs <<<"$1"
 shift
-limit=1200
+# For a machine that hangs: the tests have limits of their own. Beside the build
+# of a kernel, and two other machines, a debug machine may take 20 minutes.
+limit=1800
 ELSEWHERE=${ELSEWHERE:-}
 
 # verdict KERNEL STATUS: print "clean", "skip WHY", or the failure of a machine.
