@@ -742,19 +742,21 @@ static bool placement_add(struct doorbell_placement *p)
 static bool placement_leave(struct doorbell_placement *p)
 {
 	struct kvm *kvm = placement_get_kvm(p);
-	int ret = -EAGAIN;
+	int ret;
 
 	/* the device has left, or the destructor is about to be called */
 	if (!kvm)
 		return false;
-	if (lock_slots(p, kvm)) {
-		ret = buses_remove(p, kvm);
-		mutex_unlock(&kvm->slots_lock);
+	if (!lock_slots(p, kvm)) {
+		placement_put_kvm(p, kvm);
+		return true;
 	}
+	ret = buses_remove(p, kvm);
 	if (ret == -ENOMEM && !p->ending)
 		pr_warn_ratelimited("no memory to leave a bus at %#llx, trying again\n",
 				    p->base);
-	if (ret == -EAGAIN || ret == -ENODEV || (ret && p->ending)) {
+	if (ret == -ENODEV || (ret && p->ending)) {
+		mutex_unlock(&kvm->slots_lock);
 		placement_put_kvm(p, kvm);
 		return ret != -ENODEV;
 	}
@@ -764,6 +766,7 @@ static bool placement_leave(struct doorbell_placement *p)
 	p->ending = true;
 	p->held = kvm;
 	grace_begin(p, kvm);
+	mutex_unlock(&kvm->slots_lock);
 	return READ_ONCE(p->remove);
 }
 
