@@ -641,6 +641,9 @@ static bool lock_slots(struct doorbell_placement *p, struct kvm *kvm)
 
 	if (locked)
 		goto out;
+	/* a work item of another placement has it for a moment only */
+	if (!p->file && !p->pause)
+		return false;
 	/* the caller of an attach may be killed, and close its consumer */
 	placement_pin(p);
 	if (p->file && !p->pinned)
