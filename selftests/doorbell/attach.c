@@ -288,7 +288,7 @@ TEST_F_TIMEOUT(ringing, attach_and_detach, TEST_SECONDS)
 	check_books(_metadata, self->vmm->shared, &self->book, &self->exits);
 }
 
-/* Threads that attach and detach one descriptor see each other, not a region */
+/* Threads that attach and detach one descriptor get EBUSY, never EEXIST */
 struct turns {
 	int fd;
 	int vm;

@@ -57,6 +57,11 @@ if grep -E "$build/.*(warning|error):" $log >&2; then
 	fail "sparse"
 fi
 
+# It includes kvm.c, and only bench.sh builds it otherwise.
+link_sources $build/tools/bench tools/bench/{Kbuild,floor.c,floor.h}
+build_modules "$kernel" "$top/$build/tools/bench" >$log 2>&1 ||
+	{ grep -E "(warning|error):" $log >&2; fail "the benchmark's module"; }
+
 # musl-gcc does not search /usr/include, which also has the headers of glibc:
 # give it those of the kernel only.
 musl=$build/musl

@@ -39,7 +39,7 @@ struct doorbell_waiters {
  * @attached: can be rung; written under the consumer's attach_lock, read
  *	without
  * @hung_up: the VM is gone, or its bus: no guest rings the region any more; set
- *	once, with release, after the last ring
+ *	once, by xchg(), after the last ring
  * @wakeups: rings that woke the consumer
  * @bounced: rings by guests that found no room
  * @ref: held by the consumer, until an RCU grace period after it replaced the
