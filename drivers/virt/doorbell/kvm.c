@@ -66,6 +66,8 @@
 #define MAX_BUSES	2
 /* Longest pause between two tries, in jiffies. */
 #define MAX_PAUSE	HZ
+/* A removal sleeps for slots_lock when its pauses have become as long. */
+#define LONG_PAUSE	(HZ / 8)
 /* Most grace periods that are on in one VM. */
 #define MAX_GRACES	64
 /* Most work items that sleep, less than the workers each node has at least. */
@@ -641,8 +643,8 @@ static bool lock_slots(struct doorbell_placement *p, struct kvm *kvm)
 
 	if (locked)
 		goto out;
-	/* a work item of another placement has it for a moment only */
-	if (!p->file && !p->pause)
+	/* work items of other placements have it for a moment only */
+	if (!p->file && p->pause < LONG_PAUSE)
 		return false;
 	/* the caller of an attach may be killed, and close its consumer */
 	placement_pin(p);
