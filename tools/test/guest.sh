@@ -5,11 +5,19 @@
 # Usage: guest.sh PROGRAM...
 #
 # Prints the TAP of the programs, which are in /tests, with a line before and
-# after each. run.sh judges the kernel log.
+# after each, the latter with the exit status and the time. run.sh judges the
+# kernel log.
 status=0
 
-begin() { echo "# begin $1"; }
-end() { echo "# end $1 $2"; [ "$2" -eq 0 ] || status=1; }
+uptime() { cut -d . -f 1 /proc/uptime; }
+begin() {
+	echo "# begin $1"
+	began=$(uptime)
+}
+end() {
+	echo "# end $1 $2 $(($(uptime) - began)) s"
+	[ "$2" -eq 0 ] || status=1
+}
 
 # KCSAN: watch more accesses than during boot.
 skip=/sys/module/kcsan/parameters/skip_watch
