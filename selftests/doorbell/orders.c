@@ -629,7 +629,7 @@ FIXTURE_TEARDOWN(load)
  */
 TEST_F_TIMEOUT(load, rounds, TEST_SECONDS)
 {
-	__u64 end = db_now_ms() + ROUNDS_MS, closed = 0, exits;
+	__u64 closed = db_now_ms(), end = closed + ROUNDS_MS, exits;
 	struct vmm *vmm = self->vmm;
 	unsigned int round;
 	int fd, other;
