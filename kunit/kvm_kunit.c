@@ -257,35 +257,47 @@ static u32 smallest_stride(u64 len)
 	return stride;
 }
 
-static struct attached *new_region_flags(struct kunit *test, u64 base, u64 len,
-					 u32 flags, u32 depth)
+/* A place for a region, which is on no bus yet */
+static struct attached *new_place(struct kunit *test,
+				  struct doorbell_region *region, u64 base)
 {
 	struct attached *a = kunit_kzalloc(test, sizeof(*a), GFP_KERNEL);
-	struct doorbell_attach arg = {
-		.base = base, .len = len, .stride = smallest_stride(len),
-		.flags = flags, .depth = depth,
-	};
-	struct doorbell_waiters *waiters = doorbell_waiters_create();
 
 	KUNIT_ASSERT_NOT_NULL(test, a);
-	KUNIT_ASSERT_NOT_NULL(test, waiters);
-	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_waiters,
-							   waiters));
-	a->region = doorbell_region_create(&arg, waiters);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(a->region));
-	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_region,
-							   a->region));
+	a->region = region;
 	a->f = test->priv;
 	/* KUnit frees it: keep one reference to the end */
-	a->p.region = a->region;
+	a->p.region = region;
 	a->p.base = base;
-	a->p.enabled = a->region;
 	a->p.vm = &a->f->changes;
 	spin_lock_init(&a->p.lock);
 	init_completion(&a->p.off);
 	kref_init(&a->p.ref);
 	INIT_DELAYED_WORK(&a->p.work, placement_work);
-	kvm_iodevice_init(&a->p.dev, region_ops(a->region));
+	kvm_iodevice_init(&a->p.dev, region_ops(region));
+	return a;
+}
+
+static struct attached *new_region_flags(struct kunit *test, u64 base, u64 len,
+					 u32 flags, u32 depth)
+{
+	struct doorbell_attach arg = {
+		.base = base, .len = len, .stride = smallest_stride(len),
+		.flags = flags, .depth = depth,
+	};
+	struct doorbell_waiters *waiters = doorbell_waiters_create();
+	struct doorbell_region *region;
+	struct attached *a;
+
+	KUNIT_ASSERT_NOT_NULL(test, waiters);
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_waiters,
+							   waiters));
+	region = doorbell_region_create(&arg, waiters);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(region));
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_region,
+							   region));
+	a = new_place(test, region, base);
+	a->p.enabled = region;
 	return a;
 }
 
@@ -297,17 +309,16 @@ static struct attached *new_region(struct kunit *test, enum kvm_bus idx,
 }
 
 /* Change the buses as the work item does, and wait for the grace period. */
-static int change_buses(struct attached *a,
-			int (*change)(struct doorbell_placement *p,
-				      struct kvm *kvm))
+static int change_buses(struct fixture *f, struct attached *off,
+			struct attached *on)
 {
-	struct kvm *kvm = a->f->kvm;
+	struct attached *a = on ?: off;
 	int i, ret;
 
-	mutex_lock(&kvm->slots_lock);
-	ret = change(&a->p, kvm);
-	mutex_unlock(&kvm->slots_lock);
-	synchronize_srcu(&kvm->srcu);
+	mutex_lock(&f->kvm->slots_lock);
+	ret = buses_change(f->kvm, off ? &off->p : NULL, on ? &on->p : NULL);
+	mutex_unlock(&f->kvm->slots_lock);
+	synchronize_srcu(&f->kvm->srcu);
 	for (i = 0; i < MAX_BUSES; i++) {
 		kfree(a->p.old[i]);
 		a->p.old[i] = NULL;
@@ -317,16 +328,29 @@ static int change_buses(struct attached *a,
 
 static int add(struct attached *a)
 {
-	return change_buses(a, buses_add);
+	return change_buses(a->f, NULL, a);
 }
 
 /* Undo add(), and drop the reference that it took. */
 static int take_off(struct attached *a)
 {
-	int ret = change_buses(a, buses_remove);
+	int ret = change_buses(a->f, a, NULL);
 
 	if (!ret)
 		placement_put(&a->p);
+	return ret;
+}
+
+/* Put @on in the place of @off, and drop the reference of that one's buses. */
+static int move(struct attached *off, struct attached *on)
+{
+	int ret;
+
+	on->p.from = &off->p;
+	ret = change_buses(on->f, off, on);
+	on->p.from = NULL;
+	if (!ret)
+		placement_put(&off->p);
 	return ret;
 }
 
@@ -795,6 +819,303 @@ static void bus_no_memory_for_second(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, take_off(a), 0);
 }
 
+/* Write at both ends of a region, and at its seams. */
+static void check_huge(struct kunit *test, struct attached *a)
+{
+	enum kvm_bus idx = KVM_MMIO_BUS;
+	u64 base = a->p.base;
+	u64 size = a->region->geo.len;
+	u64 offset;
+	int len;
+
+	if (base)
+		check_writes(test, idx, a, base - 12, base);
+	check_writes(test, idx, a, base, base + 12);
+	check_writes(test, idx, a, base + size - 12, base + size + 12);
+	/* KVM cuts an access at the end of a page, so at each seam */
+	for (offset = SZ_1G; offset < size; offset += SZ_1G) {
+		for (len = 1; len <= 8; len++) {
+			check_write(test, idx, a, base + offset - len, len);
+			check_write(test, idx, a, base + offset, len);
+			check_write(test, idx, a, base + offset + 4, len);
+		}
+	}
+}
+
+/* Moving */
+
+/* From each of some places to each other one, which may overlap */
+static void bus_moves(struct kunit *test)
+{
+	static const u64 places[] = {
+		0x700, 0x1000, 0x1002, 0x1080, 0x10fe, 0x1100, 0x1300, 0x2500,
+		0x3000, 0x5000,
+	};
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x100);
+	enum kvm_bus idx = KVM_MMIO_BUS;
+	struct fixture *f = test->priv;
+	struct attached *from, *to;
+	int i, j, count;
+
+	/* next to places, between them, and beyond them all */
+	add_other(test, idx, 0x600, 8, false);
+	add_other(test, idx, 0x800, 8, true);
+	add_other(test, idx, 0x1400, 0, true);
+	add_other(test, idx, 0x2400, 1, false);
+	add_other(test, idx, 0x2400, 4, true);
+	add_other(test, idx, 0x4000, 8, false);
+	add_other(test, idx, 0x6000, 8, true);
+	count = fixture_bus(f, idx)->ioeventfd_count;
+
+	for (i = 0; i < ARRAY_SIZE(places); i++) {
+		for (j = 0; j < ARRAY_SIZE(places); j++) {
+			from = new_place(test, a->region, places[i]);
+			to = new_place(test, a->region, places[j]);
+			KUNIT_ASSERT_EQ(test, 0, add(from));
+			KUNIT_ASSERT_EQ(test, 0, move(from, to));
+			check_bus_one(test, idx, to);
+			KUNIT_ASSERT_EQ(test, count + 1,
+					fixture_bus(f, idx)->ioeventfd_count);
+			KUNIT_ASSERT_EQ(test, 1, kref_read(&from->p.ref));
+			KUNIT_ASSERT_EQ(test, 2, kref_read(&to->p.ref));
+			KUNIT_ASSERT_NULL(test, from->p.kvm);
+			KUNIT_ASSERT_PTR_EQ(test, f->kvm, to->p.kvm);
+			/* as if another thread enabled it */
+			KUNIT_ASSERT_PTR_EQ(test, a->region, to->p.enabled);
+			if (KVM_CAN_WRITE) {
+				check_writes(test, idx, to, places[i] - 9,
+					     places[i] + 3);
+				check_writes(test, idx, to, places[i] + 0xf6,
+					     places[i] + 0x104);
+				check_writes(test, idx, to, places[j] - 9,
+					     places[j] + 3);
+				check_writes(test, idx, to, places[j] + 0xf6,
+					     places[j] + 0x104);
+				check_write(test, idx, to, 0x2400, 4);
+			}
+			KUNIT_ASSERT_EQ(test, 0, take_off(to));
+			check_bus_one(test, idx, NULL);
+		}
+	}
+}
+
+/* A region without values moves on both buses. */
+static void bus_moves_on_two(struct kunit *test)
+{
+	static const u64 places[] = { 80, 82, 90, 92, 200, 40 };
+	struct attached *a = new_region_flags(test, 80, 12,
+					      DOORBELL_ATTACH_NO_VALUE, 0);
+	struct fixture *f = test->priv;
+	struct doorbell_event event;
+	struct attached *from, *to;
+	u64 addr, base;
+	int i;
+
+	add_other(test, KVM_MMIO_BUS, 120, 4, false);
+	from = new_place(test, a->region, 80);
+	KUNIT_ASSERT_EQ(test, 0, add(from));
+	for (i = 0; i < ARRAY_SIZE(places); i++) {
+		base = places[i];
+		to = new_place(test, a->region, base);
+		KUNIT_ASSERT_EQ(test, 0, move(from, to));
+		check_bus_one(test, KVM_MMIO_BUS, to);
+		KUNIT_ASSERT_EQ(test, 1, fixture_bus(f, KVM_FAST_MMIO_BUS)
+				->dev_count);
+		KUNIT_ASSERT_PTR_EQ(test, &to->p.dev,
+				    fixture_bus(f, KVM_FAST_MMIO_BUS)
+				    ->range[0].dev);
+		for (addr = 30; KVM_CAN_WRITE && addr < 230; addr++) {
+			bool within = addr >= base && addr < base + 12;
+
+			KUNIT_ASSERT_EQ(test, within ? 0 : -EOPNOTSUPP,
+					bus_write(f, KVM_FAST_MMIO_BUS, addr, 0,
+						  NULL));
+			KUNIT_ASSERT_EQ(test, within,
+					events_of(a, &event, 1));
+			if (within)
+				KUNIT_ASSERT_EQ(test, event.queue,
+						(addr - base) / 2);
+		}
+		from = to;
+	}
+	KUNIT_ASSERT_EQ(test, 0, take_off(from));
+}
+
+/* Large regions move with all of their ranges. */
+static void bus_moves_huge(struct kunit *test)
+{
+	static const u64 sizes[] = {
+		0x40000000, 0x40010000, 0x80010000, 0xffff0000,
+	};
+	static const u64 places[] = {
+		0x200000000, 0x200010000, 0x220000000, 0x240000000,
+		0x200000000, 0x400000000, 0x700000000, 0, 0x200000000,
+	};
+	enum kvm_bus idx = KVM_MMIO_BUS;
+	struct fixture *f = test->priv;
+	struct attached *from, *to;
+	int i, j;
+
+	add_other(test, idx, 0x100000000, 8, false);
+	add_other(test, idx, 0x390000000, 8, false);
+	add_other(test, idx, 0x600000000, 8, true);
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		from = new_region(test, idx, places[0], sizes[i]);
+		KUNIT_ASSERT_EQ(test, 0, add(from));
+		for (j = 1; j < ARRAY_SIZE(places); j++) {
+			to = new_place(test, from->region, places[j]);
+			KUNIT_ASSERT_EQ(test, 0, move(from, to));
+			check_bus_one(test, idx, to);
+			KUNIT_ASSERT_EQ(test, fixture_bus(f, idx)
+					->ioeventfd_count,
+					1 + DIV_ROUND_UP(sizes[i], SZ_1G));
+			if (KVM_CAN_WRITE)
+				check_huge(test, to);
+			from = to;
+		}
+		KUNIT_ASSERT_EQ(test, 0, take_off(from));
+	}
+}
+
+/**
+ * struct buses - the buses of a region before a move that fails
+ * @bus: each bus
+ * @refs: references to the place
+ * @ranges: its ranges
+ */
+struct buses {
+	struct kvm_io_bus *bus[KVM_NR_BUSES];
+	int refs;
+	int ranges;
+};
+
+static void save_buses(struct attached *a, struct buses *before)
+{
+	int i;
+
+	for (i = 0; i < KVM_NR_BUSES; i++)
+		before->bus[i] = fixture_bus(a->f, i);
+	before->refs = kref_read(&a->p.ref);
+	before->ranges = a->p.ranges;
+}
+
+/* A move from @a to @b has failed, and nothing has changed. */
+static void check_not_moved(struct kunit *test, struct attached *a,
+			    struct attached *b, const struct buses *before)
+{
+	struct fixture *f = test->priv;
+	int i;
+
+	for (i = 0; i < KVM_NR_BUSES; i++)
+		KUNIT_ASSERT_PTR_EQ(test, before->bus[i], fixture_bus(f, i));
+	KUNIT_ASSERT_EQ(test, before->refs, kref_read(&a->p.ref));
+	KUNIT_ASSERT_EQ(test, before->ranges, a->p.ranges);
+	KUNIT_ASSERT_PTR_EQ(test, f->kvm, a->p.kvm);
+	KUNIT_ASSERT_PTR_EQ(test, a->region, a->p.enabled);
+	KUNIT_ASSERT_EQ(test, 1, kref_read(&b->p.ref));
+	KUNIT_ASSERT_EQ(test, 0, b->p.ranges);
+	KUNIT_ASSERT_NULL(test, b->p.kvm);
+	KUNIT_ASSERT_NULL(test, b->p.enabled);
+	for (i = 0; i < MAX_BUSES; i++)
+		KUNIT_ASSERT_NULL(test, b->p.old[i]);
+}
+
+/* A third device is in the way, on one bus or the other. */
+static void bus_moves_exists(struct kunit *test)
+{
+	static const struct {
+		u64 base;
+		u64 addr;
+		int len;
+		enum kvm_bus idx;
+		int ret;
+	} cases[] = {
+		/* apart from the old place */
+		{ 0x1100, 0x1100, 0x10, KVM_MMIO_BUS, -EEXIST },
+		{ 0x1100, 0x10fc, 8, KVM_MMIO_BUS, -EEXIST },
+		{ 0x1100, 0x110e, 4, KVM_MMIO_BUS, -EEXIST },
+		{ 0x1100, 0x1108, 0, KVM_MMIO_BUS, -EEXIST },
+		{ 0x1100, 0x10fc, 4, KVM_MMIO_BUS, 0 },
+		{ 0x1100, 0x1110, 0, KVM_MMIO_BUS, 0 },
+		/* over it */
+		{ 0x1008, 0x1010, 8, KVM_MMIO_BUS, -EEXIST },
+		{ 0x1008, 0x1017, 0, KVM_MMIO_BUS, -EEXIST },
+		{ 0x0ff8, 0x0ff8, 8, KVM_MMIO_BUS, -EEXIST },
+		{ 0x1008, 0x1018, 8, KVM_MMIO_BUS, 0 },
+		/* on the second bus */
+		{ 0x1100, 0x1104, 0, KVM_FAST_MMIO_BUS, -EEXIST },
+		{ 0x1008, 0x1010, 0, KVM_FAST_MMIO_BUS, -EEXIST },
+	};
+	struct fixture *f = test->priv;
+	struct attached *a, *b;
+	struct buses before;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		f->nr_others = 0;
+		add_other(test, cases[i].idx, cases[i].addr, cases[i].len,
+			  false);
+		a = new_region_flags(test, 0x1000, 0x10,
+				     DOORBELL_ATTACH_NO_VALUE, 0);
+		b = new_place(test, a->region, cases[i].base);
+		KUNIT_ASSERT_EQ(test, 0, add(a));
+		save_buses(a, &before);
+		KUNIT_ASSERT_EQ_MSG(test, cases[i].ret, move(a, b),
+				    "to %#llx, %#x bytes at %#llx",
+				    cases[i].base, cases[i].len, cases[i].addr);
+		if (cases[i].ret) {
+			check_not_moved(test, a, b, &before);
+			KUNIT_ASSERT_EQ(test, 0, take_off(a));
+		} else {
+			KUNIT_ASSERT_EQ(test, 0, take_off(b));
+		}
+		fixture_bus(f, cases[i].idx)->dev_count--;
+	}
+}
+
+/* No memory for one of the buses, at each allocation */
+static void bus_moves_no_memory(struct kunit *test)
+{
+	static const u32 flags[] = { 0, DOORBELL_ATTACH_NO_VALUE };
+	struct attached *a, *b;
+	struct buses before;
+	int i, left;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		a = new_region_flags(test, 80, 12, flags[i], 0);
+		b = new_place(test, a->region, 84);
+		KUNIT_ASSERT_EQ(test, 0, add(a));
+		save_buses(a, &before);
+		for (left = 0; left <= i; left++) {
+			allocations_left = left;
+			KUNIT_EXPECT_EQ(test, -ENOMEM, move(a, b));
+			allocations_left = -1;
+			check_not_moved(test, a, b, &before);
+		}
+		allocations_left = left;
+		KUNIT_EXPECT_EQ(test, 0, move(a, b));
+		allocations_left = -1;
+		check_bus_one(test, KVM_MMIO_BUS, b);
+		KUNIT_ASSERT_EQ(test, 0, take_off(b));
+	}
+}
+
+/* The caller of a move was killed before the buses changed. */
+static void bus_moves_cancelled(struct kunit *test)
+{
+	struct attached *a = new_region_flags(test, 80, 12,
+					      DOORBELL_ATTACH_NO_VALUE, 0);
+	struct attached *b = new_place(test, a->region, 84);
+	struct buses before;
+
+	KUNIT_ASSERT_EQ(test, 0, add(a));
+	save_buses(a, &before);
+	b->p.cancelled = true;
+	KUNIT_EXPECT_EQ(test, -EINTR, move(a, b));
+	check_not_moved(test, a, b, &before);
+	KUNIT_ASSERT_EQ(test, 0, take_off(a));
+}
+
 /* Lifetime */
 
 /* Only a wait that never ends takes longer. */
@@ -1142,21 +1463,29 @@ static void placement_refuses(struct kunit *test)
 	close_fd(other);
 }
 
+/* A descriptor of a VM whose process lives */
+static int live_vm_descriptor(struct kunit *test)
+{
+	struct mm_struct *mm = kunit_kzalloc(test, sizeof(*mm), GFP_KERNEL);
+	struct fixture *f = test->priv;
+
+	KUNIT_ASSERT_NOT_NULL(test, mm);
+	atomic_set(&mm->mm_users, 1);
+	f->kvm->mm = mm;
+	return vm_descriptor(test, "kvm-vm");
+}
+
 /* A placement declines writes until it is enabled, and once removed. */
 static void placement_life(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
-	struct mm_struct *mm = kunit_kzalloc(test, sizeof(*mm), GFP_KERNEL);
-	int fd = vm_descriptor(test, "kvm-vm");
+	int fd = live_vm_descriptor(test);
 	struct fixture *f = test->priv;
 	struct doorbell_placement *p;
 	struct kvm_io_device *dev;
 	struct doorbell_event event;
 	u32 value = 7;
 
-	KUNIT_ASSERT_NOT_NULL(test, mm);
-	atomic_set(&mm->mm_users, 1);
-	f->kvm->mm = mm;
 	p = doorbell_placement_create(a->region, fd, 0x1000);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(p));
 	close_fd(fd);
@@ -1202,11 +1531,11 @@ static int attach_thread(void *arg)
 	return 0;
 }
 
-static bool wait_no_placements(void)
+static bool wait_placements(int n)
 {
 	unsigned long end = jiffies + PATIENCE;
 
-	while (atomic_read(&nr_placements)) {
+	while (atomic_read(&nr_placements) != n) {
 		if (time_after(jiffies, end))
 			return false;
 		usleep_range(1000, 2000);
@@ -1218,17 +1547,13 @@ static bool wait_no_placements(void)
 static void placement_killed_attach(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
-	struct mm_struct *mm = kunit_kzalloc(test, sizeof(*mm), GFP_KERNEL);
 	struct attaching attaching = { .region = a->region };
 	struct fixture *f = test->priv;
 	unsigned long end = jiffies + PATIENCE;
 	int refs = module_refcount(THIS_MODULE);
 	struct task_struct *task;
 
-	KUNIT_ASSERT_NOT_NULL(test, mm);
-	atomic_set(&mm->mm_users, 1);
-	f->kvm->mm = mm;
-	attaching.fd = vm_descriptor(test, "kvm-vm");
+	attaching.fd = live_vm_descriptor(test);
 	init_completion(&attaching.done);
 
 	mutex_lock(&f->kvm->slots_lock);
@@ -1245,33 +1570,424 @@ static void placement_killed_attach(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, refs + 1, module_refcount(THIS_MODULE));
 	mutex_unlock(&f->kvm->slots_lock);
 
-	KUNIT_ASSERT_TRUE(test, wait_no_placements());
+	KUNIT_ASSERT_TRUE(test, wait_placements(0));
 	KUNIT_EXPECT_EQ(test, refs, module_refcount(THIS_MODULE));
 	check_bus_one(test, KVM_MMIO_BUS, NULL);
 	close_fd(attaching.fd);
 }
 
-/* Write at both ends of a region, and at its seams. */
-static void check_huge(struct kunit *test, struct attached *a)
-{
-	enum kvm_bus idx = KVM_MMIO_BUS;
-	u64 base = a->p.base;
-	u64 size = a->region->geo.len;
-	u64 offset;
-	int len;
+/* Moving placements */
 
-	if (base)
-		check_writes(test, idx, a, base - 12, base);
-	check_writes(test, idx, a, base, base + 12);
-	check_writes(test, idx, a, base + size - 12, base + size + 12);
-	/* KVM cuts an access at the end of a page, so at each seam */
-	for (offset = SZ_1G; offset < size; offset += SZ_1G) {
-		for (len = 1; len <= 8; len++) {
-			check_write(test, idx, a, base + offset - len, len);
-			check_write(test, idx, a, base + offset, len);
-			check_write(test, idx, a, base + offset + 4, len);
-		}
+/* Attach and enable, and wait for the end of the work item if @settle. */
+static struct doorbell_placement *attach(struct kunit *test,
+					 struct attached *a, u64 base,
+					 bool settle)
+{
+	unsigned long end = jiffies + PATIENCE;
+	int fd = live_vm_descriptor(test);
+	struct doorbell_placement *p;
+
+	p = doorbell_placement_create(a->region, fd, base);
+	close_fd(fd);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(p));
+	doorbell_placement_enable(p);
+	/* the references of the caller and of the bus */
+	while (settle && kref_read(&p->ref) > 2 && time_before(jiffies, end))
+		usleep_range(1000, 2000);
+	return p;
+}
+
+/* Detach as DOORBELL_DETACH does: true if nothing is left. */
+static bool detach(struct doorbell_placement *p)
+{
+	int ret;
+
+	doorbell_placement_remove(p);
+	ret = doorbell_placement_wait(p);
+	doorbell_placement_put(p);
+	return !ret && wait_placements(0);
+}
+
+/* Move as DOORBELL_MOVE does: NULL if that fails. */
+static struct doorbell_placement *move_on(struct doorbell_placement *p,
+					  u64 base)
+{
+	struct doorbell_placement *next = doorbell_placement_move(p, base);
+
+	if (IS_ERR(next))
+		return NULL;
+	doorbell_placement_put(p);
+	return next;
+}
+
+static int move_error(struct doorbell_placement *p, u64 base)
+{
+	return PTR_ERR_OR_ZERO(doorbell_placement_move(p, base));
+}
+
+static int write_dev(struct fixture *f, struct doorbell_placement *p, u64 addr)
+{
+	u32 value = 0;
+
+	return kvm_iodevice_write(f->vcpu, &p->dev, addr, sizeof(value),
+				  &value);
+}
+
+/* The bus has this placement, at its base, and no other. */
+static bool is_on_bus(struct fixture *f, struct doorbell_placement *p)
+{
+	struct kvm_io_bus *bus = fixture_bus(f, KVM_MMIO_BUS);
+
+	return bus->dev_count == 1 && bus->ioeventfd_count == 1 &&
+	       bus->range[0].dev == &p->dev && bus->range[0].addr == p->base;
+}
+
+static int users_of(struct fixture *f)
+{
+	return refcount_read(&f->kvm->users_count);
+}
+
+static bool wait_users(struct fixture *f, int users)
+{
+	unsigned long end = jiffies + PATIENCE;
+
+	while (users_of(f) != users) {
+		if (time_after(jiffies, end))
+			return false;
+		usleep_range(1000, 2000);
 	}
+	return true;
+}
+
+/* New buses after those of a VM that was destroyed */
+static void renew_vm(struct fixture *f)
+{
+	int i;
+
+	for (i = 0; i < KVM_NR_BUSES; i++)
+		if (!fixture_bus(f, i))
+			rcu_assign_pointer(f->kvm->buses[i],
+					   kzalloc(sizeof(struct kvm_io_bus),
+						   GFP_KERNEL));
+	refcount_set(&f->kvm->users_count, 1);
+}
+
+/* Both places ring while a vCPU uses the old bus; then the old one is freed. */
+static void placement_moves(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct doorbell_placement *p, *q;
+	struct fixture *f = test->priv;
+	struct doorbell_event event;
+	int srcu;
+
+	p = attach(test, a, 0x1000, true);
+	KUNIT_EXPECT_EQ(test, 0, write_dev(f, p, 0x1004));
+	KUNIT_EXPECT_TRUE(test, is_on_bus(f, p));
+
+	srcu = srcu_read_lock(&f->kvm->srcu);
+	q = move_on(p, 0x1800);
+	if (!q) {
+		srcu_read_unlock(&f->kvm->srcu, srcu);
+		KUNIT_FAIL(test, "cannot move");
+		detach(p);
+		return;
+	}
+	KUNIT_EXPECT_TRUE(test, is_on_bus(f, q));
+	KUNIT_EXPECT_EQ(test, 2, users_of(f));
+	msleep(50);
+	KUNIT_EXPECT_EQ(test, 2, atomic_read(&nr_placements));
+	KUNIT_EXPECT_EQ(test, 0, write_dev(f, p, 0x1004));
+	KUNIT_EXPECT_EQ(test, 0, write_dev(f, q, 0x1804));
+	KUNIT_EXPECT_EQ(test, 1, events_of(a, &event, 1));
+	KUNIT_EXPECT_EQ(test, 2, event.queue);
+	KUNIT_EXPECT_EQ(test, 3, event.count);
+	srcu_read_unlock(&f->kvm->srcu, srcu);
+
+	KUNIT_EXPECT_TRUE(test, wait_placements(1));
+	KUNIT_EXPECT_TRUE(test, wait_users(f, 1));
+	KUNIT_EXPECT_EQ(test, 0, write_dev(f, q, 0x1804));
+	KUNIT_EXPECT_FALSE(test, doorbell_region_hung_up(a->region));
+	KUNIT_EXPECT_TRUE(test, detach(q));
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	KUNIT_EXPECT_EQ(test, 1, users_of(f));
+	KUNIT_EXPECT_FALSE(test, doorbell_region_hung_up(a->region));
+}
+
+/* What is refused changes nothing. */
+static void placement_move_refused(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct doorbell_placement *p = attach(test, a, 0x1000, true);
+	struct fixture *f = test->priv;
+	struct kvm_io_bus *bus;
+
+	add_other(test, KVM_MMIO_BUS, 0x2004, 4, false);
+	bus = fixture_bus(f, KVM_MMIO_BUS);
+	KUNIT_EXPECT_EQ(test, -EEXIST, move_error(p, 0x1006));
+	WRITE_ONCE(allocations_left, 0);
+	KUNIT_EXPECT_EQ(test, -ENOMEM, move_error(p, 0x3000));
+	WRITE_ONCE(allocations_left, -1);
+	f->kvm->vm_dead = true;
+	KUNIT_EXPECT_EQ(test, -EIO, move_error(p, 0x3000));
+	f->kvm->vm_dead = false;
+	atomic_set(&f->kvm->mm->mm_users, 0);
+	KUNIT_EXPECT_EQ(test, -ESRCH, move_error(p, 0x3000));
+	atomic_set(&f->kvm->mm->mm_users, 1);
+
+	KUNIT_EXPECT_PTR_EQ(test, bus, fixture_bus(f, KVM_MMIO_BUS));
+	KUNIT_EXPECT_TRUE(test, wait_placements(1));
+	KUNIT_EXPECT_EQ(test, 1, users_of(f));
+	KUNIT_EXPECT_EQ(test, 0, atomic_read(&p->vm->graces));
+	KUNIT_EXPECT_EQ(test, 0, write_dev(f, p, 0x1004));
+
+	refcount_set(&f->kvm->users_count, 0);
+	KUNIT_EXPECT_EQ(test, -EPIPE, move_error(p, 0x3000));
+	refcount_set(&f->kvm->users_count, 1);
+	give_up_bus(test, KVM_MMIO_BUS);
+	KUNIT_EXPECT_EQ(test, -EPIPE, move_error(p, 0x3000));
+	KUNIT_EXPECT_EQ(test, 1, users_of(f));
+	KUNIT_EXPECT_TRUE(test, detach(p));
+	renew_vm(f);
+}
+
+/* KVM gives up one of two buses, or the only one, before the bus changes. */
+static void placement_move_loses_bus(struct kunit *test)
+{
+	static const u32 flags[] = { 0, DOORBELL_ATTACH_NO_VALUE };
+	struct fixture *f = test->priv;
+	struct attached *a, *b;
+	int i, ret;
+
+	for (i = 0; i < 2 * ARRAY_SIZE(flags); i++) {
+		enum kvm_bus idx = i % 2 && flags[i / 2] ? KVM_FAST_MMIO_BUS :
+							   KVM_MMIO_BUS;
+
+		a = new_region_flags(test, 80, 12, flags[i / 2], 0);
+		b = new_place(test, a->region, 84);
+		KUNIT_ASSERT_EQ(test, 0, add(a));
+		mutex_lock(&f->kvm->slots_lock);
+		destroy_bus(f->kvm, idx);
+		b->p.from = &a->p;
+		ret = buses_change(f->kvm, &a->p, &b->p);
+		b->p.from = NULL;
+		mutex_unlock(&f->kvm->slots_lock);
+		KUNIT_EXPECT_EQ(test, -ENODEV, ret);
+		KUNIT_EXPECT_EQ(test, 1, kref_read(&b->p.ref));
+		KUNIT_EXPECT_NULL(test, b->p.enabled);
+		KUNIT_EXPECT_TRUE(test, doorbell_region_hung_up(a->region) ||
+				  wait_off(a));
+		KUNIT_ASSERT_TRUE(test, wait_unused(a));
+		renew_vm(f);
+		check_bus_one(test, KVM_MMIO_BUS, NULL);
+		check_bus_one(test, KVM_FAST_MMIO_BUS, NULL);
+	}
+}
+
+/* A detach during the grace period of a move waits for it, too. */
+static void placement_move_detached(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct doorbell_placement *q, *p = attach(test, a, 0x1000, true);
+	struct fixture *f = test->priv;
+	int srcu;
+
+	srcu = srcu_read_lock(&f->kvm->srcu);
+	q = move_on(p, 0x3000) ?: p;
+	KUNIT_EXPECT_PTR_NE(test, p, q);
+	doorbell_placement_remove(q);
+	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP, write_dev(f, q, 0x3004));
+	msleep(300);
+	KUNIT_EXPECT_FALSE(test, completion_done(&q->off));
+	srcu_read_unlock(&f->kvm->srcu, srcu);
+	KUNIT_EXPECT_TRUE(test, detach(q));
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	KUNIT_EXPECT_EQ(test, 1, users_of(f));
+}
+
+/*
+ * The VM's last user goes during the grace period of a move, which may be right
+ * after the attach: the region hangs up, and all is freed once.
+ */
+static void placement_move_destroyed(struct kunit *test)
+{
+	struct fixture *f = test->priv;
+	struct doorbell_placement *p;
+	struct attached *a;
+	int i, srcu;
+
+	for (i = 0; i < 3; i++) {
+		a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+		srcu = srcu_read_lock(&f->kvm->srcu);
+		p = attach(test, a, 0x1000, false);
+		if (!i) {
+			/* the grace period of the attach is over */
+			srcu_read_unlock(&f->kvm->srcu, srcu);
+			while (atomic_read(&p->vm->graces))
+				msleep(20);
+			srcu = srcu_read_lock(&f->kvm->srcu);
+		}
+		p = move_on(p, 0x3000) ?: p;
+		if (i == 2)
+			p = move_on(p, 0x1800) ?: p;
+		KUNIT_EXPECT_EQ(test, i == 2 ? 3 : 2, users_of(f));
+		kvm_test_put_kvm(f->kvm);
+		msleep(50);
+		KUNIT_EXPECT_FALSE(test, doorbell_region_hung_up(a->region));
+		KUNIT_EXPECT_TRUE(test, is_on_bus(f, p));
+		srcu_read_unlock(&f->kvm->srcu, srcu);
+
+		KUNIT_EXPECT_TRUE(test, wait_for_completion_timeout(&p->off,
+								    PATIENCE));
+		KUNIT_EXPECT_TRUE(test, doorbell_region_hung_up(a->region));
+		KUNIT_EXPECT_EQ(test, -EPIPE, move_error(p, 0x1000));
+		KUNIT_EXPECT_TRUE(test, detach(p));
+		KUNIT_EXPECT_EQ(test, 0, users_of(f));
+		KUNIT_EXPECT_NULL(test, fixture_bus(f, KVM_MMIO_BUS));
+		renew_vm(f);
+	}
+}
+
+/* The end of a move's grace period waits for the callback of the attach. */
+static void placement_moves_after_attach(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct doorbell_placement *q, *p = attach(test, a, 0x1000, true);
+	unsigned long end = jiffies + PATIENCE;
+	struct fixture *f = test->priv;
+
+	/* as if it came late, on another CPU */
+	WRITE_ONCE(p->grace, true);
+	q = doorbell_placement_move(p, 0x3000);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(q));
+	while (READ_ONCE(q->grace) && time_before(jiffies, end))
+		msleep(20);
+	msleep(200);
+	KUNIT_EXPECT_EQ(test, 2, users_of(f));
+	KUNIT_EXPECT_EQ(test, 2, atomic_read(&nr_placements));
+	KUNIT_EXPECT_PTR_EQ(test, p, READ_ONCE(q->from));
+	/* as grace_over() */
+	smp_store_release(&p->grace, false);
+	doorbell_placement_put(p);
+	KUNIT_EXPECT_TRUE(test, wait_users(f, 1));
+	KUNIT_EXPECT_TRUE(test, wait_placements(1));
+	KUNIT_EXPECT_TRUE(test, detach(q));
+}
+
+/**
+ * struct moving - a move in a thread of its own
+ * @from: the placement
+ * @base: the new base
+ * @to: the result
+ * @done: the call has returned
+ */
+struct moving {
+	struct doorbell_placement *from;
+	u64 base;
+	struct doorbell_placement *to;
+	struct completion done;
+};
+
+static int move_thread(void *arg)
+{
+	struct moving *moving = arg;
+
+	allow_signal(SIGKILL);
+	moving->to = doorbell_placement_move(moving->from, moving->base);
+	complete(&moving->done);
+	return 0;
+}
+
+static struct task_struct *start_move(struct moving *moving,
+				      struct doorbell_placement *from, u64 base)
+{
+	*moving = (struct moving) { .from = from, .base = base };
+	init_completion(&moving->done);
+	return kthread_run(move_thread, moving, "doorbell-move");
+}
+
+/* A move that is killed while a VMM holds slots_lock leaves no trace. */
+static void placement_killed_move(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct doorbell_placement *p = attach(test, a, 0x1000, true);
+	int refs = module_refcount(THIS_MODULE);
+	unsigned long end = jiffies + PATIENCE;
+	struct fixture *f = test->priv;
+	struct task_struct *task;
+	struct moving moving;
+
+	mutex_lock(&f->kvm->slots_lock);
+	task = start_move(&moving, p, 0x1800);
+	if (IS_ERR(task))
+		mutex_unlock(&f->kvm->slots_lock);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	/* until the work item sleeps; a failed assertion would keep the lock */
+	while (!atomic_read(&nr_sleepers) && time_before(jiffies, end))
+		msleep(20);
+	KUNIT_EXPECT_FALSE(test, completion_done(&moving.done));
+	KUNIT_EXPECT_EQ(test, 0, write_dev(f, p, 0x1004));
+	send_sig(SIGKILL, task, 1);
+	wait_for_completion(&moving.done);
+	KUNIT_EXPECT_EQ(test, -EINTR, PTR_ERR_OR_ZERO(moving.to));
+	KUNIT_EXPECT_EQ(test, refs + 1, module_refcount(THIS_MODULE));
+	KUNIT_EXPECT_EQ(test, 0, write_dev(f, p, 0x1004));
+	mutex_unlock(&f->kvm->slots_lock);
+
+	KUNIT_ASSERT_TRUE(test, wait_placements(1));
+	KUNIT_EXPECT_TRUE(test, wait_users(f, 1));
+	KUNIT_EXPECT_EQ(test, refs, module_refcount(THIS_MODULE));
+	KUNIT_EXPECT_TRUE(test, is_on_bus(f, p));
+	KUNIT_EXPECT_EQ(test, 0, write_dev(f, p, 0x1004));
+	/* the next one, and the end, are as if there had been none */
+	p = move_on(p, 0x1800) ?: p;
+	KUNIT_EXPECT_EQ(test, p->base, 0x1800);
+	KUNIT_EXPECT_TRUE(test, is_on_bus(f, p));
+	KUNIT_EXPECT_TRUE(test, detach(p));
+}
+
+/* A vCPU that delays grace periods limits the moves that are under way. */
+static void placement_move_limit(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct doorbell_placement *p = attach(test, a, 0x1000, true);
+	struct fixture *f = test->priv;
+	struct moving moving = {};
+	struct task_struct *task;
+	int i, srcu;
+
+	srcu = srcu_read_lock(&f->kvm->srcu);
+	for (i = 0; i < MAX_GRACES; i++)
+		p = move_on(p, 0x1000 + 0x800 * (i % 3)) ?: p;
+	KUNIT_EXPECT_EQ(test, MAX_GRACES, atomic_read(&p->vm->graces));
+	KUNIT_EXPECT_EQ(test, MAX_GRACES + 1, atomic_read(&nr_placements));
+	KUNIT_EXPECT_EQ(test, MAX_GRACES + 1, users_of(f));
+
+	for (i = 0; i < 2; i++) {
+		task = start_move(&moving, p, 0x8000);
+		if (IS_ERR(task))
+			break;
+		msleep(300);
+		KUNIT_EXPECT_FALSE(test, completion_done(&moving.done));
+		KUNIT_EXPECT_TRUE(test, is_on_bus(f, p));
+		if (i)
+			break;
+		send_sig(SIGKILL, task, 1);
+		wait_for_completion(&moving.done);
+		KUNIT_EXPECT_EQ(test, -EINTR, PTR_ERR_OR_ZERO(moving.to));
+	}
+	srcu_read_unlock(&f->kvm->srcu, srcu);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	wait_for_completion(&moving.done);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(moving.to));
+	doorbell_placement_put(p);
+	KUNIT_EXPECT_TRUE(test, is_on_bus(f, moving.to));
+	KUNIT_EXPECT_TRUE(test, wait_placements(1));
+	KUNIT_EXPECT_TRUE(test, wait_users(f, 1));
+	KUNIT_EXPECT_EQ(test, 0, write_dev(f, moving.to, 0x8004));
+	KUNIT_EXPECT_TRUE(test, detach(moving.to));
+	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	KUNIT_EXPECT_FALSE(test, doorbell_region_hung_up(a->region));
 }
 
 /* Large regions have several ranges. */
@@ -1604,6 +2320,12 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(bus_room_of_others),
 	KUNIT_CASE(bus_no_memory),
 	KUNIT_CASE(bus_no_memory_for_second),
+	KUNIT_CASE(bus_moves),
+	KUNIT_CASE(bus_moves_on_two),
+	KUNIT_CASE(bus_moves_huge),
+	KUNIT_CASE(bus_moves_exists),
+	KUNIT_CASE(bus_moves_no_memory),
+	KUNIT_CASE(bus_moves_cancelled),
 	KUNIT_CASE(placement_refuses),
 	KUNIT_CASE(placement_life),
 	KUNIT_CASE(placement_killed_attach),
@@ -1617,6 +2339,14 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(placement_loses_one_bus),
 	KUNIT_CASE(placement_of_dying_vm),
 	KUNIT_CASE(placement_destroyed_in_grace_period),
+	KUNIT_CASE(placement_moves),
+	KUNIT_CASE(placement_move_refused),
+	KUNIT_CASE(placement_move_loses_bus),
+	KUNIT_CASE(placement_move_detached),
+	KUNIT_CASE(placement_move_destroyed),
+	KUNIT_CASE(placement_moves_after_attach),
+	KUNIT_CASE(placement_killed_move),
+	KUNIT_CASE(placement_move_limit),
 	KUNIT_CASE(bus_huge),
 	KUNIT_CASE(bus_handler),
 	KUNIT_CASE(bus_modes),

@@ -1,13 +1,93 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Region: the rings that it makes of offsets and values, its counters, wake-ups
- * and hang-up.
+ * Region: the rings that it makes of offsets and values, its counters,
+ * wake-ups, hang-up and bindings. The eventfds are not those of the kernel, and
+ * the descriptors are in kernel memory.
  */
 #include <kunit/test.h>
 
+#include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/err.h>
+#include <linux/eventfd.h>
+#include <linux/rcupdate.h>
+#include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
+#include "../drivers/virt/doorbell/compat.h"
+
+/**
+ * struct eventfd_ctx - an eventfd
+ * @refs: references
+ * @signals: how often it was signalled
+ */
+struct eventfd_ctx {
+	int refs;
+	int signals;
+};
+
+#define EVENTFDS	3
+/* a descriptor of another file */
+#define OTHER_FILE	EVENTFDS
+
+static struct eventfd_ctx eventfds[EVENTFDS];
+/* grace periods, and references that were put before the first one */
+static int graces, early_puts;
+/* what a grace period waits for, if it is not NULL: a ring under way */
+static struct completion *ring_ends;
+static DECLARE_COMPLETION(grace_begins);
+/* a descriptor that cannot be read */
+static const s32 *fault;
+
+static struct eventfd_ctx *region_test_fdget(int fd)
+{
+	if (fd == OTHER_FILE)
+		return ERR_PTR(-EINVAL);
+	if (fd < 0 || fd > OTHER_FILE)
+		return ERR_PTR(-EBADF);
+	eventfds[fd].refs++;
+	return &eventfds[fd];
+}
+
+static void region_test_put(struct eventfd_ctx *ctx)
+{
+	if (!graces)
+		early_puts++;
+	ctx->refs--;
+}
+
+static void region_test_signal(struct eventfd_ctx *ctx)
+{
+	ctx->signals++;
+}
+
+static void region_test_grace(void)
+{
+	synchronize_rcu();
+	if (ring_ends) {
+		complete(&grace_begins);
+		wait_for_completion(ring_ends);
+	}
+	graces++;
+}
+
+static int region_test_get_user(s32 *fd, const s32 __user *from)
+{
+	if (from == (const s32 __force __user *)fault)
+		return -EFAULT;
+	*fd = *(const s32 __force *)from;
+	return 0;
+}
+
+#undef get_user
+#define get_user(x, from) region_test_get_user(&(x), from)
+#define eventfd_ctx_fdget region_test_fdget
+#define eventfd_ctx_put region_test_put
+#undef doorbell_eventfd_signal
+#define doorbell_eventfd_signal region_test_signal
+#define synchronize_rcu region_test_grace
 #include "../drivers/virt/doorbell/region.c"
+#undef synchronize_rcu
 
 #include "buffer_util.h"
 
@@ -15,6 +95,7 @@
 #define ORDERED		DOORBELL_ATTACH_ORDERED
 #define BY_VALUE	DOORBELL_ATTACH_BY_VALUE
 #define NO_VALUE	DOORBELL_ATTACH_NO_VALUE
+#define BOUND_ONLY	DOORBELL_ATTACH_BOUND_ONLY
 
 /* The kind of a ring with a value of 4 bytes. */
 #define WIDTH_4		doorbell_kind(DOORBELL_EVENT_QUEUE, 4)
@@ -67,6 +148,9 @@ static void region_arguments(struct kunit *test)
 		{ NO_VALUE, 0, 0, 0 },
 		{ NO_VALUE | ORDERED, 4, 0, 0 },
 		{ PIO | ORDERED | BY_VALUE, 4, 4, 0 },
+		{ BOUND_ONLY, 0, 0, 0 },
+		{ BOUND_ONLY | PIO | ORDERED | BY_VALUE, 4, 4, 0 },
+		{ BOUND_ONLY | NO_VALUE, 0, 0, 0 },
 		{ ORDERED, 0, 0, -EINVAL },
 		{ ORDERED, DOORBELL_DEPTH_MAX + 1, 0, -EINVAL },
 		{ 0, 1, 0, -EINVAL },
@@ -75,7 +159,8 @@ static void region_arguments(struct kunit *test)
 		{ 0, 0, 1, -EINVAL },
 		{ NO_VALUE | PIO, 0, 0, -EINVAL },
 		{ NO_VALUE | BY_VALUE, 0, 1, -EINVAL },
-		{ 1U << 4, 0, 0, -EINVAL },
+		{ BOUND_ONLY, 1, 0, -EINVAL },
+		{ 1U << 5, 0, 0, -EINVAL },
 		{ 1U << 31, 0, 0, -EINVAL },
 	};
 	struct doorbell_waiters *waiters = new_waiters(test);
@@ -246,6 +331,276 @@ static void region_keeps_waiters(struct kunit *test)
 	doorbell_region_put(region);
 }
 
+/* Bindings */
+
+static int bind(struct doorbell_region *region, u32 first, u32 count,
+		const s32 *fds)
+{
+	graces = 0;
+	early_puts = 0;
+	return doorbell_region_bind(region, first, count,
+				    (const s32 __force __user *)fds);
+}
+
+/* Which eventfd a queue is bound to, or -1 */
+static int bound_to(const struct doorbell_region *region, u32 queue)
+{
+	struct eventfd_ctx *ctx;
+
+	if (!region->bindings)
+		return -1;
+	ctx = rcu_access_pointer(region->bindings[queue].ctx);
+	return ctx ? ctx - eventfds : -1;
+}
+
+static void expect_refs(struct kunit *test, int a, int b, int c)
+{
+	KUNIT_EXPECT_EQ(test, a, eventfds[0].refs);
+	KUNIT_EXPECT_EQ(test, b, eventfds[1].refs);
+	KUNIT_EXPECT_EQ(test, c, eventfds[2].refs);
+}
+
+/*
+ * Queue 1 is bound, and no other. A ring of it signals in any mode, even if
+ * there is no room for events, and no other ring does.
+ */
+static void region_signals(struct kunit *test)
+{
+	static const struct {
+		u32 flags;
+		u64 offset, value;
+		int ret;
+		bool signals;
+		u8 type;	/* of the event if neither */
+	} cases[] = {
+		{ 0, 4, 7, 0, true },
+		{ 0, 8, 7, 0, false, DOORBELL_EVENT_QUEUE },
+		{ 0, 12, 7, -ERANGE },
+		{ ORDERED, 4, 7, 0, true },
+		{ ORDERED, 0, 7, 0, false, DOORBELL_EVENT_QUEUE },
+		{ NO_VALUE, 4, 0, 0, true },
+		{ BY_VALUE, 8, 0x10001, 0, true },
+		{ BY_VALUE, 4, 2, 0, false, DOORBELL_EVENT_QUEUE },
+		{ BY_VALUE, 4, 5, 0, false, DOORBELL_EVENT_BAD_QUEUE },
+		{ BY_VALUE | ORDERED, 4, 0xffff, 0, false,
+		  DOORBELL_EVENT_BAD_QUEUE },
+		{ BOUND_ONLY, 7, 7, 0, true },
+		{ BOUND_ONLY, 8, 7, -ENXIO },
+		{ BOUND_ONLY, 12, 7, -ERANGE },
+		{ BOUND_ONLY | ORDERED, 8, 7, -ENXIO },
+		{ BOUND_ONLY | BY_VALUE, 0, 1, 0, true },
+		{ BOUND_ONLY | BY_VALUE, 4, 0, -ENXIO },
+		{ BOUND_ONLY | BY_VALUE, 4, 5, -ENXIO },
+		{ BOUND_ONLY | BY_VALUE | ORDERED, 4, 5, -ENXIO },
+	};
+	const s32 fd = 2;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		u32 flags = cases[i].flags;
+		struct doorbell_region *region = new_region(test, flags);
+		bool event_due = !cases[i].ret && !cases[i].signals;
+		struct doorbell_event event;
+		bool wake = false;
+
+		KUNIT_ASSERT_EQ(test, 0, bind(region, 1, 1, &fd));
+		eventfds[2].signals = 0;
+		KUNIT_EXPECT_EQ_MSG(test, cases[i].ret,
+				    doorbell_region_ring(region, flags,
+							 cases[i].offset,
+							 cases[i].value,
+							 WIDTH_4, true),
+				    "case %d", i);
+		KUNIT_EXPECT_EQ_MSG(test, cases[i].signals,
+				    eventfds[2].signals, "case %d", i);
+		KUNIT_EXPECT_EQ(test, cases[i].signals,
+				atomic64_read(&region->bindings[1].rings));
+		KUNIT_EXPECT_EQ(test, cases[i].signals,
+				doorbell_region_bound_rings(region));
+		KUNIT_EXPECT_EQ(test, event_due,
+				atomic64_read(&region->wakeups));
+		KUNIT_ASSERT_EQ(test, event_due,
+				consume_events(&region->buffer, &event, 1,
+					       &wake));
+		if (event_due)
+			KUNIT_EXPECT_EQ(test, cases[i].type, event.type);
+	}
+}
+
+/* A ring of a bound queue needs no room. */
+static void region_signals_when_full(struct kunit *test)
+{
+	struct doorbell_region *region = new_region(test, ORDERED);
+	const s32 fd = 0;
+	int i;
+
+	eventfds[0].signals = 0;
+	for (i = 0; i < 2; i++)
+		KUNIT_ASSERT_EQ(test, 0,
+				doorbell_region_ring(region, ORDERED, 4, 1,
+						     WIDTH_4, true));
+	KUNIT_ASSERT_EQ(test, 0, bind(region, 1, 1, &fd));
+	KUNIT_EXPECT_EQ(test, 0, doorbell_region_ring(region, ORDERED, 4, 1,
+						      WIDTH_4, true));
+	KUNIT_EXPECT_EQ(test, 1, eventfds[0].signals);
+	KUNIT_EXPECT_EQ(test, 0, atomic64_read(&region->bounced));
+	KUNIT_EXPECT_EQ(test, -EAGAIN,
+			doorbell_region_ring(region, ORDERED, 0, 1, WIDTH_4,
+					     true));
+}
+
+/*
+ * The region references an eventfd once for each queue. What it unbinds it puts
+ * after a grace period, which a queue that was not bound does not need.
+ */
+static void region_binds(struct kunit *test)
+{
+	static const struct {
+		s32 fds[3];
+		bool grace;
+		int refs[3];
+	} cases[] = {
+		{ { -1, -1, -1 }, false, { 0, 0, 0 } },
+		{ { -1, 0, -1 }, false, { 1, 0, 0 } },
+		{ { 1, 1, 0 }, true, { 1, 2, 0 } },
+		{ { 1, 1, 0 }, true, { 1, 2, 0 } },
+		{ { 2, 2, 2 }, true, { 0, 0, 3 } },
+		{ { -1, 2, -1 }, true, { 0, 0, 1 } },
+		{ { -1, -1, -1 }, true, { 0, 0, 0 } },
+		{ { 0, 1, 2 }, false, { 1, 1, 1 } },
+	};
+	struct doorbell_attach arg = { .len = 12 };
+	struct doorbell_region *region;
+	int i, q;
+
+	region = doorbell_region_create(&arg, new_waiters(test));
+	KUNIT_ASSERT_FALSE(test, IS_ERR(region));
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		KUNIT_EXPECT_EQ(test, 0, bind(region, 0, 3, cases[i].fds));
+		KUNIT_EXPECT_EQ_MSG(test, cases[i].grace, graces, "case %d", i);
+		KUNIT_EXPECT_EQ_MSG(test, 0, early_puts, "case %d", i);
+		expect_refs(test, cases[i].refs[0], cases[i].refs[1],
+			    cases[i].refs[2]);
+		for (q = 0; q < 3; q++)
+			KUNIT_EXPECT_EQ(test, cases[i].fds[q],
+					bound_to(region, q));
+	}
+	/* one of three */
+	KUNIT_EXPECT_EQ(test, 0, bind(region, 2, 1, cases[0].fds));
+	KUNIT_EXPECT_EQ(test, -1, bound_to(region, 2));
+	KUNIT_EXPECT_EQ(test, 1, bound_to(region, 1));
+	/* bindings end with the region */
+	doorbell_region_put(region);
+	expect_refs(test, 0, 0, 0);
+}
+
+/* A call that fails changes nothing and keeps no eventfd. */
+static void region_refuses_to_bind(struct kunit *test)
+{
+	static const struct {
+		u32 first, count;
+		s32 fds[3];
+		int fault;	/* this one cannot be read, or -1 */
+		int ret;
+	} cases[] = {
+		{ 0, 0, {}, -1, -EINVAL },
+		{ 3, 1, {}, -1, -EINVAL },
+		{ 0, 4, {}, -1, -EINVAL },
+		{ 1, 3, {}, -1, -EINVAL },
+		{ 1, U32_MAX, {}, -1, -EINVAL },
+		{ U32_MAX, 1, {}, -1, -EINVAL },
+		{ U32_MAX, 2, {}, -1, -EINVAL },
+		{ 0, 3, { OTHER_FILE, 1, 1 }, -1, -EINVAL },
+		{ 0, 3, { 1, OTHER_FILE, 1 }, -1, -EINVAL },
+		{ 0, 3, { 1, 1, OTHER_FILE }, -1, -EINVAL },
+		{ 0, 3, { 1, -1, -2 }, -1, -EBADF },
+		{ 0, 3, { 1, 99, 1 }, -1, -EBADF },
+		{ 0, 3, { 1, 1, 1 }, 0, -EFAULT },
+		{ 0, 3, { -1, -1, -1 }, 2, -EFAULT },
+	};
+	struct doorbell_region *region = new_region(test, 0);
+	const s32 fds[] = { 0, -1, 2 };
+	int i, bound;
+
+	for (bound = 0; bound < 2; bound++) {
+		if (bound)
+			KUNIT_ASSERT_EQ(test, 0, bind(region, 0, 3, fds));
+		for (i = 0; i < ARRAY_SIZE(cases); i++) {
+			if (cases[i].fault >= 0)
+				fault = &cases[i].fds[cases[i].fault];
+			KUNIT_EXPECT_EQ_MSG(test, cases[i].ret,
+					    bind(region, cases[i].first,
+						 cases[i].count, cases[i].fds),
+					    "case %d", i);
+			fault = NULL;
+			KUNIT_EXPECT_EQ(test, 0, graces);
+			expect_refs(test, bound, 0, bound);
+			KUNIT_EXPECT_EQ(test, bound ? 0 : -1,
+					bound_to(region, 0));
+			KUNIT_EXPECT_EQ(test, -1, bound_to(region, 1));
+			KUNIT_EXPECT_EQ(test, bound ? 2 : -1,
+					bound_to(region, 2));
+		}
+		KUNIT_EXPECT_EQ(test, bound, !!region->bindings);
+	}
+}
+
+struct unbinding {
+	struct work_struct work;
+	struct doorbell_region *region;
+	int ret;
+	bool done;
+};
+
+static void unbind(struct work_struct *work)
+{
+	struct unbinding *unbinding = container_of(work, struct unbinding,
+						   work);
+	static const s32 fd = -1;
+
+	unbinding->ret = doorbell_region_bind(unbinding->region, 0, 1,
+					      (const s32 __force __user *)&fd);
+	WRITE_ONCE(unbinding->done, true);
+}
+
+/*
+ * Two threads unbind a queue while a ring signals its eventfd: neither call
+ * returns before the ring has ended.
+ */
+static void region_unbinds_twice(struct kunit *test)
+{
+	DECLARE_COMPLETION_ONSTACK(ring);
+	struct doorbell_region *region = new_region(test, 0);
+	struct unbinding unbindings[2];
+	const s32 fd = 0;
+	int i;
+
+	KUNIT_ASSERT_EQ(test, 0, bind(region, 0, 1, &fd));
+	ring_ends = &ring;
+	for (i = 0; i < 2; i++) {
+		unbindings[i].region = region;
+		unbindings[i].done = false;
+		INIT_WORK_ONSTACK(&unbindings[i].work, unbind);
+		queue_work(system_unbound_wq, &unbindings[i].work);
+		/* the second one finds that the first one is waiting */
+		if (!i)
+			wait_for_completion(&grace_begins);
+	}
+	msleep(20);
+	for (i = 0; i < 2; i++)
+		KUNIT_EXPECT_FALSE(test, READ_ONCE(unbindings[i].done));
+
+	complete_all(&ring);
+	for (i = 0; i < 2; i++) {
+		flush_work(&unbindings[i].work);
+		destroy_work_on_stack(&unbindings[i].work);
+		KUNIT_EXPECT_EQ(test, 0, unbindings[i].ret);
+	}
+	ring_ends = NULL;
+	KUNIT_EXPECT_EQ(test, -1, bound_to(region, 0));
+	expect_refs(test, 0, 0, 0);
+}
+
 static struct kunit_case region_tests[] = {
 	KUNIT_CASE(region_arguments),
 	KUNIT_CASE(region_rings),
@@ -253,6 +608,11 @@ static struct kunit_case region_tests[] = {
 	KUNIT_CASE(region_wakes),
 	KUNIT_CASE(region_errors),
 	KUNIT_CASE(region_keeps_waiters),
+	KUNIT_CASE(region_signals),
+	KUNIT_CASE(region_signals_when_full),
+	KUNIT_CASE(region_binds),
+	KUNIT_CASE(region_refuses_to_bind),
+	KUNIT_CASE(region_unbinds_twice),
 	{}
 };
 

@@ -201,9 +201,10 @@ TEST_F(refusal, attach_invalid_member)
 	for (i = 0; i < 32; i++) {
 		arg = db_attach_arg(-1, 0, 4);
 		arg.flags = 1U << i;
-		/* these two are valid alone */
+		/* these are valid alone */
 		if (arg.flags != DOORBELL_ATTACH_PIO &&
-		    arg.flags != DOORBELL_ATTACH_NO_VALUE)
+		    arg.flags != DOORBELL_ATTACH_NO_VALUE &&
+		    arg.flags != DOORBELL_ATTACH_BOUND_ONLY)
 			ATTACH_REFUSED(EINVAL, &arg);
 		arg = db_attach_arg(-1, 0, 4);
 		arg.depth = 1U << i;

@@ -101,6 +101,13 @@ static inline int db_detach(int fd)
 	return db_result(ioctl(fd, DOORBELL_DETACH, 0));
 }
 
+static inline int db_move(int fd, uint64_t base)
+{
+	struct doorbell_move arg = { .size = sizeof(arg), .base = base };
+
+	return db_result(ioctl(fd, DOORBELL_MOVE, &arg));
+}
+
 static inline int db_info(int fd, struct doorbell_info *info)
 {
 	memset(info, 0, sizeof(*info));
@@ -144,6 +151,38 @@ static inline int db_poll(int fd, short events, int timeout_ms)
 	int ret = db_result(poll(&pfd, 1, timeout_ms));
 
 	return ret > 0 ? pfd.revents : ret;
+}
+
+/* Bind queues from @first on to eventfds; -1 unbinds. */
+static inline int db_bind(int fd, uint32_t first, uint32_t count,
+			  const int *fds)
+{
+	struct doorbell_bind arg = {
+		.size = sizeof(arg),
+		.first = first,
+		.count = count,
+		.fds = (uintptr_t)fds,
+	};
+
+	return db_result(ioctl(fd, DOORBELL_BIND, &arg));
+}
+
+static inline int db_bind_one(int fd, uint32_t queue, int eventfd)
+{
+	return db_bind(fd, queue, 1, &eventfd);
+}
+
+static inline int db_bindings(int fd, uint32_t first, uint32_t count,
+			      struct doorbell_queue_binding *bindings)
+{
+	struct doorbell_bindings arg = {
+		.size = sizeof(arg),
+		.first = first,
+		.count = count,
+		.bindings = (uintptr_t)bindings,
+	};
+
+	return db_result(ioctl(fd, DOORBELL_BINDINGS, &arg));
 }
 
 static inline bool db_event_is(const struct doorbell_event *event,

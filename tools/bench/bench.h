@@ -29,8 +29,10 @@ struct bench;
 /**
  * struct path - one way from a guest's ring to the consumer
  * @name: its name in the results
+ * @prepare: before @attach, what set-up does not count; may be NULL
  * @attach: set up the VM's side for all queues
- * @listen: set up the consumer's side, on the consumer's thread
+ * @listen: set up the consumer's side, on the consumer's thread; NULL if the
+ *	path has no consumer
  * @unlisten: undo @listen, so that another path can use the same VM; may be
  *	NULL
  * @consume: hear() every queue that was rung. With @wait, sleep until there is
@@ -41,6 +43,7 @@ struct bench;
  */
 struct path {
 	const char *name;
+	void (*prepare)(struct bench *b);
 	void (*attach)(struct bench *b);
 	void (*listen)(struct bench *b);
 	void (*unlisten)(struct bench *b);
@@ -87,7 +90,7 @@ struct bench {
 	__u32 coalesced_max;
 };
 
-#define BENCH_PATHS	11
+#define BENCH_PATHS	13
 extern const struct path paths[BENCH_PATHS];
 
 const struct path *path_find(const char *name);

@@ -6,6 +6,9 @@
  * Three paths are variants for comparison. ioeventfd_edge does not read() its
  * eventfds. doorbell_block sleeps in read(), and doorbell_uring, like
  * ioeventfd_uring, in io_uring_enter() instead of epoll.
+ *
+ * Two paths end at the eventfd, on which nobody listens: ioeventfd_kick is
+ * KVM's way there, doorbell_bound that of DOORBELL_BIND.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -107,7 +110,7 @@ static void floor_attach(struct bench *b)
 
 /* One eventfd per queue */
 
-static void ioeventfd_attach(struct bench *b)
+static void make_eventfds(struct bench *b)
 {
 	unsigned int q;
 
@@ -118,10 +121,24 @@ static void ioeventfd_attach(struct bench *b)
 		b->eventfds[q] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 		if (b->eventfds[q] < 0)
 			die("eventfd");
+	}
+}
+
+static void ioeventfd_assign(struct bench *b)
+{
+	unsigned int q;
+
+	for (q = 0; q < b->queues; q++) {
 		if (vmm_ioeventfd(b->vmm, bench_addr(q), BENCH_STRIDE,
 				  b->eventfds[q], 0))
 			die("KVM_IOEVENTFD");
 	}
+}
+
+static void ioeventfd_attach(struct bench *b)
+{
+	make_eventfds(b);
+	ioeventfd_assign(b);
 }
 
 static void epoll_listen(struct bench *b)
@@ -482,6 +499,14 @@ static void mmap_uring_consume(struct bench *b, bool wait)
 	} while (wait && doorbell_arm(b->db) > 0);
 }
 
+static void bound_attach(struct bench *b)
+{
+	doorbell_region(b, DOORBELL_OPEN_READ, DOORBELL_ATTACH_BOUND_ONLY, 0);
+	errno = -doorbell_bind_queues(b->db, 0, b->queues, b->eventfds);
+	if (errno)
+		die("DOORBELL_BIND");
+}
+
 /* Adjacent paths with the same attach function share one VM. */
 const struct path paths[BENCH_PATHS] = {
 	{
@@ -508,6 +533,11 @@ const struct path paths[BENCH_PATHS] = {
 		.listen = uring_listen,
 		.unlisten = uring_unlisten,
 		.consume = uring_consume,
+		.max_queues = 16384,
+	}, {
+		.name = "ioeventfd_kick",
+		.prepare = make_eventfds,
+		.attach = ioeventfd_assign,
 		.max_queues = 16384,
 	}, {
 		.name = "kvm_exit_mmio",
@@ -556,6 +586,11 @@ const struct path paths[BENCH_PATHS] = {
 		.attach = ordered_attach,
 		.listen = doorbell_listen,
 		.consume = mmap_consume,
+		.max_queues = DOORBELL_QUEUES_MAX,
+	}, {
+		.name = "doorbell_bound",
+		.prepare = make_eventfds,
+		.attach = bound_attach,
 		.max_queues = DOORBELL_QUEUES_MAX,
 	},
 };

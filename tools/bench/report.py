@@ -22,6 +22,10 @@ PATHS = ["ioeventfd_epoll", "ioeventfd_edge", "ioeventfd_uring",
          "doorbell_read", "doorbell_block", "doorbell_mmap",
          "doorbell_uring", "doorbell_ordered"]
 SIDES = {"ioeventfd": "ioeventfd_epoll", "doorbell": "doorbell_mmap"}
+# What "kick" and "setup" call the paths that end at an eventfd.
+KICKS = {"ioeventfd": "ioeventfd_kick", "doorbell_bound": "doorbell_bound"}
+SETUP_SIDES = SIDES | {"ioeventfd_calls": "ioeventfd_kick",
+                       "doorbell_bound": "doorbell_bound"}
 QUEUES = [1, 64, 1024, 16384, 65535]
 SETUPS = [64, 1024, 4096]
 
@@ -59,10 +63,16 @@ class Results:
                        "spread": round(self.spread(what, path, 64), 1)}
                 for path in PATHS}
 
-    def costs(self, what):
+    def costs(self, what, sides):
         return {side: {str(n): round(self.mean(what, path, n))
                        for n in SETUPS}
-                for side, path in SIDES.items()}
+                for side, path in sides.items()}
+
+    def kicks(self, path):
+        figures = {str(n): self.above_floor("queues", path, n)
+                   for n in QUEUES}
+        return {n: figure for n, figure in figures.items()
+                if figure is not None}
 
     def report(self):
         return {
@@ -72,11 +82,14 @@ class Results:
             "batch1": self.batch("batch1"),
             "queues": {path: {str(n): self.above_floor("queues", path, n)
                               for n in QUEUES} for path in PATHS},
-            "setup": self.costs("setup"),
+            "kick": {name: self.kicks(path) for name, path in KICKS.items()},
+            "kick_floor": {str(n): round(self.mean("queues", "floor", n), 1)
+                           for n in QUEUES},
+            "setup": self.costs("setup", SETUP_SIDES),
             "bytes_per_queue": {
                 side: round(self.mean("memory", path, 4096) / 4096, 1)
                 for side, path in SIDES.items()},
-            "fds": self.costs("fds"),
+            "fds": self.costs("fds", SIDES),
         }
 
 
@@ -113,6 +126,10 @@ def print_tables(results, report):
         rows.append(row)
     table(["", "batch64", "", "batch1", ""] + [f"{n:,}" for n in QUEUES], rows)
 
+    rows = [[name] + [number(figures.get(str(n))) for n in QUEUES]
+            for name, figures in report["kick"].items()]
+    table(["to the eventfd"] + [f"{n:,}" for n in QUEUES], rows)
+
     rows = []
     for side in SIDES:
         row = [side]
@@ -124,6 +141,13 @@ def print_tables(results, report):
                              / 4096 / 2)]
         row += ["/".join(str(report["fds"][side][str(n)]) for n in SETUPS)]
         rows.append(row)
+    for side in ("ioeventfd_calls", "doorbell_bound"):
+        row = [side]
+        for n in SETUPS:
+            spread = results.spread("setup", SETUP_SIDES[side], n)
+            row += [number(report["setup"][side][str(n)]),
+                    "±" + number(spread / 2)]
+        rows.append(row + ["", "", ""])
     head = [""]
     for n in SETUPS:
         head += [f"set up {n:,}", ""]
@@ -167,6 +191,19 @@ def print_ratios(report):
     row("set-up of 4,096 queues: ioeventfd / doorbell",
         f"{setup['ioeventfd']['4096'] / setup['doorbell']['4096']:,.0f}",
         "at least 2,000")
+    calls = setup["ioeventfd_calls"]["4096"]
+    row("set-up of 4,096 bound queues: KVM_IOEVENTFD calls / doorbell",
+        f"{calls / setup['doorbell_bound']['4096']:,.0f}", "at least 100")
+    for n, aim in (("1", "at most 1.02"), ("1024", "below 1"),
+                   ("16384", "below 1")):
+        floor = report["kick_floor"][n]
+        ours = floor + report["kick"]["doorbell_bound"][n]
+        theirs = floor + report["kick"]["ioeventfd"][n]
+        row(f"kick, floor included, {int(n):,} queues: doorbell / ioeventfd",
+            f"{ours / theirs:.4f}", aim)
+    bound = report["kick"]["doorbell_bound"]
+    row("kick: 65,535 queues / 1 queue", f"{bound['65535'] / bound['1']:.3f}",
+        "0.9 to 1.1")
     memory = report["bytes_per_queue"]
     row("bytes per queue: doorbell", f"{memory['doorbell']:.1f}", "at most 48")
     row("bytes per queue: ioeventfd / doorbell",

@@ -37,13 +37,20 @@
 #define WRITE_BATCH	16
 
 #define ATTACH_SIZE_MIN	offsetofend(struct doorbell_attach, queues)
+#define MOVE_SIZE_MIN	offsetofend(struct doorbell_move, base)
+#define BIND_SIZE_MIN	offsetofend(struct doorbell_bind, fds)
+#define BINDINGS_SIZE_MIN offsetofend(struct doorbell_bindings, bindings)
 #define INFO_SIZE_MIN	offsetofend(struct doorbell_info, state)
 #define INFO_SIZE_MAP	offsetofend(struct doorbell_info, nr_entries)
 
 static_assert(sizeof(struct doorbell_event) == 16);
 static_assert(sizeof(struct doorbell_ring) == 16);
 static_assert(sizeof(struct doorbell_attach) == 40);
-static_assert(sizeof(struct doorbell_info) == 96);
+static_assert(sizeof(struct doorbell_info) == 104);
+static_assert(sizeof(struct doorbell_move) == 16);
+static_assert(sizeof(struct doorbell_bind) == 24);
+static_assert(sizeof(struct doorbell_bindings) == 24);
+static_assert(sizeof(struct doorbell_queue_binding) == 16);
 static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
 
 /**
@@ -52,9 +59,9 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  * @region: the region attached, or attached last, referenced; replaced under
  *	@attach_lock, read under RCU
  * @base: first address of @region; written before @region, under
- *	@attach_lock, read after it
+ *	@attach_lock, read after it; changes when the region moves
  * @placement: @region on the buses of a VM, or NULL; under @attach_lock
- * @attaching: another region is about to be attached; under @attach_lock
+ * @changing: an attach or a move is under way; under @attach_lock
  * @replaced: RCU grace period of the region replaced last; under @attach_lock
  * @read_lock: serializes readers
  * @reading: the region that was read last, referenced; under @read_lock
@@ -66,7 +73,7 @@ struct doorbell {
 	struct doorbell_region __rcu *region;
 	u64 base;
 	struct doorbell_placement *placement;
-	bool attaching;
+	bool changing;
 	unsigned long replaced;
 	struct mutex read_lock;		/* reading, events, consuming */
 	struct doorbell_region *reading;
@@ -297,9 +304,9 @@ static int wait_for_room(struct doorbell_region *region)
 	return min(ret, 0);
 }
 
-/* Ring what one record names; false if there is no room. */
-static bool ring(struct doorbell_region *region, u64 base,
-		 const struct doorbell_ring *ring)
+/* Ring what one record names: 0, -EAGAIN if there is no room, or -ENXIO. */
+static int ring(struct doorbell_region *region, u64 base,
+		const struct doorbell_ring *ring)
 {
 	bool no_value = region->flags & DOORBELL_ATTACH_NO_VALUE;
 	int ret = doorbell_region_ring(region, region->flags, ring->addr - base,
@@ -307,11 +314,13 @@ static bool ring(struct doorbell_region *region, u64 base,
 				       doorbell_kind(DOORBELL_EVENT_QUEUE, 0),
 				       false);
 
-	if (ret == -ERANGE)
-		return doorbell_region_ring_bad(region,
-				doorbell_kind(DOORBELL_EVENT_BAD_ADDRESS, 0),
-				ring->addr);
-	return !ret;
+	if (ret != -ERANGE)
+		return ret;
+	if (region->flags & DOORBELL_ATTACH_BOUND_ONLY)
+		return -ENXIO;
+	return doorbell_region_ring_bad(region,
+			doorbell_kind(DOORBELL_EVENT_BAD_ADDRESS, 0),
+			ring->addr) ? 0 : -EAGAIN;
 }
 
 static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
@@ -349,13 +358,15 @@ static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
 			have = size / sizeof(*rings);
 			next = 0;
 		}
-		if (ring(region, base, &rings[next])) {
+		ret = ring(region, base, &rings[next]);
+		if (!ret) {
 			next++;
 			done += sizeof(*rings);
 			continue;
 		}
 		/* a short count rather than a wait in the middle */
-		ret = done || nowait ? -EAGAIN : wait_for_room(region);
+		if (ret == -EAGAIN && !done && !nowait)
+			ret = wait_for_room(region);
 		if (ret)
 			break;
 	}
@@ -401,18 +412,19 @@ static int doorbell_mmap(struct file *file, struct vm_area_struct *vma)
 
 /* Attaching */
 
-static int attach_arg(struct doorbell_attach *arg,
-		      const struct doorbell_attach __user *uarg)
+/* Copy an argument that begins with its size, and can grow at its end. */
+static int copy_arg(void *arg, size_t size, size_t min,
+		    const void __user *uarg)
 {
-	u32 size;
+	u32 usize;
 
-	if (get_user(size, &uarg->size))
+	if (get_user(usize, (const u32 __user *)uarg))
 		return -EFAULT;
-	if (size > PAGE_SIZE)
+	if (usize > PAGE_SIZE)
 		return -E2BIG;
-	if (size < ATTACH_SIZE_MIN)
+	if (usize < min)
 		return -EINVAL;
-	return copy_struct_from_user(arg, sizeof(*arg), uarg, size);
+	return copy_struct_from_user(arg, size, uarg, usize);
 }
 
 static struct doorbell_region *region_of(struct doorbell *db)
@@ -421,7 +433,7 @@ static struct doorbell_region *region_of(struct doorbell *db)
 					 lockdep_is_held(&db->attach_lock));
 }
 
-/* Reserve the consumer for one attach at a time. */
+/* Reserve the consumer for one attach or move at a time. */
 static int attach_begin(struct doorbell *db)
 {
 	struct doorbell_region *region;
@@ -429,18 +441,18 @@ static int attach_begin(struct doorbell *db)
 
 	mutex_lock(&db->attach_lock);
 	region = region_of(db);
-	if (db->attaching || (region && region->attached))
+	if (db->changing || (region && region->attached))
 		ret = -EBUSY;
 	else
-		db->attaching = true;
+		db->changing = true;
 	mutex_unlock(&db->attach_lock);
 	return ret;
 }
 
-static void attach_abort(struct doorbell *db)
+static void change_abort(struct doorbell *db)
 {
 	mutex_lock(&db->attach_lock);
-	db->attaching = false;
+	db->changing = false;
 	mutex_unlock(&db->attach_lock);
 }
 
@@ -450,7 +462,7 @@ static void attach_commit(struct doorbell *db, struct doorbell_region *region,
 	struct doorbell_region *old;
 
 	mutex_lock(&db->attach_lock);
-	db->attaching = false;
+	db->changing = false;
 	old = region_of(db);
 	WRITE_ONCE(region->attached, true);
 	/*
@@ -489,7 +501,7 @@ static int doorbell_attach(struct doorbell *db,
 	struct doorbell_attach arg;
 	int ret;
 
-	ret = attach_arg(&arg, uarg);
+	ret = copy_arg(&arg, sizeof(arg), ATTACH_SIZE_MIN, uarg);
 	if (ret)
 		return ret;
 	region = doorbell_region_create(&arg, db->waiters);
@@ -515,7 +527,7 @@ static int doorbell_attach(struct doorbell *db,
 	return 0;
 
 err_abort:
-	attach_abort(db);
+	change_abort(db);
 err_put:
 	doorbell_region_put(region);
 	return ret;
@@ -529,7 +541,9 @@ static int doorbell_detach(struct doorbell *db)
 
 	mutex_lock(&db->attach_lock);
 	region = region_of(db);
-	if (region && region->attached) {
+	if (db->changing && region && region->attached) {
+		ret = -EBUSY;
+	} else if (region && region->attached) {
 		WRITE_ONCE(region->attached, false);
 		swap(placement, db->placement);
 		/* before another attach can find the device in its way */
@@ -543,6 +557,120 @@ static int doorbell_detach(struct doorbell *db)
 		ret = doorbell_placement_wait(placement);
 		doorbell_placement_put(placement);
 	}
+	return ret;
+}
+
+/* Moving */
+
+static int move_begin(struct doorbell *db, u64 base,
+		      struct doorbell_placement **placement)
+{
+	struct doorbell_region *region;
+	int ret = -ENOTCONN;
+
+	mutex_lock(&db->attach_lock);
+	region = region_of(db);
+	if (!region)
+		goto out;
+	ret = doorbell_region_error(region);
+	if (ret)
+		goto out;
+	if (!doorbell_geometry_fits(&region->geo, base,
+				    region->flags & DOORBELL_ATTACH_PIO))
+		ret = -EINVAL;
+	else if (db->changing)
+		ret = -EBUSY;
+	else
+		db->changing = true;
+	*placement = db->placement;
+out:
+	mutex_unlock(&db->attach_lock);
+	return ret;
+}
+
+static void move_commit(struct doorbell *db, u64 base,
+			struct doorbell_placement *placement)
+{
+	mutex_lock(&db->attach_lock);
+	db->changing = false;
+	/* pairs with region_get_base() */
+	smp_store_release(&db->base, base);
+	if (placement) {
+		doorbell_placement_put(db->placement);
+		db->placement = placement;
+	}
+	mutex_unlock(&db->attach_lock);
+}
+
+static int doorbell_move(struct doorbell *db,
+			 const struct doorbell_move __user *uarg)
+{
+	struct doorbell_placement *placement;
+	struct doorbell_move arg;
+	int ret;
+
+	ret = copy_arg(&arg, sizeof(arg), MOVE_SIZE_MIN, uarg);
+	if (ret)
+		return ret;
+	if (arg.flags)
+		return -EINVAL;
+	ret = move_begin(db, arg.base, &placement);
+	if (ret)
+		return ret;
+	/* DETACH fails as long as this is under way: @placement stays */
+	if (placement) {
+		placement = doorbell_placement_move(placement, arg.base);
+		if (IS_ERR(placement)) {
+			change_abort(db);
+			return PTR_ERR(placement);
+		}
+	}
+	move_commit(db, arg.base, placement);
+	return 0;
+}
+
+/* Bindings */
+
+static int doorbell_bind(struct doorbell *db,
+			 const struct doorbell_bind __user *uarg)
+{
+	struct doorbell_region *region;
+	struct doorbell_bind arg;
+	int ret;
+
+	ret = copy_arg(&arg, sizeof(arg), BIND_SIZE_MIN, uarg);
+	if (ret)
+		return ret;
+	if (arg.flags)
+		return -EINVAL;
+	region = region_get(db);
+	if (!region)
+		return -ENOTCONN;
+	ret = doorbell_region_error(region) ?:
+	      doorbell_region_bind(region, arg.first, arg.count,
+				   u64_to_user_ptr(arg.fds));
+	doorbell_region_put(region);
+	return ret;
+}
+
+static int doorbell_bindings(struct doorbell *db,
+			     const struct doorbell_bindings __user *uarg)
+{
+	struct doorbell_bindings arg;
+	struct doorbell_region *region;
+	int ret;
+
+	ret = copy_arg(&arg, sizeof(arg), BINDINGS_SIZE_MIN, uarg);
+	if (ret)
+		return ret;
+	if (arg.flags)
+		return -EINVAL;
+	region = region_get(db);
+	if (!region)
+		return -ENOTCONN;
+	ret = doorbell_region_bindings(region, arg.first, arg.count,
+				       u64_to_user_ptr(arg.bindings));
+	doorbell_region_put(region);
 	return ret;
 }
 
@@ -574,7 +702,8 @@ static void fill_info(struct doorbell *db, struct doorbell_info *info,
 	info->nr_entries = 1U << region->buffer.order;
 	if (counters_too) {
 		doorbell_buffer_count(&region->buffer, &counters);
-		info->rings = counters.rings;
+		info->bound_rings = doorbell_region_bound_rings(region);
+		info->rings = counters.rings + info->bound_rings;
 		info->bad_rings = counters.bad_rings;
 		info->pending = counters.pending;
 		info->wakeups = atomic64_read(&region->wakeups);
@@ -631,6 +760,7 @@ static void doorbell_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "doorbell-pending:\t%llu\n", info.pending);
 	seq_printf(m, "doorbell-wakeups:\t%llu\n", info.wakeups);
 	seq_printf(m, "doorbell-bounced:\t%llu\n", info.bounced);
+	seq_printf(m, "doorbell-bound-rings:\t%llu\n", info.bound_rings);
 }
 
 static long doorbell_ioctl(struct file *file, unsigned int cmd,
@@ -645,6 +775,12 @@ static long doorbell_ioctl(struct file *file, unsigned int cmd,
 		return arg ? -EINVAL : doorbell_detach(db);
 	case DOORBELL_INFO:
 		return doorbell_info(db, (void __user *)arg);
+	case DOORBELL_MOVE:
+		return doorbell_move(db, (void __user *)arg);
+	case DOORBELL_BIND:
+		return doorbell_bind(db, (void __user *)arg);
+	case DOORBELL_BINDINGS:
+		return doorbell_bindings(db, (void __user *)arg);
 	default:
 		return -ENOTTY;
 	}

@@ -13,6 +13,22 @@
 #include "geometry.h"
 
 /**
+ * doorbell_geometry_fits() - check whether a region can begin at an address
+ * @geo: the region
+ * @base: first address; a multiple of the stride
+ * @pio: the region is in I/O port space and must end within its 64 KiB
+ */
+bool doorbell_geometry_fits(const struct doorbell_geometry *geo, u64 base,
+			    bool pio)
+{
+	u64 end;
+
+	return IS_ALIGNED(base, 1ULL << geo->shift) &&
+	       !check_add_overflow(base, geo->len, &end) &&
+	       !(pio && end > SZ_64K);
+}
+
+/**
  * doorbell_geometry_init() - check where a region lies and how it is divided
  * @geo: set on success, untouched on failure
  * @base: first address; a multiple of @stride
@@ -29,24 +45,25 @@
 int doorbell_geometry_init(struct doorbell_geometry *geo, u64 base, u64 len,
 			   u32 stride, u32 queues, bool pio)
 {
-	u64 end;
+	struct doorbell_geometry new;
 
 	if (!stride)
 		stride = DOORBELL_STRIDE_DEFAULT;
 	if (!is_power_of_2(stride) || stride < DOORBELL_STRIDE_MIN ||
 	    stride > DOORBELL_STRIDE_MAX)
 		return -EINVAL;
-	if (!IS_ALIGNED(base, stride) || !IS_ALIGNED(len, stride))
+	if (!IS_ALIGNED(len, stride))
 		return -EINVAL;
 	if (!len || len >> ilog2(stride) > DOORBELL_QUEUES_MAX)
 		return -EINVAL;
 	if (queues > DOORBELL_QUEUES_MAX)
 		return -EINVAL;
-	if (check_add_overflow(base, len, &end) || (pio && end > SZ_64K))
-		return -EINVAL;
 
-	geo->len = len;
-	geo->shift = ilog2(stride);
-	geo->queues = queues ?: len >> geo->shift;
+	new.len = len;
+	new.shift = ilog2(stride);
+	new.queues = queues ?: len >> new.shift;
+	if (!doorbell_geometry_fits(&new, base, pio))
+		return -EINVAL;
+	*geo = new;
 	return 0;
 }

@@ -24,6 +24,8 @@ struct doorbell_geometry {
 	u8 shift;
 };
 
+bool doorbell_geometry_fits(const struct doorbell_geometry *geo, u64 base,
+			    bool pio);
 int doorbell_geometry_init(struct doorbell_geometry *geo, u64 base, u64 len,
 			   u32 stride, u32 queues, bool pio);
 

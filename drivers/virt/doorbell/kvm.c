@@ -17,9 +17,16 @@
  * p->lock, is good for kvm_get_kvm_safe(), together with a reference to that
  * module: since 6.4 KVM pins it by open files only.
  *
- * The callback of a grace period keeps kvm->srcu busy. After a removal it comes
- * with such a reference. After an attach the device is on the bus, and its
- * destructor waits for the callback: the VM can be destroyed at once.
+ * The callback of a grace period keeps kvm->srcu busy. After a removal or a
+ * move it comes with such a reference. After an attach the device is on the
+ * bus, and its destructor waits for the callback: the VM can be destroyed at
+ * once.
+ *
+ * Moving: a new placement of the region takes the place of the old one, in one
+ * new bus. Both ring the region until the grace period is over, each at its own
+ * addresses, and KVM finds one of them: a ring is neither lost nor told twice.
+ * A grace period that begins later includes the readers of an earlier one, so
+ * that it is enough to wait for the end of the last placement.
  *
  * Waiting: a VMM can hold slots_lock, or a vCPU inside of kvm->srcu, for as
  * long as it likes, with a page fault that a userfaultfd does not answer. So
@@ -99,23 +106,27 @@ struct vm_changes {
  * @remove: the device has to leave its buses; set once
  * @owner: the module that owns the VM's file; constant
  * @vm: shared by the placements of the VM; constant
- * @lock: protects @enabled and the three fields below
- * @kvm: the VM, not referenced; NULL while no bus has the device
- * @ranges: the device's ranges on all of its buses
- * @lost: KVM itself took a range off
+ * @lock: protects @enabled, and the fields below that name it
+ * @kvm: the VM, not referenced; NULL while no bus has the device; under @lock
+ * @ranges: the device's ranges on all of its buses; under @lock
+ * @lost: KVM itself removed a range; under @lock
  * @added: completed when @error is set
  * @error: result of getting onto the buses; written by @work
+ * @cancelled: the caller was killed: stay off the buses; under @lock
  * @off: completed when no vCPU rings the region through the device any more
  * @ref: held by the consumer, by the buses, by @work while it is queued or
  *	runs, and by @rcu
  * @work: changes buses; the fields below are its own
- * @file: the VM's file, referenced until the device is on its buses
+ * @adding: @work has to put the device onto its buses
+ * @from: the placement that this one takes the place of, referenced until it is
+ *	off, or NULL
  * @pause: jiffies until the next try
  * @pinned: this placement references the module
  * @ending: the grace period that is on, or the last one, ends with @off
  * @left: @work took the device off its buses, and has to drop their reference
  * @waiting: a grace period was begun, and @work has not seen its end
- * @held: the VM, referenced during a grace period after a removal
+ * @held: the VM, referenced while the device gets onto its buses, and during a
+ *	grace period after a removal or a move
  * @old: buses to be freed after a grace period
  * @rcu: ends the grace period
  * @grace: the grace period is not over; cleared by @rcu with release, read by
@@ -129,16 +140,18 @@ struct doorbell_placement {
 	bool remove;
 	struct module *owner;
 	struct vm_changes *vm;
-	spinlock_t lock;	/* enabled, kvm, ranges, lost */
+	spinlock_t lock;	/* enabled, kvm, ranges, lost, cancelled */
 	struct kvm *kvm;
 	int ranges;
 	bool lost;
+	bool cancelled;
 	struct completion added;
 	int error;
 	struct completion off;
 	struct kref ref;
 	struct delayed_work work;
-	struct file *file;
+	bool adding;
+	struct doorbell_placement *from;
 	unsigned long pause;
 	bool pinned;
 	bool ending;
@@ -290,9 +303,28 @@ static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 	return 0;
 }
 
+/* The same if the address names the queue, and some queues are bound. */
+static noinline int write_bound(struct kvm_vcpu *vcpu,
+				struct kvm_io_device *dev, gpa_t addr, int len,
+				const void *val)
+{
+	struct doorbell_placement *p = to_placement(dev);
+	struct doorbell_region *region = p->region;
+	u64 offset = addr - p->base;
+	u32 queue;
+
+	if (READ_ONCE(p->enabled) &&
+	    doorbell_geometry_contains(&region->geo, offset)) {
+		queue = doorbell_geometry_queue(&region->geo, offset);
+		if (!doorbell_region_signal(region, queue))
+			return 0;
+	}
+	return write_any(vcpu, dev, addr, len, val);
+}
+
 /*
  * The same for what nearly all drivers do: the address names the queue, and the
- * value has 4 or 2 bytes. All of it is inlined here.
+ * value has 4 or 2 bytes. All of it is inlined here, without bindings.
  */
 static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 				      struct kvm_io_device *dev, gpa_t addr,
@@ -306,6 +338,9 @@ static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 
 	if (unlikely(!region))
 		return -EOPNOTSUPP;
+	/* only whether it is NULL: READ_ONCE() would be one instruction more */
+	if (unlikely(data_race(region->bindings)))
+		return write_bound(vcpu, dev, addr, len, val);
 	if (likely(len == sizeof(word))) {
 		memcpy(&word, val, sizeof(word));
 		value = word;
@@ -318,8 +353,8 @@ static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 		return write_any(vcpu, dev, addr, len, val);
 	}
 
-	if (doorbell_region_ring(region, flags, addr - p->base, value, kind,
-				 true))
+	if (doorbell_region_ring_unbound(region, flags, addr - p->base, value,
+					 kind, true))
 		return -EOPNOTSUPP;
 	return 0;
 }
@@ -450,7 +485,8 @@ static int bus_room(const struct doorbell_placement *p,
 	int i, ret = 0;
 
 	for (i = 0; i < bus->dev_count; i++) {
-		if (!intersects(p, &bus->range[i]))
+		if (!intersects(p, &bus->range[i]) ||
+		    (p->from && bus->range[i].dev == &p->from->dev))
 			continue;
 		if (!is_leaving(bus->range[i].dev))
 			return -EEXIST;
@@ -483,14 +519,16 @@ static void append_ranges(struct kvm_io_bus *bus, struct doorbell_placement *p)
 }
 
 /*
- * A copy of a bus: with the placement's ranges if @add, in the order of
- * addresses that KVM's search relies on, else without them. Descriptors limit
- * regions as they limit ioeventfds, so both count as such.
+ * A copy of a bus without the ranges of @off and with those of @on, in the
+ * order of addresses that KVM's search relies on. Either may be NULL.
+ * Descriptors limit regions as they limit ioeventfds, so both count as such.
  */
 static struct kvm_io_bus *bus_copy(const struct kvm_io_bus *old,
-				   struct doorbell_placement *p, bool add)
+				   struct doorbell_placement *off,
+				   struct doorbell_placement *on)
 {
-	int change = add ? region_ranges(p->region) : -bus_ranges(p, old);
+	int change = (on ? region_ranges(on->region) : 0) -
+		     (off ? bus_ranges(off, old) : 0);
 	struct kvm_io_bus *new;
 	int i;
 
@@ -507,105 +545,93 @@ static struct kvm_io_bus *bus_copy(const struct kvm_io_bus *old,
 	new->dev_count = 0;
 	new->ioeventfd_count += change;
 	for (i = 0; i < old->dev_count; i++) {
-		if (old->range[i].dev == &p->dev)
+		if (off && old->range[i].dev == &off->dev)
 			continue;
-		if (add && old->range[i].addr > p->base) {
-			append_ranges(new, p);
-			add = false;
+		if (on && old->range[i].addr > on->base) {
+			append_ranges(new, on);
+			on = NULL;
 		}
 		new->range[new->dev_count++] = old->range[i];
 	}
-	if (add)
-		append_ranges(new, p);
+	if (on)
+		append_ranges(new, on);
 	return new;
 }
 
-/* Replace the buses for which there are new ones; kvm->srcu frees the old. */
-static void buses_publish(struct doorbell_placement *p, struct kvm *kvm,
-			  const enum kvm_bus *idx, struct kvm_io_bus **new,
-			  int nr)
+/*
+ * Change the buses of the VM, all or none: the ranges of @off go, those of @on
+ * come; either may be NULL. kvm->srcu frees the old buses, which become those
+ * of @on, or else of @off. -ENODEV if KVM gave the buses of @off up in the
+ * meantime, -EINTR if the caller that waits for @on was killed.
+ */
+static int buses_change(struct kvm *kvm, struct doorbell_placement *off,
+			struct doorbell_placement *on)
 {
-	int i;
+	struct doorbell_placement *p = on ?: off;
+	struct kvm_io_bus *new[MAX_BUSES] = {};
+	enum kvm_bus idx[MAX_BUSES];
+	int i, ret, nr = region_buses(p->region, idx);
+	bool cancelled = false;
 
+	lockdep_assert_held(&kvm->slots_lock);
+	/* stable: the VM is referenced, and slots_lock is held */
+	if (off && (!READ_ONCE(off->kvm) || (on && READ_ONCE(off->lost))))
+		return -ENODEV;
+	for (i = 0; i < nr; i++) {
+		struct kvm_io_bus *old = kvm_get_bus(kvm, idx[i]);
+
+		/* KVM gave the bus up for want of memory */
+		if (!old && on) {
+			ret = -ENOMEM;
+			goto err;
+		}
+		if (!old || (!on && !bus_ranges(off, old)))
+			continue;
+		ret = on ? bus_room(on, old) : 0;
+		if (ret)
+			goto err;
+		new[i] = bus_copy(old, off, on);
+		if (!new[i]) {
+			ret = -ENOMEM;
+			goto err;
+		}
+	}
+
+	if (on) {
+		spin_lock(&on->lock);
+		cancelled = on->cancelled;
+		if (!cancelled) {
+			kref_get(&on->ref);
+			on->kvm = kvm;
+			on->ranges = nr * region_ranges(on->region);
+			/* an attach enables it later */
+			if (off)
+				WRITE_ONCE(on->enabled, on->region);
+		}
+		spin_unlock(&on->lock);
+		if (cancelled) {
+			ret = -EINTR;
+			goto err;
+		}
+	}
+	if (off) {
+		spin_lock(&off->lock);
+		off->kvm = NULL;
+		off->ranges = 0;
+		spin_unlock(&off->lock);
+	}
 	for (i = 0; i < nr; i++) {
 		if (!new[i])
 			continue;
 		p->old[i] = kvm_get_bus(kvm, idx[i]);
 		rcu_assign_pointer(kvm->buses[idx[i]], new[i]);
 	}
-}
-
-/* Put the placement onto its buses: onto all or none. */
-static int buses_add(struct doorbell_placement *p, struct kvm *kvm)
-{
-	struct kvm_io_bus *new[MAX_BUSES];
-	enum kvm_bus idx[MAX_BUSES];
-	int ret, n, nr = region_buses(p->region, idx);
-
-	lockdep_assert_held(&kvm->slots_lock);
-	for (n = 0; n < nr; n++) {
-		struct kvm_io_bus *old = kvm_get_bus(kvm, idx[n]);
-
-		/* KVM gave the bus up for want of memory */
-		ret = old ? bus_room(p, old) : -ENOMEM;
-		if (ret)
-			goto err;
-		new[n] = bus_copy(old, p, true);
-		if (!new[n]) {
-			ret = -ENOMEM;
-			goto err;
-		}
-	}
-
-	kref_get(&p->ref);
-	spin_lock(&p->lock);
-	p->kvm = kvm;
-	p->ranges = nr * region_ranges(p->region);
-	spin_unlock(&p->lock);
-	buses_publish(p, kvm, idx, new, nr);
 	return 0;
 
 err:
-	while (n--)
-		kfree(new[n]);
+	for (i = 0; i < nr; i++)
+		kfree(new[i]);
 	return ret;
-}
-
-/*
- * Take the placement off the buses that still have it: off all or none. -ENODEV
- * if KVM gave them up in the meantime.
- */
-static int buses_remove(struct doorbell_placement *p, struct kvm *kvm)
-{
-	struct kvm_io_bus *new[MAX_BUSES] = {};
-	enum kvm_bus idx[MAX_BUSES];
-	int n, nr = region_buses(p->region, idx);
-
-	lockdep_assert_held(&kvm->slots_lock);
-	/* stable: the VM is referenced, and slots_lock is held */
-	if (!READ_ONCE(p->kvm))
-		return -ENODEV;
-	for (n = 0; n < nr; n++) {
-		struct kvm_io_bus *old = kvm_get_bus(kvm, idx[n]);
-
-		if (!old || !bus_ranges(p, old))
-			continue;
-		new[n] = bus_copy(old, p, false);
-		if (!new[n])
-			goto err;
-	}
-
-	spin_lock(&p->lock);
-	p->kvm = NULL;
-	p->ranges = 0;
-	spin_unlock(&p->lock);
-	buses_publish(p, kvm, idx, new, nr);
-	return 0;
-
-err:
-	while (n--)
-		kfree(new[n]);
-	return -ENOMEM;
 }
 
 /* Changing buses */
@@ -644,11 +670,11 @@ static bool lock_slots(struct doorbell_placement *p, struct kvm *kvm)
 	if (locked)
 		goto out;
 	/* work items of other placements have it for a moment only */
-	if (!p->file && p->pause < LONG_PAUSE)
+	if (!p->adding && p->pause < LONG_PAUSE)
 		return false;
 	/* the caller of an attach may be killed, and close its consumer */
 	placement_pin(p);
-	if (p->file && !p->pinned)
+	if (p->adding && !p->pinned)
 		return false;
 	if (atomic_inc_return(&nr_sleepers) <= MAX_SLEEPERS &&
 	    !test_and_set_bit(0, &p->vm->sleeper)) {
@@ -690,6 +716,7 @@ static void grace_begin(struct doorbell_placement *p, struct kvm *kvm)
 
 static void grace_end(struct doorbell_placement *p)
 {
+	struct doorbell_placement *from = p->from;
 	bool lost;
 	int i;
 
@@ -698,11 +725,18 @@ static void grace_end(struct doorbell_placement *p)
 		kfree(p->old[i]);
 		p->old[i] = NULL;
 	}
+	if (from) {
+		p->from = NULL;
+		/* the buses' reference, and that of @p */
+		placement_put(from);
+		placement_put(from);
+	}
+	/* may be the last one, and call the destructor */
+	if (p->held)
+		placement_put_kvm(p, p->held);
+	p->held = NULL;
 	if (!p->ending)
 		return;
-	/* may be the last one, and call the destructor */
-	placement_put_kvm(p, p->held);
-	p->held = NULL;
 
 	spin_lock(&p->lock);
 	lost = p->lost;
@@ -715,16 +749,14 @@ static void grace_end(struct doorbell_placement *p)
 /* Get onto the buses; returns whether to try again. */
 static bool placement_add(struct doorbell_placement *p)
 {
-	struct file *file = p->file;
-	struct kvm *kvm = file->private_data;
+	struct kvm *kvm = p->held;
 	int ret = -EINTR;
 
 	/* nothing to do if the caller was killed, perhaps before the lock */
-	if (!READ_ONCE(p->remove)) {
+	if (!READ_ONCE(p->cancelled)) {
 		if (!lock_slots(p, kvm))
 			return true;
-		if (!READ_ONCE(p->remove))
-			ret = buses_add(p, kvm);
+		ret = buses_change(kvm, p->from, p);
 		/* before a destructor, which looks at @grace, can be called */
 		if (!ret)
 			grace_begin(p, kvm);
@@ -733,11 +765,18 @@ static bool placement_add(struct doorbell_placement *p)
 	if (ret == -EAGAIN)
 		return true;
 
-	p->file = NULL;
-	fput(file);
-	/* the caller's descriptor references the module */
-	if (!READ_ONCE(p->remove))
-		placement_unpin(p);
+	p->adding = false;
+	/* a moved placement keeps the VM until the grace period is over */
+	if (ret || !p->from) {
+		p->held = NULL;
+		placement_put_kvm(p, kvm);
+	}
+	if (ret && p->from) {
+		placement_put(p->from);
+		p->from = NULL;
+	}
+	/* what is left to do does not take long */
+	placement_unpin(p);
 	p->error = ret;
 	complete(&p->added);
 	return false;
@@ -756,7 +795,7 @@ static bool placement_leave(struct doorbell_placement *p)
 		placement_put_kvm(p, kvm);
 		return true;
 	}
-	ret = buses_remove(p, kvm);
+	ret = buses_change(kvm, p, NULL);
 	if (ret == -ENOMEM && !p->ending)
 		pr_warn_ratelimited("no memory to leave a bus at %#llx, trying again\n",
 				    p->base);
@@ -783,13 +822,17 @@ static void placement_work(struct work_struct *work)
 			     work);
 	bool again;
 
-	/* pairs with the release in grace_over(), which queues this again */
+	/* both pair with the release in grace_over(), which queues this */
 	if (smp_load_acquire(&p->grace)) {
 		again = READ_ONCE(p->remove);
+	} else if (p->waiting && p->from &&
+		   /* the callback of @from comes soon, and needs the VM, too */
+		   smp_load_acquire(&p->from->grace)) {
+		again = true;
 	} else {
 		if (p->waiting)
 			grace_end(p);
-		again = p->file ? placement_add(p) :
+		again = p->adding ? placement_add(p) :
 			READ_ONCE(p->remove) && placement_leave(p);
 	}
 
@@ -797,7 +840,7 @@ static void placement_work(struct work_struct *work)
 		p->pause = 0;
 	else
 		placement_retry(p);
-	if (p->pause == MAX_PAUSE && !p->file)
+	if (p->pause == MAX_PAUSE && !p->adding)
 		placement_pin(p);
 	placement_put(p);
 }
@@ -823,6 +866,65 @@ static int wait_killable(struct completion *done)
 	       -EINTR : 0;
 }
 
+/* Is the VM one that KVM itself would still serve? */
+static int kvm_error(struct kvm *kvm)
+{
+	if (!atomic_read(&kvm->mm->mm_users))
+		return -ESRCH;
+	return READ_ONCE(kvm->vm_dead) ? -EIO : 0;
+}
+
+/* A placement that has yet to get onto its buses; @kvm is referenced for it. */
+static struct doorbell_placement *
+placement_alloc(struct doorbell_region *region, u64 base, struct kvm *kvm,
+		struct module *owner)
+{
+	struct doorbell_placement *p = kzalloc(sizeof(*p), GFP_KERNEL_ACCOUNT);
+
+	if (!p)
+		return NULL;
+	p->vm = vm_changes_get(kvm);
+	if (!p->vm) {
+		kfree(p);
+		return NULL;
+	}
+	atomic_inc(&nr_placements);
+	kvm_iodevice_init(&p->dev, region_ops(region));
+	p->region = region;
+	kref_get(&region->ref);
+	p->base = base;
+	p->owner = owner;
+	spin_lock_init(&p->lock);
+	init_completion(&p->added);
+	init_completion(&p->off);
+	kref_init(&p->ref);
+	INIT_DELAYED_WORK(&p->work, placement_work);
+	p->held = kvm;
+	p->adding = true;
+	return p;
+}
+
+/* Have the work item put the placement onto its buses, and wait for that. */
+static int placement_start(struct doorbell_placement *p)
+{
+	bool added;
+
+	placement_queue(p);
+	if (!wait_killable(&p->added))
+		return p->error;
+
+	/* killed: either it is on the buses, or it will not be */
+	spin_lock(&p->lock);
+	p->cancelled = true;
+	added = p->ranges || p->lost;
+	spin_unlock(&p->lock);
+	if (!added)
+		return -EINTR;
+	/* the work item waits for no other process between the two */
+	wait_for_completion(&p->added);
+	return p->error;
+}
+
 /**
  * doorbell_placement_create() - put a region onto the buses of a VM
  * @region: the region; the placement takes a reference
@@ -840,57 +942,82 @@ struct doorbell_placement *
 doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)
 {
 	struct doorbell_placement *p;
+	struct module *owner;
 	struct file *file;
 	struct kvm *kvm;
-	int ret = 0;
+	int ret;
 
 	file = fget(vm_fd);
 	if (!file)
 		return ERR_PTR(-EBADF);
 	kvm = file_kvm(file);
-	if (!kvm)
-		ret = -EINVAL;
-	else if (!atomic_read(&kvm->mm->mm_users))
-		ret = -ESRCH;
-	else if (READ_ONCE(kvm->vm_dead))
-		ret = -EIO;
-	if (ret)
-		goto out;
+	ret = kvm ? kvm_error(kvm) : -EINVAL;
+	if (ret) {
+		fput(file);
+		return ERR_PTR(ret);
+	}
+	/* the file references both */
+	owner = file->f_op->owner;
+	__module_get(owner);
+	kvm_get_kvm(kvm);
+	fput(file);
 
-	p = kzalloc(sizeof(*p), GFP_KERNEL_ACCOUNT);
+	p = placement_alloc(region, base, kvm, owner);
+	if (!p) {
+		kvm_put_kvm(kvm);
+		module_put(owner);
+		return ERR_PTR(-ENOMEM);
+	}
+	ret = placement_start(p);
+	if (ret) {
+		placement_put(p);
+		return ERR_PTR(ret);
+	}
+	return p;
+}
+
+/**
+ * doorbell_placement_move() - put a region elsewhere on the buses of its VM
+ * @from: the region's placement, which doorbell_placement_enable() enabled
+ * @base: address of the region's first byte
+ *
+ * The new placement is enabled. On success the caller has to drop its reference
+ * to @from with doorbell_placement_put(), on failure nothing has changed.
+ *
+ * Context: as doorbell_placement_create(); one call at a time, and no
+ * doorbell_placement_remove() during it.
+ * Return: the new placement; or -EPIPE (the VM is gone, or a bus), -ESRCH,
+ * -EIO, -EEXIST, -ENOMEM, -EINTR, as doorbell_placement_create().
+ */
+struct doorbell_placement *
+doorbell_placement_move(struct doorbell_placement *from, u64 base)
+{
+	struct kvm *kvm = placement_get_kvm(from);
+	struct doorbell_placement *p;
+	int ret;
+
+	if (!kvm)
+		return ERR_PTR(-EPIPE);
+	ret = kvm_error(kvm);
+	if (ret)
+		goto err;
+	p = placement_alloc(from->region, base, kvm, from->owner);
 	if (!p) {
 		ret = -ENOMEM;
-		goto out;
+		goto err;
 	}
-	p->vm = vm_changes_get(kvm);
-	if (!p->vm) {
-		kfree(p);
-		ret = -ENOMEM;
-		goto out;
-	}
-	atomic_inc(&nr_placements);
-	kvm_iodevice_init(&p->dev, region_ops(region));
-	p->region = region;
-	kref_get(&region->ref);
-	p->base = base;
-	p->owner = file->f_op->owner;
-	spin_lock_init(&p->lock);
-	init_completion(&p->added);
-	init_completion(&p->off);
-	kref_init(&p->ref);
-	INIT_DELAYED_WORK(&p->work, placement_work);
-	p->file = get_file(file);
-
-	placement_queue(p);
-	ret = wait_killable(&p->added) ?: p->error;
-	/* if a killed caller's placement comes onto the buses, it leaves */
+	p->from = from;
+	kref_get(&from->ref);
+	ret = placement_start(p);
 	if (ret) {
-		doorbell_placement_remove(p);
-		doorbell_placement_put(p);
+		placement_put(p);
+		return ERR_PTR(ret == -ENODEV ? -EPIPE : ret);
 	}
-out:
-	fput(file);
-	return ret ? ERR_PTR(ret) : p;
+	return p;
+
+err:
+	placement_put_kvm(from, kvm);
+	return ERR_PTR(ret);
 }
 
 /**

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Region: creates and frees regions, wakes their consumer, hangs up, and maps
- * their memory. region.h has the path of a ring.
+ * Region: creates and frees regions, wakes their consumer, hangs up, maps their
+ * memory, and binds queues to eventfds. region.h has the path of a ring.
  */
 #include <linux/err.h>
+#include <linux/eventfd.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/poll.h>
+#include <linux/rcupdate.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
 #include <linux/doorbell.h>
@@ -16,7 +19,13 @@
 #include "region.h"
 
 #define ATTACH_FLAGS	(DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_ORDERED | \
-			 DOORBELL_ATTACH_BY_VALUE | DOORBELL_ATTACH_NO_VALUE)
+			 DOORBELL_ATTACH_BY_VALUE | \
+			 DOORBELL_ATTACH_NO_VALUE | \
+			 DOORBELL_ATTACH_BOUND_ONLY)
+
+/* Fail with -ENOMEM instead of invoking the OOM killer. */
+#define GFP_BINDINGS	(GFP_KERNEL_ACCOUNT | __GFP_ZERO | \
+			 __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 /**
  * doorbell_waiters_create() - create an empty list of waiters
@@ -86,6 +95,26 @@ static bool attach_valid(const struct doorbell_attach *arg)
 	       by_value == !!arg->queues;
 }
 
+static struct doorbell_binding *bindings_create(u32 queues)
+{
+	return kvmalloc_array(queues, sizeof(struct doorbell_binding),
+			      GFP_BINDINGS);
+}
+
+static void bindings_free(struct doorbell_region *region)
+{
+	struct doorbell_binding *bindings = region->bindings;
+	struct eventfd_ctx *ctx;
+	u32 i;
+
+	for (i = 0; bindings && i < region->geo.queues; i++) {
+		ctx = rcu_dereference_protected(bindings[i].ctx, true);
+		if (ctx)
+			eventfd_ctx_put(ctx);
+	}
+	kvfree(bindings);
+}
+
 /**
  * doorbell_region_create() - create a region
  * @arg: what the consumer asks for; size and vm_fd do not matter here
@@ -110,18 +139,32 @@ doorbell_region_create(const struct doorbell_attach *arg,
 	ret = doorbell_geometry_init(&region->geo, arg->base, arg->len,
 				     arg->stride, arg->queues,
 				     arg->flags & DOORBELL_ATTACH_PIO);
-	if (!ret)
-		ret = doorbell_buffer_init(&region->buffer, region->geo.queues,
-					   arg->depth);
-	if (ret) {
-		kfree(region);
-		return ERR_PTR(ret);
+	if (ret)
+		goto err_free;
+	/* without bindings no ring looks whether its queue is bound */
+	if (arg->flags & DOORBELL_ATTACH_BOUND_ONLY) {
+		region->bindings = bindings_create(region->geo.queues);
+		if (!region->bindings) {
+			ret = -ENOMEM;
+			goto err_free;
+		}
 	}
+	ret = doorbell_buffer_init(&region->buffer, region->geo.queues,
+				   arg->depth);
+	if (ret)
+		goto err_bindings;
 	region->flags = arg->flags;
 	region->waiters = waiters;
 	kref_get(&waiters->ref);
+	mutex_init(&region->bind_lock);
 	kref_init(&region->ref);
 	return region;
+
+err_bindings:
+	kvfree(region->bindings);
+err_free:
+	kfree(region);
+	return ERR_PTR(ret);
 }
 
 static void region_free(struct kref *ref)
@@ -129,6 +172,7 @@ static void region_free(struct kref *ref)
 	struct doorbell_region *region =
 		container_of(ref, struct doorbell_region, ref);
 
+	bindings_free(region);
 	doorbell_buffer_destroy(&region->buffer);
 	doorbell_waiters_put(region->waiters);
 	kfree(region);
@@ -269,4 +313,188 @@ int doorbell_region_mmap(struct doorbell_region *region,
 		ret = vm_insert_page(vma, vma->vm_start + offset,
 				     vmalloc_to_page(mem + offset));
 	return ret;
+}
+
+/* Bindings */
+
+/**
+ * doorbell_region_signal() - signal the eventfd that a queue is bound to
+ * @region: the region, which has bindings
+ * @queue: the queue, a safe index, or -1 for a value that names none
+ *
+ * Context: process context; takes the eventfd's own lock.
+ * Return: 0; 1 if the queue is not bound; -ENXIO if, in addition, rings of the
+ * region's queues make no events.
+ */
+int doorbell_region_signal(struct doorbell_region *region, int queue)
+{
+	struct doorbell_binding *binding;
+	struct eventfd_ctx *ctx;
+
+	if (queue >= 0) {
+		binding = &READ_ONCE(region->bindings)[queue];
+		rcu_read_lock();
+		/* pairs with xchg() in doorbell_region_bind() */
+		ctx = rcu_dereference(binding->ctx);
+		if (ctx) {
+			atomic64_inc(&binding->rings);
+			doorbell_eventfd_signal(ctx);
+		}
+		rcu_read_unlock();
+		if (ctx)
+			return 0;
+	}
+	return region->flags & DOORBELL_ATTACH_BOUND_ONLY ? -ENXIO : 1;
+}
+
+static void put_ctxs(struct eventfd_ctx **ctxs, u32 count)
+{
+	while (count--)
+		if (ctxs[count])
+			eventfd_ctx_put(ctxs[count]);
+}
+
+/* Reference the eventfds of descriptors: all or none. NULL stands for -1. */
+static int get_ctxs(struct eventfd_ctx **ctxs, u32 count,
+		    const s32 __user *fds)
+{
+	u32 i;
+	s32 fd;
+	int ret;
+
+	for (i = 0; i < count; i++) {
+		ctxs[i] = NULL;
+		ret = get_user(fd, &fds[i]);
+		if (!ret && fd != -1) {
+			ctxs[i] = eventfd_ctx_fdget(fd);
+			ret = PTR_ERR_OR_ZERO(ctxs[i]);
+		}
+		if (ret) {
+			put_ctxs(ctxs, i);
+			return ret;
+		}
+		cond_resched();
+	}
+	return 0;
+}
+
+/**
+ * doorbell_region_bind() - bind queues to eventfds, or unbind them
+ * @region: the region
+ * @first: number of the first queue
+ * @count: how many queues, at least 1
+ * @fds: as many descriptors of eventfds; -1 unbinds a queue
+ *
+ * When this returns 0, the eventfds that the queues were bound to before are
+ * signalled no more, and a ring that begins later signals the new ones.
+ *
+ * Context: may sleep, until an RCU grace period is over; charges the caller's
+ * memory cgroup.
+ * Return: 0; or -EINVAL (no such queues, or not an eventfd), -EFAULT, -EBADF,
+ * -ENOMEM, or -EINTR for a caller that was killed, and nothing has changed.
+ */
+int doorbell_region_bind(struct doorbell_region *region, u32 first, u32 count,
+			 const s32 __user *fds)
+{
+	struct eventfd_ctx **ctxs;
+	bool replaced = false;
+	u32 i;
+	int ret;
+
+	if (first >= region->geo.queues || !count ||
+	    count > region->geo.queues - first)
+		return -EINVAL;
+	ctxs = kvmalloc_array(count, sizeof(*ctxs), GFP_BINDINGS);
+	if (!ctxs)
+		return -ENOMEM;
+	ret = get_ctxs(ctxs, count, fds);
+	if (ret)
+		goto out;
+	ret = mutex_lock_killable(&region->bind_lock);
+	if (ret)
+		goto out_put;
+	if (!region->bindings) {
+		struct doorbell_binding *new;
+
+		new = bindings_create(region->geo.queues);
+		if (!new) {
+			ret = -ENOMEM;
+			goto out_unlock;
+		}
+		/* pairs with the dependent reads of each binding */
+		smp_store_release(&region->bindings, new);
+	}
+
+	for (i = 0; i < count; i++) {
+		struct doorbell_binding *binding = &region->bindings[first + i];
+
+		/* pairs with rcu_dereference() in doorbell_region_signal() */
+		ctxs[i] = unrcu_pointer(xchg(&binding->ctx,
+					     RCU_INITIALIZER(ctxs[i])));
+		if (ctxs[i])
+			replaced = true;
+	}
+	/*
+	 * Rings that are under way may still signal what was replaced. Another
+	 * thread that binds the same queues waits for them, too.
+	 */
+	if (replaced)
+		synchronize_rcu();
+out_unlock:
+	mutex_unlock(&region->bind_lock);
+out_put:
+	put_ctxs(ctxs, count);
+out:
+	kvfree(ctxs);
+	return ret;
+}
+
+/**
+ * doorbell_region_bindings() - copy the state of bindings to user space
+ * @region: the region
+ * @first: number of the first queue
+ * @count: how many queues, at least 1
+ * @bindings: filled
+ *
+ * Context: may sleep.
+ * Return: 0, -EINVAL (no such queues) or -EFAULT.
+ */
+int doorbell_region_bindings(const struct doorbell_region *region, u32 first,
+			     u32 count,
+			     struct doorbell_queue_binding __user *bindings)
+{
+	/* pairs with smp_store_release() in doorbell_region_bind() */
+	const struct doorbell_binding *from = READ_ONCE(region->bindings);
+	struct doorbell_queue_binding to = {};
+	u32 i;
+
+	if (first >= region->geo.queues || !count ||
+	    count > region->geo.queues - first)
+		return -EINVAL;
+	for (i = 0; i < count; i++) {
+		if (from) {
+			to.rings = atomic64_read(&from[first + i].rings);
+			to.bound = !!rcu_access_pointer(from[first + i].ctx);
+		}
+		if (copy_to_user(&bindings[i], &to, sizeof(to)))
+			return -EFAULT;
+		cond_resched();
+	}
+	return 0;
+}
+
+/**
+ * doorbell_region_bound_rings() - how many rings signalled eventfds
+ * @region: the region
+ */
+u64 doorbell_region_bound_rings(const struct doorbell_region *region)
+{
+	/* pairs with smp_store_release() in doorbell_region_bind() */
+	const struct doorbell_binding *bindings = READ_ONCE(region->bindings);
+	u64 rings = 0;
+	u32 i;
+
+	for (i = 0; bindings && i < region->geo.queues; i++)
+		rings += atomic64_read(&bindings[i].rings);
+	return rings;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Region: queues that are rung, and the consumer that their rings wake.
+ * Region: queues that are rung, and the consumer that their rings wake, or the
+ * eventfds that they signal.
  *
  * A region turns an offset and a value into a ring of one of its queues. Where
  * it sits in a guest's address space is not its business. The KVM side and
@@ -10,12 +11,14 @@
 #define _DOORBELL_REGION_H
 
 #include <linux/kref.h>
+#include <linux/mutex.h>
 #include <linux/wait.h>
 
 #include "buffer.h"
 #include "geometry.h"
 #include "produce.h"
 
+struct eventfd_ctx;
 struct vm_area_struct;
 
 /**
@@ -31,11 +34,26 @@ struct doorbell_waiters {
 };
 
 /**
+ * struct doorbell_binding - the eventfd that rings of a queue signal
+ * @ctx: the eventfd, referenced, or NULL; changed by xchg() under bind_lock,
+ *	read under RCU
+ * @rings: rings of the queue that signalled an eventfd
+ */
+struct doorbell_binding {
+	struct eventfd_ctx __rcu *ctx;
+	atomic64_t rings;
+};
+
+/**
  * struct doorbell_region - a region
  * @geo: how it is divided into queues; constant
  * @flags: DOORBELL_ATTACH_*; constant
  * @waiters: what its rings wake, referenced; constant
  * @buffer: its rings
+ * @bind_lock: protects @bindings and each @ctx; held until the rings that are
+ *	under way no longer signal what was unbound
+ * @bindings: one for each queue; NULL before the first one; set once, with
+ *	release, under @bind_lock, read without
  * @attached: can be rung; written under the consumer's attach_lock, read
  *	without
  * @hung_up: the VM is gone, or its bus: no guest rings the region any more; set
@@ -51,6 +69,8 @@ struct doorbell_region {
 	u32 flags;
 	struct doorbell_waiters *waiters;
 	struct doorbell_buffer buffer;
+	struct mutex bind_lock;		/* bindings, and their eventfds */
+	struct doorbell_binding *bindings;
 	bool attached;
 	bool hung_up;
 	atomic64_t wakeups;
@@ -69,12 +89,19 @@ doorbell_region_create(const struct doorbell_attach *arg,
 void doorbell_region_put(struct doorbell_region *region);
 void doorbell_region_put_rcu(struct doorbell_region *region);
 int doorbell_region_error(const struct doorbell_region *region);
+int doorbell_region_signal(struct doorbell_region *region, int queue);
 bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
 			      u64 value);
 void doorbell_region_wake(struct doorbell_region *region);
 void doorbell_region_hangup(struct doorbell_region *region);
 int doorbell_region_mmap(struct doorbell_region *region,
 			 struct vm_area_struct *vma);
+int doorbell_region_bind(struct doorbell_region *region, u32 first, u32 count,
+			 const s32 __user *fds);
+int doorbell_region_bindings(const struct doorbell_region *region, u32 first,
+			     u32 count,
+			     struct doorbell_queue_binding __user *bindings);
+u64 doorbell_region_bound_rings(const struct doorbell_region *region);
 
 /**
  * doorbell_region_hung_up() - will no guest ring the region any more?
@@ -88,9 +115,19 @@ static inline bool doorbell_region_hung_up(const struct doorbell_region *region)
 	return smp_load_acquire(&region->hung_up);
 }
 
+/* The queue that an offset inside of the region, or a value, names; or -1. */
+static __always_inline int
+doorbell_region_queue(const struct doorbell_region *region, u32 flags,
+		      u64 offset, u64 value)
+{
+	return flags & DOORBELL_ATTACH_BY_VALUE ?
+	       doorbell_geometry_queue_by_value(&region->geo, value) :
+	       doorbell_geometry_queue(&region->geo, offset);
+}
+
 /**
- * doorbell_region_ring() - ring the queue that an offset, or a value, names
- * @region: the region
+ * doorbell_region_ring_unbound() - ring the queue that an access names
+ * @region: the region, which had no bindings a moment ago
  * @flags: those of @region->flags that matter here; callers in a hot path pass
  *	a constant
  * @offset: address written less the region's base, any 64-bit number
@@ -105,8 +142,8 @@ static inline bool doorbell_region_hung_up(const struct doorbell_region *region)
  * region has no room.
  */
 static __always_inline int
-doorbell_region_ring(struct doorbell_region *region, u32 flags, u64 offset,
-		     u64 value, u16 kind, bool bounces)
+doorbell_region_ring_unbound(struct doorbell_region *region, u32 flags,
+			     u64 offset, u64 value, u16 kind, bool bounces)
 {
 	enum doorbell_ring_result result;
 	int queue;
@@ -114,9 +151,7 @@ doorbell_region_ring(struct doorbell_region *region, u32 flags, u64 offset,
 	if (!doorbell_geometry_contains(&region->geo, offset))
 		return -ERANGE;
 
-	queue = flags & DOORBELL_ATTACH_BY_VALUE ?
-		doorbell_geometry_queue_by_value(&region->geo, value) :
-		doorbell_geometry_queue(&region->geo, offset);
+	queue = doorbell_region_queue(region, flags, offset, value);
 	if (flags & DOORBELL_ATTACH_BY_VALUE && queue < 0) {
 		kind |= DOORBELL_EVENT_BAD_QUEUE;
 		if (doorbell_region_ring_bad(region, kind, value))
@@ -138,6 +173,41 @@ doorbell_region_ring(struct doorbell_region *region, u32 flags, u64 offset,
 	if (result == DOORBELL_RING_WAKE)
 		doorbell_region_wake(region);
 	return 0;
+}
+
+/**
+ * doorbell_region_ring() - the same for a queue that may be bound to an eventfd
+ * @region: the region
+ * @flags: @region->flags
+ * @offset: address written less the region's base, any 64-bit number
+ * @value: value written
+ * @kind: doorbell_kind() of DOORBELL_EVENT_QUEUE and the value's width
+ * @bounces: a ring without room reaches the VMM: count it as bounced
+ *
+ * Context: process context; takes the eventfd's lock, too.
+ *
+ * Return: as doorbell_region_ring_unbound(); or -ENXIO if the queue is not
+ * bound and rings of such queues make no events.
+ */
+static inline int doorbell_region_ring(struct doorbell_region *region,
+				       u32 flags, u64 offset, u64 value,
+				       u16 kind, bool bounces)
+{
+	int ret;
+
+	/* pairs with smp_store_release() in doorbell_region_bind() */
+	if (READ_ONCE(region->bindings) &&
+	    doorbell_geometry_contains(&region->geo, offset)) {
+		ret = doorbell_region_signal(region,
+					     doorbell_region_queue(region,
+								   flags,
+								   offset,
+								   value));
+		if (ret <= 0)
+			return ret;
+	}
+	return doorbell_region_ring_unbound(region, flags, offset, value, kind,
+					    bounces);
 }
 
 #endif /* _DOORBELL_REGION_H */

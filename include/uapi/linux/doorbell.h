@@ -18,6 +18,18 @@
  *
  * All structures have the same layout for 32-bit and 64-bit callers. Fields are
  * in the byte order of the host.
+ *
+ * What does not change: the layout of the records of read() and write(), and of
+ * mapped memory; the numbers and the meaning of calls, flags, states, event
+ * types and fields; for what a call fails with EINVAL, E2BIG or ENOTTY today, a
+ * later module may have a meaning.
+ *
+ * What may change: structures that begin with their size grow at their end, a
+ * zero there means what it means today; there may be more calls, flags, event
+ * types, states and DOORBELL_FEATURE_* bits, and lines in fdinfo. So a program
+ * ignores what it does not know in results, and asks doorbell_info.features
+ * before it relies on a feature. The sizes and offsets that DOORBELL_INFO
+ * reports differ between modules: do not compute them.
  */
 #ifndef _UAPI_LINUX_DOORBELL_H
 #define _UAPI_LINUX_DOORBELL_H
@@ -116,9 +128,10 @@ struct doorbell_ring {
  * A flag in doorbell_attach.flags, for queues that share an address: a
  * notify_off_multiplier of 0 (section 4.1.4.4 of the virtio specification),
  * QueueNotify of virtio-mmio (4.2.2), the notify port of legacy virtio-pci
- * (4.1.4.8). The queue is the low 16 bits of the value. The event has the whole
- * value, as VIRTIO_F_NOTIFICATION_DATA wants. doorbell_attach.queues is the
- * number of queues. A value that names none becomes a DOORBELL_EVENT_BAD_QUEUE.
+ * (4.1.4.10). The queue is the low 16 bits of the value. The event has the
+ * whole value, as VIRTIO_F_NOTIFICATION_DATA wants. doorbell_attach.queues is
+ * the number of queues. A value that names none becomes a
+ * DOORBELL_EVENT_BAD_QUEUE.
  */
 #define DOORBELL_ATTACH_BY_VALUE	(1U << 2)
 
@@ -133,6 +146,16 @@ struct doorbell_ring {
  * if it ends outside of it, and a guest's read may ring, too.
  */
 #define DOORBELL_ATTACH_NO_VALUE	(1U << 3)
+
+/**
+ * DOORBELL_ATTACH_BOUND_ONLY - rings of unbound queues reach the VMM
+ *
+ * A flag in doorbell_attach.flags. Guests' rings of queues that DOORBELL_BIND
+ * has not bound to an eventfd, and those that name no queue, reach the VMM as
+ * exits, as if nothing were attached. So a region may cover a whole page of
+ * notify addresses of which only some belong to eventfds. There are no events.
+ */
+#define DOORBELL_ATTACH_BOUND_ONLY	(1U << 4)
 
 /**
  * struct doorbell_attach - argument of DOORBELL_ATTACH
@@ -186,7 +209,7 @@ enum doorbell_state {
  * @size: in: sizeof(struct doorbell_info); out: the number of bytes that the
  *	kernel knows. The kernel zeroes what the caller has beyond them.
  * @state: &enum doorbell_state
- * @base: as attached
+ * @base: as attached, or as moved last
  * @len: as attached, in bytes
  * @stride: bytes per queue; DOORBELL_STRIDE_DEFAULT if attached with 0
  * @flags: as attached
@@ -206,6 +229,7 @@ enum doorbell_state {
  * @wakeups: rings that found the consumer armed and woke it up. Attaching,
  *	reading, polling and waiting arm; one ring disarms.
  * @bounced: guests' rings that found no room in an ordered region
+ * @bound_rings: those of @rings that signalled an eventfd; see DOORBELL_BIND
  *
  * All fields but @size and @state describe the region attached last, until the
  * next one replaces it, and are zero if there was none. If a thread attaches
@@ -232,6 +256,73 @@ struct doorbell_info {
 	__aligned_u64 pending;
 	__aligned_u64 wakeups;
 	__aligned_u64 bounced;
+	__aligned_u64 bound_rings;
+};
+
+/**
+ * struct doorbell_move - argument of DOORBELL_MOVE
+ * @size: sizeof(struct doorbell_move)
+ * @flags: 0
+ * @base: first address of the region from now on; what holds for
+ *	doorbell_attach.base holds for it
+ *
+ * The structure can grow at its end, as struct doorbell_attach.
+ */
+struct doorbell_move {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 base;
+};
+
+/**
+ * struct doorbell_bind - argument of DOORBELL_BIND
+ * @size: sizeof(struct doorbell_bind)
+ * @first: number of the first queue
+ * @count: number of queues, at least 1
+ * @flags: 0
+ * @fds: pointer to @count descriptors, one __s32 each: of eventfds, or -1 to
+ *	unbind a queue. Several queues may have the same one.
+ *
+ * The structure can grow at its end, as struct doorbell_attach.
+ */
+struct doorbell_bind {
+	__u32 size;
+	__u32 first;
+	__u32 count;
+	__u32 flags;
+	__aligned_u64 fds;
+};
+
+/**
+ * struct doorbell_queue_binding - what an eventfd has to do with a queue
+ * @rings: rings of the queue that signalled an eventfd, since the region was
+ *	attached
+ * @bound: 1 if the queue is bound now, else 0
+ * @reserved: 0
+ */
+struct doorbell_queue_binding {
+	__aligned_u64 rings;
+	__u32 bound;
+	__u32 reserved;
+};
+
+/**
+ * struct doorbell_bindings - argument of DOORBELL_BINDINGS
+ * @size: sizeof(struct doorbell_bindings)
+ * @first: number of the first queue
+ * @count: number of queues, at least 1
+ * @flags: 0
+ * @bindings: pointer to @count &struct doorbell_queue_binding, which the kernel
+ *	fills
+ *
+ * The structure can grow at its end, as struct doorbell_attach.
+ */
+struct doorbell_bindings {
+	__u32 size;
+	__u32 first;
+	__u32 count;
+	__u32 flags;
+	__aligned_u64 bindings;
 };
 
 /** DOORBELL_IOC - the ioctl type of the calls below */
@@ -302,6 +393,7 @@ struct doorbell_info {
  *
  * - EINVAL: the argument is not 0
  * - ENOTCONN: nothing is attached
+ * - EBUSY: a DOORBELL_MOVE of the consumer is under way
  * - EINTR: the caller was killed. The region is detached all the same and
  *   leaves the bus as soon as it can.
  */
@@ -322,6 +414,89 @@ struct doorbell_info {
  * - EINVAL: size is smaller than that of size and state together
  */
 #define DOORBELL_INFO	_IO(DOORBELL_IOC, 2)
+
+/**
+ * DOORBELL_MOVE - move the region to another address
+ *
+ * Takes a pointer to a &struct doorbell_move. This is what a VMM calls when its
+ * guest writes a BAR. The region stays on its bus, and keeps its queues,
+ * mappings, bindings, pending events and consumers. The addresses before and
+ * after may overlap.
+ *
+ * No ring is lost, and none is told twice. While the call is under way a ring
+ * at either address reaches the region or the VMM. When it returns 0, a ring
+ * that begins later reaches the region at the new address only, and an access
+ * to the old one the VMM. To let two regions change places, move one of them
+ * out of the way first.
+ *
+ * Context: As for DOORBELL_ATTACH.
+ *
+ * Return: 0, or -1 with errno, and then nothing has changed:
+ *
+ * - EFAULT: the structure cannot be read
+ * - E2BIG: @size is larger than a page, or bytes beyond the fields that the
+ *   kernel knows are not zero
+ * - EINVAL: @size is too small; @flags is not 0; @base is no multiple of the
+ *   stride, or the region would not fit there
+ * - ENOTCONN: nothing is attached
+ * - EPIPE: hang-up
+ * - EBUSY: another DOORBELL_MOVE of the consumer is under way
+ * - ESRCH, EIO, EEXIST, ENOMEM, EINTR: as for DOORBELL_ATTACH
+ */
+#define DOORBELL_MOVE	_IO(DOORBELL_IOC, 3)
+
+/**
+ * DOORBELL_BIND - bind queues to eventfds, or unbind them
+ *
+ * Takes a pointer to a &struct doorbell_bind. A ring of a bound queue adds 1 to
+ * its eventfd, as KVM's ioeventfd does, and makes no event. This holds for
+ * guests' rings and for write(), whatever the region's flags. So back ends that
+ * know eventfds only (vhost, vhost-user, vDPA) can serve some queues of a
+ * region. Rings of bound queues are counted: see DOORBELL_BINDINGS.
+ *
+ * Each ring does one of the two: it makes an event, or it signals. Events from
+ * before the call remain: a VMM that binds a queue while its guest runs reads
+ * these afterwards, and signals the eventfd for them.
+ *
+ * When the call returns 0, a ring that begins later signals the new eventfd,
+ * and no eventfd that was replaced or unbound is signalled any more. Calls at
+ * the same time for the same queues leave each queue with what one of them has
+ * for it. Bindings end with the region. They keep the eventfds, which may be
+ * closed.
+ *
+ * Context: Sleeps for an RCU grace period if a queue was bound before, and for
+ * other calls at the same time.
+ *
+ * Return: 0, or -1 with errno, and then nothing has changed:
+ *
+ * - EFAULT: the structure or the descriptors cannot be read
+ * - E2BIG: @size is larger than a page, or bytes beyond the fields that the
+ *   kernel knows are not zero
+ * - EINVAL: @size is too small; @count is 0; the region does not have all of
+ *   the queues; @flags is not 0; a descriptor is not that of an eventfd
+ * - EBADF: a descriptor is neither -1 nor open
+ * - ENOTCONN: nothing is attached
+ * - EPIPE: hang-up
+ * - ENOMEM: no memory, or no room in the caller's memory cgroup
+ * - EINTR: the caller was killed
+ */
+#define DOORBELL_BIND	_IO(DOORBELL_IOC, 4)
+
+/**
+ * DOORBELL_BINDINGS - get which queues are bound, and their rings
+ *
+ * Takes a pointer to a &struct doorbell_bindings. The region is the one that is
+ * attached, or was attached last.
+ *
+ * Context: Takes no lock and waits for no other caller.
+ *
+ * Return: 0, or -1 with errno:
+ *
+ * - EFAULT: the structure cannot be read, or the array cannot be written
+ * - E2BIG, EINVAL: as for DOORBELL_BIND
+ * - ENOTCONN: no region was ever attached
+ */
+#define DOORBELL_BINDINGS	_IO(DOORBELL_IOC, 5)
 
 /**
  * DOC: read(), write(), poll(), mmap()
@@ -350,6 +525,8 @@ struct doorbell_info {
  * - EFAULT: the buffer cannot be read
  * - EAGAIN: O_NONBLOCK or RWF_NOWAIT is set, and an ordered region is full
  * - EINTR: a signal came while the call waited (it restarts under SA_RESTART)
+ * - ENXIO: DOORBELL_ATTACH_BOUND_ONLY is set, and a record names no queue that
+ *   is bound
  * - ENOTCONN: nothing is attached, or not any more after waiting
  * - EPIPE: hang-up (the kernel sends no SIGPIPE)
  *
