@@ -201,8 +201,11 @@ struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
 	}
 	if (get_geometry(fd, &info))
 		return NULL;
-	/* Another device may have this ioctl(), but does not fill in this. */
-	if (info.size < sizeof(info)) {
+	/*
+	 * Another device may have this ioctl(), but does not fill in this. The
+	 * first kernels with /dev/doorbell do not know bound_rings.
+	 */
+	if (info.size < offsetof(struct doorbell_info, bound_rings)) {
 		errno = ENOTTY;
 		return NULL;
 	}
@@ -261,6 +264,40 @@ int doorbell_attach_region(struct doorbell *db,
 int doorbell_detach_region(struct doorbell *db)
 {
 	return ioctl(db->fd, DOORBELL_DETACH, 0) ? -errno : 0;
+}
+
+int doorbell_move_region(struct doorbell *db, __u64 base)
+{
+	struct doorbell_move arg = { .size = sizeof(arg), .base = base };
+
+	return ioctl(db->fd, DOORBELL_MOVE, &arg) ? -errno : 0;
+}
+
+int doorbell_bind_queues(struct doorbell *db, unsigned int first,
+			 unsigned int count, const int *fds)
+{
+	struct doorbell_bind arg = {
+		.size = sizeof(arg),
+		.first = first,
+		.count = count,
+		.fds = (uintptr_t)fds,
+	};
+
+	return ioctl(db->fd, DOORBELL_BIND, &arg) ? -errno : 0;
+}
+
+int doorbell_get_bindings(const struct doorbell *db, unsigned int first,
+			  unsigned int count,
+			  struct doorbell_queue_binding *bindings)
+{
+	struct doorbell_bindings arg = {
+		.size = sizeof(arg),
+		.first = first,
+		.count = count,
+		.bindings = (uintptr_t)bindings,
+	};
+
+	return ioctl(db->fd, DOORBELL_BINDINGS, &arg) ? -errno : 0;
 }
 
 int doorbell_get_info(const struct doorbell *db, struct doorbell_info *info)

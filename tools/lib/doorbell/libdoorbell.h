@@ -111,6 +111,47 @@ int doorbell_attach_region(struct doorbell *db,
 int doorbell_detach_region(struct doorbell *db);
 
 /**
+ * doorbell_move_region() - move the region by DOORBELL_MOVE
+ * @db: the consumer
+ * @base: first address of the region from now on
+ *
+ * Queues, bindings, mapped memory and events stay.
+ *
+ * Return: 0, or a negative errno of DOORBELL_MOVE.
+ */
+int doorbell_move_region(struct doorbell *db, __u64 base);
+
+/**
+ * doorbell_bind_queues() - bind queues to eventfds by DOORBELL_BIND
+ * @db: the consumer
+ * @first: number of the first queue
+ * @count: number of queues, at least 1
+ * @fds: @count descriptors of eventfds, or -1 to unbind a queue; the caller may
+ *	close them after the call
+ *
+ * A ring of a bound queue signals its eventfd and makes no event. The caller
+ * can still take the events of earlier rings. After the call, eventfds that
+ * were unbound or replaced are signalled no more.
+ *
+ * Return: 0, or a negative errno of DOORBELL_BIND, and no binding has changed.
+ */
+int doorbell_bind_queues(struct doorbell *db, unsigned int first,
+			 unsigned int count, const int *fds);
+
+/**
+ * doorbell_get_bindings() - get what is bound, by DOORBELL_BINDINGS
+ * @db: the consumer
+ * @first: number of the first queue
+ * @count: number of queues, at least 1
+ * @bindings: array of @count for the result
+ *
+ * Return: 0, or a negative errno of DOORBELL_BINDINGS.
+ */
+int doorbell_get_bindings(const struct doorbell *db, unsigned int first,
+			  unsigned int count,
+			  struct doorbell_queue_binding *bindings);
+
+/**
  * doorbell_get_info() - get state, geometry and counters by DOORBELL_INFO
  * @db: the consumer
  * @info: the result
