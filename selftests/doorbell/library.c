@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 #include <linux/kvm.h>
 
@@ -249,6 +250,52 @@ TEST_F_TIMEOUT(lib, end_of_the_vm, TEST_SECONDS)
 	ASSERT_EQ(0, doorbell_arm(db));
 	doorbell_close(db);
 	close(kvm);
+}
+
+/* Rings of bound queues signal, and all others are events. */
+TEST_F_TIMEOUT(lib, bound_queues, TEST_SECONDS)
+{
+	struct doorbell_queue_binding bindings[QUEUES];
+	struct doorbell_event events[64];
+	int fds[QUEUES], fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	__u64 count;
+	int i;
+
+	ASSERT_LE(0, fd);
+	for (i = 0; i < QUEUES; i++)
+		fds[i] = i % 3 ? -1 : fd;
+	/* an event from before stays */
+	ASSERT_EQ(0, ring_queues(self->db, 3, 4));
+	ASSERT_EQ(0, doorbell_bind_queues(self->db, 0, QUEUES, fds));
+	ASSERT_EQ(0, ring_queues(self->db, 0, QUEUES));
+	ASSERT_EQ(1 + QUEUES * 2 / 3, doorbell_take(self->db, events, 64));
+	for (i = 0; i < 1 + QUEUES * 2 / 3; i++)
+		ASSERT_EQ(i ? i + (i - 1) / 2 : 3, events[i].queue);
+	ASSERT_EQ(8, read(fd, &count, 8));
+	ASSERT_EQ(QUEUES / 3, count);
+
+	ASSERT_EQ(0, doorbell_get_bindings(self->db, 1, QUEUES - 1, bindings));
+	for (i = 1; i < QUEUES; i++) {
+		ASSERT_EQ(i % 3 ? 0 : 1, bindings[i - 1].bound);
+		ASSERT_EQ(i % 3 ? 0 : 1, bindings[i - 1].rings);
+	}
+
+	ASSERT_EQ(-EINVAL, doorbell_bind_queues(self->db, 1, QUEUES, fds));
+	ASSERT_EQ(-EINVAL,
+		  doorbell_get_bindings(self->db, QUEUES, 1, bindings));
+	fds[1] = INT_MAX;
+	ASSERT_EQ(-EBADF, doorbell_bind_queues(self->db, 0, QUEUES, fds));
+	fds[0] = -1;
+	ASSERT_EQ(0, doorbell_bind_queues(self->db, 0, 1, fds));
+	ASSERT_EQ(0, ring_queues(self->db, 0, 1));
+	ASSERT_EQ(1, doorbell_take(self->db, events, 64));
+	ASSERT_EQ(-1, read(fd, &count, 8));
+	ASSERT_EQ(0, close(fd));
+
+	ASSERT_EQ(0, doorbell_detach_region(self->db));
+	ASSERT_EQ(-ENOTCONN, doorbell_bind_queues(self->db, 0, 1, fds));
+	ASSERT_EQ(0, doorbell_get_bindings(self->db, 3, 1, bindings));
+	ASSERT_EQ(1, bindings[0].rings);
 }
 
 TEST_F_TIMEOUT(lib, more_room_than_events, TEST_SECONDS)

@@ -29,6 +29,9 @@
 /* More removals than a workqueue of 6.12 runs at a time */
 #define REMOVALS	300
 
+/* More moves than a vCPU that is stuck lets a VM have under way */
+#define MOVES		300
+
 /* Signals during attach, and memory areas of the VMM: fewer if slow */
 #define SIGNAL_USEC	1000
 #define SIGNALS		100
@@ -156,6 +159,22 @@ static int call_detach(const struct call *call)
 	return db_detach(call->fd);
 }
 
+static int call_move(const struct call *call)
+{
+	return db_move(call->fd, call->base);
+}
+
+/* Move to and fro, and end one region from @base. */
+static int call_move_often(const struct call *call)
+{
+	int i, ret = 0;
+
+	for (i = 0; !ret && i < MOVES; i++)
+		ret = db_move(call->fd, call->base +
+			      (i % 2 ? REGION_LEN : 2 * REGION_LEN));
+	return ret;
+}
+
 static int call_attach_among_signals(const struct call *call)
 {
 	start_signals();
@@ -166,6 +185,12 @@ static int call_detach_among_signals(const struct call *call)
 {
 	start_signals();
 	return call_detach(call);
+}
+
+static int call_move_among_signals(const struct call *call)
+{
+	start_signals();
+	return call_move(call);
 }
 
 static int call_unload(const struct call *call)
@@ -529,35 +554,181 @@ TEST_F_TIMEOUT(stuck, attach_waits_for_a_removal, TEST_SECONDS)
 	check_goes_on(_metadata, self, 1);
 }
 
-/* No signal but SIGKILL ends the wait of attach and detach. */
+/*
+ * DOORBELL_MOVE waits for slots_lock, but not for kvm->srcu. Meanwhile the
+ * region rings where it was, and no other call changes it. SIGKILL ends the
+ * wait without a trace.
+ */
+TEST_F_TIMEOUT(stuck, move_waits_killably, TEST_SECONDS)
+{
+	struct call call[2];
+	pid_t pid[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		call[i].fd = db_must_open(_metadata, O_NONBLOCK);
+		call[i].vm_fd = self->vmm->vm_fd;
+		call[i].base = region_base(2 + i);
+		ASSERT_EQ(0, attach_to(call[i].fd, self, i));
+	}
+	stuck_begin(_metadata, self);
+
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, ring(self, i));
+		pid[i] = start(call_move, &call[i]);
+		if (!variant->dirty_log) {
+			ASSERT_EQ(0, ended(pid[i]));
+			check_event(_metadata, call[i].fd, 1, 5);
+			check_ring(_metadata, self, call[i].fd, 2 + i);
+			ASSERT_EQ(1, ring(self, i));
+			continue;
+		}
+		ASSERT_TRUE(waits(pid[i]));
+		ASSERT_EQ(0, ended(start(call_read, &call[i])));
+		ASSERT_EQ(region_base(i), info_of(call[i].fd).base);
+		ASSERT_EQ(EBUSY, ended(start(call_move, &call[i])));
+		ASSERT_EQ(EBUSY, ended(start(call_attach, &call[i])));
+		ASSERT_EQ(EBUSY, ended(start(call_detach, &call[i])));
+		check_ring(_metadata, self, call[i].fd, i);
+		ASSERT_EQ(1, ring(self, 2 + i));
+	}
+	if (variant->dirty_log) {
+		ASSERT_EQ(0x100 + SIGKILL, killed(pid[0]));
+		check_ring(_metadata, self, call[0].fd, 0);
+		ASSERT_EQ(region_base(0), info_of(call[0].fd).base);
+		ASSERT_TRUE(waits(pid[1]));
+	}
+	/* a region that a killed move left, or one that has moved */
+	pid[0] = start(call_detach, &call[0]);
+	ASSERT_TRUE(waits(pid[0]));
+	ASSERT_EQ(1, ring(self, 0));
+	ASSERT_EQ(1, ring(self, 2));
+
+	ASSERT_EQ(0, stuck_end(self));
+	ASSERT_EQ(0, ended(pid[0]));
+	if (variant->dirty_log)
+		ASSERT_EQ(0, ended(pid[1]));
+	ASSERT_EQ(1, ring(self, 0));
+	ASSERT_EQ(1, ring(self, 2));
+	ASSERT_EQ(region_base(3), info_of(call[1].fd).base);
+	check_ring(_metadata, self, call[1].fd, 3);
+	ASSERT_EQ(1, ring(self, 1));
+	for (i = 0; i < 2; i++)
+		close(call[i].fd);
+	check_goes_on(_metadata, self, 4);
+}
+
+/* A consumer whose move was killed can close at once, and move again. */
+TEST_F_TIMEOUT(stuck, killed_move_leaves_nothing, TEST_SECONDS)
+{
+	struct call call[2];
+	pid_t pid;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		call[i].fd = db_must_open(_metadata, O_NONBLOCK);
+		call[i].vm_fd = self->vmm->vm_fd;
+		call[i].base = region_base(2 + i);
+		ASSERT_EQ(0, attach_to(call[i].fd, self, i));
+	}
+	stuck_begin(_metadata, self);
+	for (i = 0; i < 2; i++) {
+		pid = start(call_move, &call[i]);
+		if (variant->dirty_log)
+			ASSERT_TRUE(waits(pid));
+		killed(pid);
+	}
+	ASSERT_EQ(0, ended(hand_over(call_close, call[0].fd)));
+	ASSERT_EQ(1, ring(self, 0));
+	ASSERT_EQ(1, ring(self, 2));
+	pid = start(call_move, &call[1]);
+	if (variant->dirty_log)
+		ASSERT_TRUE(waits(pid));
+
+	ASSERT_EQ(0, stuck_end(self));
+	ASSERT_EQ(0, ended(pid));
+	check_ring(_metadata, self, call[1].fd, 3);
+	ASSERT_EQ(1, ring(self, 1));
+	close(call[1].fd);
+	check_goes_on(_metadata, self, 4);
+}
+
+/*
+ * A stuck vCPU, or slots_lock, ends even a series of moves, which SIGKILL ends,
+ * too. The region then is where DOORBELL_INFO says.
+ */
+TEST_F_TIMEOUT(stuck, moves_are_bounded, TEST_SECONDS)
+{
+	struct call call = { .vm_fd = self->vmm->vm_fd };
+	__u64 base, seen;
+	pid_t pid;
+
+	call.base = region_base(0);
+	call.fd = db_must_open(_metadata, O_NONBLOCK);
+	ASSERT_EQ(0, attach_to(call.fd, self, 0));
+	stuck_begin(_metadata, self);
+	pid = start(call_move_often, &call);
+	/* until it has come to a stop */
+	do {
+		seen = info_of(call.fd).base;
+		usleep(300000);
+	} while (seen != info_of(call.fd).base);
+	ASSERT_TRUE(waits(pid));
+	ASSERT_EQ(0x100 + SIGKILL, killed(pid));
+	base = info_of(call.fd).base;
+	ASSERT_EQ(variant->dirty_log, call.base == base);
+	ASSERT_EQ(0, vmm_op(self->vmm, OTHER_VCPU, GUEST_MMIO_WRITE, 4,
+			    base + REGION_STRIDE, 5));
+	ASSERT_EQ(0, vmm_exits(self->vmm));
+	check_event(_metadata, call.fd, 1, 5);
+
+	ASSERT_EQ(0, stuck_end(self));
+	ASSERT_EQ(0, ended(start(call_move_often, &call)));
+	ASSERT_EQ(0, ended(start(call_detach, &call)));
+	close(call.fd);
+	check_goes_on(_metadata, self, 1);
+}
+
+/* No signal but SIGKILL ends the wait of attach, move and detach. */
 TEST_F_TIMEOUT(stuck, signals_do_not_interrupt, TEST_SECONDS)
 {
-	struct call attach = {}, detach = {};
-	pid_t pid[2];
+	struct call attach = {}, move = {}, detach = {};
+	pid_t pid[3];
 
 	detach.fd = db_must_open(_metadata, O_NONBLOCK);
 	attach.fd = db_must_open(_metadata, O_NONBLOCK);
+	move.fd = db_must_open(_metadata, O_NONBLOCK);
 	detach.vm_fd = self->vmm->vm_fd;
 	attach.vm_fd = self->vmm->vm_fd;
+	move.vm_fd = self->vmm->vm_fd;
 	attach.base = region_base(1);
+	move.base = region_base(3);
 	ASSERT_EQ(0, attach_to(detach.fd, self, 0));
+	ASSERT_EQ(0, attach_to(move.fd, self, 2));
 	stuck_begin(_metadata, self);
 
 	pid[0] = start(call_detach_among_signals, &detach);
 	pid[1] = start(call_attach_among_signals, &attach);
+	pid[2] = start(call_move_among_signals, &move);
 	usleep(SIGNALS * SIGNAL_USEC);
 	ASSERT_TRUE(waits(pid[0]));
-	if (variant->dirty_log)
+	if (variant->dirty_log) {
 		ASSERT_TRUE(waits(pid[1]));
+		ASSERT_TRUE(waits(pid[2]));
+	}
 
 	ASSERT_EQ(0, stuck_end(self));
 	ASSERT_EQ(0, ended(pid[0]));
 	ASSERT_EQ(0, ended(pid[1]));
+	ASSERT_EQ(0, ended(pid[2]));
 	check_ring(_metadata, self, attach.fd, 1);
+	check_ring(_metadata, self, move.fd, 3);
 	ASSERT_EQ(1, ring(self, 0));
+	ASSERT_EQ(1, ring(self, 2));
 	close(attach.fd);
+	close(move.fd);
 	close(detach.fd);
-	check_goes_on(_metadata, self, 2);
+	check_goes_on(_metadata, self, 4);
 }
 
 /* A removal that takes long keeps the module: rmmod fails and does not wait. */
