@@ -14,27 +14,39 @@
 #include <linux/doorbell.h>
 
 static struct doorbell_info info = { .size = sizeof(info) };
-static _Atomic uint64_t *head, *seen;
-static _Atomic uint32_t *armed, *fifo;
+static _Atomic uint64_t *head, *told, *seen;
+static _Atomic uint32_t *armed, *fifo, *generation;
 static struct doorbell_slot *slots;
 
+/* Has another region taken the place of the one that is mapped? */
+bool replaced(void)
+{
+	return atomic_load_explicit(generation, memory_order_acquire) !=
+	       info.generation;
+}
+
+/* False if that fails, or if a region is attached at this moment. */
 bool map(int fd)
 {
 	struct doorbell_control *control;
+	struct doorbell_status *status;
 
 	if (ioctl(fd, DOORBELL_INFO, &info))
 		return false;
 	control = mmap(NULL, info.control_size, PROT_READ | PROT_WRITE,
 		       MAP_SHARED, fd, 0);
-	slots = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED, fd,
-		     info.control_size);
-	if (control == MAP_FAILED || slots == MAP_FAILED)
+	status = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED, fd,
+		      info.control_size);
+	if (control == MAP_FAILED || status == MAP_FAILED)
 		return false;
+	generation = (void *)&status->generation;
+	slots = (void *)(status + 1);
+	fifo = (void *)((char *)status + info.entries_offset);
 	head = (void *)&control->head;
 	armed = (void *)&control->armed;
+	told = (void *)&control->told;
 	seen = (void *)control->seen;
-	fifo = (void *)((char *)slots + info.entries_offset);
-	return true;
+	return !replaced();
 }
 
 /* Step 1: the slot at a position; false if there is no entry yet. */
@@ -49,13 +61,17 @@ static bool peek(uint64_t at, uint32_t *slot)
 	       (uint16_t)(at / info.nr_entries);
 }
 
-/* Consume one entry; false if there is none. A count of 0 is no event. */
+/*
+ * Consume one entry; false if there is none. A count of 0 is no event. The
+ * caller has handled the event before.
+ */
 bool consume(uint32_t *slot, uint64_t *count, uint64_t *value)
 {
 	uint64_t at = atomic_load_explicit(head, memory_order_relaxed);
 	_Atomic uint64_t *from;
 	uint64_t rings, old;
 
+	atomic_store_explicit(told, at, memory_order_release); /* 0 */
 	if (!peek(at, slot))
 		return false;
 	atomic_store_explicit(head, at + 1, memory_order_release); /* 2 */
@@ -80,7 +96,7 @@ bool arm(void)
 	atomic_store_explicit(armed, 1, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
 	return !peek(atomic_load_explicit(head, memory_order_relaxed),
-		     &slot);
+		     &slot) && !replaced();
 }
 
 /* A whole program, without a VM */

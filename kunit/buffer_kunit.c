@@ -918,6 +918,274 @@ static void ordered_hostile(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, events[0].value, 77);
 }
 
+/*
+ * Recovery: a consumer of mapped memory stops after a step of the protocol in
+ * the uapi header. Its successor must get every ring that it may not have
+ * handled, and a bounded number of events.
+ */
+enum consumer_step {
+	STOP_BEFORE,		/* with the events of the last time handled */
+	STOP_TOLD,		/* step 0 */
+	STOP_HEAD,		/* step 2 */
+	STOP_READ,		/* step 4: rings are read, seen is not stored */
+	STOP_SEEN_ONE,		/* seen is stored for one of the slots */
+	STOP_SEEN_ALL,
+	NR_STOPS,
+};
+
+/* Consume all entries as a consumer of mapped memory does, up to @stop. */
+static void consume_until(struct doorbell_buffer *buf, enum consumer_step stop)
+{
+	struct doorbell_control *control = buf->control;
+	u64 head = control->head, tail = atomic64_read(&buf->tail), pos;
+	u32 index;
+
+	if (stop >= STOP_TOLD)
+		control->told = head;
+	if (stop >= STOP_HEAD)
+		control->head = tail;
+	for (pos = head; pos != tail && stop >= STOP_SEEN_ONE; pos++) {
+		index = (u16)buf->fifo[doorbell_buffer_index(buf, pos)];
+		control->seen[index] = atomic64_read(&buf->slots[index].rings) &
+				       ~(u64)U16_MAX;
+		if (stop == STOP_SEEN_ONE)
+			break;
+	}
+}
+
+/*
+ * Read all events and add their counts to @counts, one for each of the @nr
+ * slots. There are at most @most events.
+ */
+static void count_events(struct kunit *test, struct doorbell_buffer *buf,
+			 u64 *counts, u32 nr, unsigned int most)
+{
+	struct doorbell_event event;
+	unsigned int events = 0;
+	bool wake;
+
+	while (consume_events(buf, &event, 1, &wake)) {
+		u32 index = min_t(u32, event.queue, nr - 1);
+
+		KUNIT_ASSERT_LE(test, ++events, most);
+		KUNIT_ASSERT_GT(test, event.count, 0);
+		KUNIT_ASSERT_EQ(test, event.value, 100 + index);
+		counts[index] += event.count;
+	}
+	KUNIT_ASSERT_FALSE(test, doorbell_buffer_readable(buf));
+}
+
+/* Queues 0 and 1 are rung before the consumer's step, 1 and 2 after it. */
+static void buffer_recover_steps(struct kunit *test)
+{
+	enum consumer_step stop;
+	bool twice;
+
+	for (stop = 0; stop < 2 * NR_STOPS; stop++) {
+		struct doorbell_buffer *buf = new_buffer(test, 4);
+		struct doorbell_counters counters;
+		u64 counts[5] = {};
+
+		/* handled, except for those of the last time */
+		ring(buf, 3, 103, 4);
+		ring(buf, 3, 103, 4);
+		consume_until(buf, STOP_SEEN_ALL);
+		buf->control->told = buf->control->head;
+
+		ring(buf, 0, 100, 4);
+		ring(buf, 1, 101, 4);
+		ring(buf, doorbell_buffer_bad(buf), 104, 0);
+		consume_until(buf, stop % NR_STOPS);
+		ring(buf, 1, 101, 4);
+		ring(buf, 2, 102, 4);
+
+		/* a successor that dies at once changes nothing */
+		for (twice = stop >= NR_STOPS; twice; twice = false)
+			doorbell_buffer_recover(buf);
+		doorbell_buffer_recover(buf);
+		count_events(test, buf, counts, 5, 5);
+		KUNIT_EXPECT_EQ(test, counts[0], 1);
+		KUNIT_EXPECT_EQ(test, counts[1], 2);
+		KUNIT_EXPECT_EQ(test, counts[2], 1);
+		KUNIT_EXPECT_EQ(test, counts[3], 0);
+		KUNIT_EXPECT_EQ(test, counts[4], 1);
+		doorbell_buffer_count(buf, &counters);
+		KUNIT_EXPECT_EQ(test, counters.pending, 0);
+
+		/* what was read after the recovery comes again as well */
+		memset(counts, 0, sizeof(counts));
+		doorbell_buffer_recover(buf);
+		count_events(test, buf, counts, 5, 5);
+		KUNIT_EXPECT_EQ(test, counts[1], 2);
+		KUNIT_EXPECT_EQ(test, counts[2], 1);
+
+		/* a reader that comes back has handled all */
+		memset(counts, 0, sizeof(counts));
+		doorbell_buffer_told(buf);
+		doorbell_buffer_recover(buf);
+		count_events(test, buf, counts, 5, 0);
+	}
+}
+
+/* Nothing to repeat: no event, no wake-up, the same head */
+static void buffer_recover_nothing(struct kunit *test)
+{
+	struct doorbell_buffer *buf = new_buffer(test, 3);
+	struct doorbell_buffer *ordered = new_ordered(test, 3, 4);
+	u64 counts[4] = {}, head = buf->control->head;
+
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_recover(buf));
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
+	KUNIT_EXPECT_EQ(test, buf->control->head, head);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&buf->tail), head);
+	ring(buf, 0, 100, 4);
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_recover(buf));
+	KUNIT_EXPECT_EQ(test, atomic64_read(&buf->tail), head + 1);
+	count_events(test, buf, counts, 4, 1);
+
+	head = ordered->control->head;
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_recover(ordered));
+	ring(ordered, 1, 101, 4);
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_recover(ordered));
+	KUNIT_EXPECT_EQ(test, ordered->control->head, head);
+	count_events(test, ordered, counts, 4, 1);
+	KUNIT_EXPECT_EQ(test, counts[1], 1);
+}
+
+/* Waiters that are armed wake up for an event that comes again. */
+static void buffer_recover_wakes(struct kunit *test)
+{
+	struct doorbell_buffer *buf = new_buffer(test, 2);
+
+	ring(buf, 0, 100, 4);
+	consume_until(buf, STOP_HEAD);
+	buf->control->armed = 0;
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_recover(buf));
+	consume_until(buf, STOP_SEEN_ALL);
+	doorbell_buffer_arm(buf);
+	KUNIT_EXPECT_TRUE(test, doorbell_buffer_recover(buf));
+	KUNIT_EXPECT_TRUE(test, doorbell_buffer_readable(buf));
+}
+
+/* Producers have overwritten entries since told: all events come again. */
+static void buffer_recover_overwritten(struct kunit *test)
+{
+	unsigned int laps, i;
+
+	for (laps = 0; laps < 12; laps++) {
+		/* 4 entries */
+		struct doorbell_buffer *buf = new_buffer(test, 3);
+		u64 told = buf->control->told;
+		u64 counts[4] = {};
+
+		ring(buf, 0, 100, 4);
+		consume_until(buf, STOP_SEEN_ALL);
+		buf->control->told = told;
+		for (i = 0; i < laps; i++) {
+			ring(buf, 1, 101, 4);
+			consume_until(buf, STOP_SEEN_ALL);
+			buf->control->told = told;
+		}
+		ring(buf, 2, 102, 4);
+		doorbell_buffer_recover(buf);
+		count_events(test, buf, counts, 4, 3);
+		KUNIT_EXPECT_EQ(test, counts[0], 1);
+		KUNIT_EXPECT_EQ(test, counts[1], laps);
+		KUNIT_EXPECT_EQ(test, counts[2], 1);
+	}
+}
+
+/* More rings than an event can count, some handled, some seen, some not. */
+static void buffer_recover_many(struct kunit *test)
+{
+	static const u64 most = U32_MAX;
+	static const struct {
+		u64 seen, unseen;
+	} cases[] = {
+		{ 0, most }, { 0, most + 1 }, { 0, 3 * most + 5 },
+		{ most, most }, { most, 2 * most + 1 }, { 5 * most + 3, 1 },
+		{ 1, most - 1 },
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct doorbell_buffer *buf = new_buffer(test, 2);
+		u64 all = cases[i].seen + cases[i].unseen;
+		u64 counts[3] = {};
+
+		ring(buf, 1, 101, 8);
+		atomic64_add((all - 1) << DOORBELL_RINGS_SHIFT,
+			     &buf->slots[1].rings);
+		consume_until(buf, STOP_HEAD);
+		buf->control->seen[1] = cases[i].seen << DOORBELL_RINGS_SHIFT;
+		doorbell_buffer_recover(buf);
+		count_events(test, buf, counts, 3, all / most + 1);
+		KUNIT_EXPECT_EQ(test, counts[1], all);
+	}
+}
+
+/* Garbage in the control area: bounded, no access outside of the buffer */
+static void buffer_recover_hostile(struct kunit *test)
+{
+	struct doorbell_buffer *buf = new_buffer(test, 3);
+	struct doorbell_event events[8];
+	struct rnd_state rng;
+	bool wake;
+	int i, j;
+
+	prandom_seed_state(&rng, 0xdead);
+	for (i = 0; i < 20000; i++) {
+		u64 tail = atomic64_read(&buf->tail);
+		u64 any[6];
+
+		for (j = 0; j < ARRAY_SIZE(any); j++) {
+			any[j] = (u64)prandom_u32_state(&rng) << 32 |
+				 prandom_u32_state(&rng);
+			if (prandom_u32_state(&rng) % 2)
+				any[j] = tail + (s8)any[j];
+		}
+		buf->control->head = any[0];
+		buf->control->told = i % 3 ? any[1] : any[0] - i % 9;
+		for (j = 0; j < buf->nr_slots; j++)
+			buf->control->seen[j] = any[2 + j];
+		ring(buf, i % 3, i, 4);
+		doorbell_buffer_recover(buf);
+		KUNIT_ASSERT_LE(test, consume_events(buf, events, 8, &wake),
+				8);
+	}
+	/* with a sane control area it works again */
+	buf->control->head = atomic64_read(&buf->tail);
+	buf->control->told = buf->control->head;
+	for (j = 0; j < buf->nr_slots; j++)
+		buf->control->seen[j] = atomic64_read(&buf->slots[j].rings) &
+					~(u64)U16_MAX;
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_recover(buf));
+	KUNIT_EXPECT_FALSE(test, doorbell_buffer_readable(buf));
+	ring(buf, 1, 77, 4);
+	KUNIT_ASSERT_EQ(test, 1, consume_events(buf, events, 8, &wake));
+	KUNIT_EXPECT_EQ(test, events[0].value, 77);
+}
+
+/* All slots, with and without room in told..head for them */
+static void buffer_recover_every(struct kunit *test)
+{
+	struct doorbell_buffer *buf = new_buffer(test, DOORBELL_QUEUES_MAX);
+	u64 *counts = kunit_kcalloc(test, 65536, sizeof(*counts), GFP_KERNEL);
+	u32 i;
+
+	KUNIT_ASSERT_NOT_NULL(test, counts);
+	for (i = 0; i < 65536; i++)
+		ring(buf, i, 100 + i, 0);
+	consume_until(buf, STOP_SEEN_ALL);
+	doorbell_buffer_recover(buf);
+	count_events(test, buf, counts, 65536, 65536);
+	buf->control->told -= 65536;
+	doorbell_buffer_recover(buf);
+	count_events(test, buf, counts, 65536, 65536);
+	for (i = 0; i < 65536; i++)
+		KUNIT_ASSERT_EQ(test, counts[i], 2);
+}
+
 static struct kunit_case buffer_tests[] = {
 	KUNIT_CASE(buffer_stream),
 	KUNIT_CASE(buffer_coalescing),
@@ -934,6 +1202,13 @@ static struct kunit_case buffer_tests[] = {
 	KUNIT_CASE(buffer_hostile),
 	KUNIT_CASE(buffer_hostile_random),
 	KUNIT_CASE(buffer_memory),
+	KUNIT_CASE(buffer_recover_steps),
+	KUNIT_CASE(buffer_recover_nothing),
+	KUNIT_CASE(buffer_recover_wakes),
+	KUNIT_CASE(buffer_recover_overwritten),
+	KUNIT_CASE(buffer_recover_many),
+	KUNIT_CASE(buffer_recover_hostile),
+	KUNIT_CASE(buffer_recover_every),
 	KUNIT_CASE(ordered_depths),
 	KUNIT_CASE(ordered_bad),
 	KUNIT_CASE(ordered_stale_tail),

@@ -160,7 +160,8 @@ static void region_arguments(struct kunit *test)
 		{ NO_VALUE | PIO, 0, 0, -EINVAL },
 		{ NO_VALUE | BY_VALUE, 0, 1, -EINVAL },
 		{ BOUND_ONLY, 1, 0, -EINVAL },
-		{ 1U << 5, 0, 0, -EINVAL },
+		{ DOORBELL_ATTACH_DROP, 0, 0, 0 },
+		{ 1U << 6, 0, 0, -EINVAL },
 		{ 1U << 31, 0, 0, -EINVAL },
 	};
 	struct doorbell_waiters *waiters = new_waiters(test);
@@ -310,6 +311,90 @@ static void region_errors(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EPIPE, doorbell_region_error(region));
 	region->attached = false;
 	KUNIT_EXPECT_EQ(test, -ENOTCONN, doorbell_region_error(region));
+}
+
+/* The status block: attached, hung up, detached, replaced, in any order */
+static void region_status(struct kunit *test)
+{
+	static const struct {
+		const char *calls;
+		u32 state;
+	} cases[] = {
+		{ "", DOORBELL_DETACHED },
+		{ "a", DOORBELL_ATTACHED },
+		{ "ah", DOORBELL_HANGUP },
+		{ "ahh", DOORBELL_HANGUP },
+		{ "h", DOORBELL_DETACHED },
+		{ "ha", DOORBELL_HANGUP },
+		{ "had", DOORBELL_DETACHED },
+		{ "ad", DOORBELL_DETACHED },
+		{ "adh", DOORBELL_DETACHED },
+		{ "ahd", DOORBELL_DETACHED },
+		{ "adr", DOORBELL_DETACHED },
+		{ "adrh", DOORBELL_DETACHED },
+		{ "ahdr", DOORBELL_DETACHED },
+		{ "adRh", DOORBELL_DETACHED },
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct doorbell_region *region = new_region(test, 0);
+		struct doorbell_status *status = region->buffer.status;
+		u32 generation = 0, flags = 0;
+		const char *call;
+
+		for (call = cases[i].calls; *call; call++) {
+			switch (*call) {
+			case 'a':
+				generation = 7;
+				doorbell_region_attach(region, 7);
+				break;
+			case 'h':
+				doorbell_region_hangup(region);
+				break;
+			case 'd':
+				doorbell_region_detach(region);
+				break;
+			case 'R':
+				flags = DOORBELL_STATUS_DROPPED;
+				fallthrough;
+			case 'r':
+				generation = 8;
+				doorbell_region_replace(region, 8, flags);
+				break;
+			}
+		}
+		KUNIT_EXPECT_EQ_MSG(test, status->state, cases[i].state, "%s",
+				    cases[i].calls);
+		KUNIT_EXPECT_EQ(test, status->generation, generation);
+		KUNIT_EXPECT_EQ(test, status->flags, flags);
+	}
+}
+
+/* Pending: bad rings count as well, and rings that are read do not. */
+static void region_pending(struct kunit *test)
+{
+	static const u32 flags[] = { 0, ORDERED };
+	const u16 bad = doorbell_kind(DOORBELL_EVENT_BAD_ADDRESS, 0);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct doorbell_region *region = new_region(test, flags[i]);
+		struct doorbell_event event;
+		bool wake;
+
+		KUNIT_EXPECT_FALSE(test, doorbell_region_pending(region));
+		KUNIT_EXPECT_EQ(test, 0,
+				doorbell_region_ring(region, flags[i], 4, 1,
+						     WIDTH_4, true));
+		KUNIT_EXPECT_TRUE(test,
+				  doorbell_region_ring_bad(region, bad, 0));
+		for (; consume_events(&region->buffer, &event, 1, &wake);)
+			KUNIT_EXPECT_EQ(test,
+					doorbell_region_pending(region),
+					event.type == DOORBELL_EVENT_QUEUE);
+		KUNIT_EXPECT_FALSE(test, doorbell_region_pending(region));
+	}
 }
 
 /* Waiters outlive their consumer as long as a region may wake them. */
@@ -607,6 +692,8 @@ static struct kunit_case region_tests[] = {
 	KUNIT_CASE(region_bounces),
 	KUNIT_CASE(region_wakes),
 	KUNIT_CASE(region_errors),
+	KUNIT_CASE(region_status),
+	KUNIT_CASE(region_pending),
 	KUNIT_CASE(region_keeps_waiters),
 	KUNIT_CASE(region_signals),
 	KUNIT_CASE(region_signals_when_full),

@@ -288,7 +288,7 @@ static int attach_variant(int fd, int vm_fd,
 						   variant->len);
 
 	arg.stride = variant->stride;
-	arg.flags = variant->flags;
+	arg.flags |= variant->flags;
 	arg.depth = variant->depth;
 	return db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
 }

@@ -17,13 +17,14 @@ _Static_assert(offsetof(struct doorbell_event, value) == 8, "event.value");
 _Static_assert(sizeof(struct doorbell_ring) == 16, "ring");
 _Static_assert(sizeof(struct doorbell_attach) == 40, "attach");
 _Static_assert(offsetof(struct doorbell_attach, base) == 8, "attach.base");
-_Static_assert(sizeof(struct doorbell_info) == 104, "info");
+_Static_assert(sizeof(struct doorbell_info) == 112, "info");
 _Static_assert(offsetof(struct doorbell_info, nr_entries) == 52,
 	       "info.nr_entries");
-_Static_assert(offsetof(struct doorbell_info, rings) == 56, "info.rings");
+_Static_assert(offsetof(struct doorbell_info, rings) == 64, "info.rings");
 _Static_assert(DOORBELL_ATTACH == 0xd800 && DOORBELL_DETACH == 0xd801 &&
 	       DOORBELL_INFO == 0xd802 && DOORBELL_MOVE == 0xd803 &&
-	       DOORBELL_BIND == 0xd804 && DOORBELL_BINDINGS == 0xd805,
+	       DOORBELL_BIND == 0xd804 && DOORBELL_BINDINGS == 0xd805 &&
+	       DOORBELL_RECOVER == 0xd806,
 	       "ioctl numbers");
 _Static_assert(sizeof(struct doorbell_move) == 16, "move");
 _Static_assert(sizeof(struct doorbell_bind) == 24 &&
@@ -33,6 +34,19 @@ _Static_assert(sizeof(struct doorbell_bindings) == 24 &&
 _Static_assert(sizeof(struct doorbell_queue_binding) == 16 &&
 	       offsetof(struct doorbell_queue_binding, bound) == 8,
 	       "queue_binding");
+_Static_assert(offsetof(struct doorbell_info, features) == 56 &&
+	       offsetof(struct doorbell_info, bound_rings) == 104,
+	       "info.features");
+_Static_assert(offsetof(struct doorbell_control, told) == 16 &&
+	       offsetof(struct doorbell_control, seen) == 64, "control");
+_Static_assert(sizeof(struct doorbell_status) == 64 &&
+	       offsetof(struct doorbell_status, generation) == 4 &&
+	       offsetof(struct doorbell_status, flags) == 8, "status");
+_Static_assert(sizeof(struct doorbell_slot) == 24 &&
+	       offsetof(struct doorbell_slot, rings) == 8 &&
+	       offsetof(struct doorbell_slot, pos) == 16, "slot");
+_Static_assert(sizeof(struct doorbell_entry) == 16 &&
+	       offsetof(struct doorbell_entry, value) == 8, "entry");
 
 static struct doorbell_ring rings[DOORBELL_QUEUES_MAX + 1];
 static struct doorbell_event events[DOORBELL_QUEUES_MAX + 1];

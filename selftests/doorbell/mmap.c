@@ -52,11 +52,16 @@ static void unmap_region(struct mapped *m)
 	munmap(m->readonly, m->info.readonly_size);
 }
 
+static struct doorbell_slot *mapped_slots(const struct mapped *m)
+{
+	return m->readonly + sizeof(struct doorbell_status);
+}
+
 static struct doorbell_attach region(__u32 flags, __u32 depth)
 {
 	struct doorbell_attach arg = db_attach_arg(-1, BASE, QUEUES * STRIDE);
 
-	arg.flags = flags;
+	arg.flags |= flags;
 	arg.depth = depth;
 	return arg;
 }
@@ -107,7 +112,8 @@ TEST_F_TIMEOUT(raw, errors, TEST_SECONDS)
 	ASSERT_EQ(0, db_info(self->fd, info));
 	control = info->control_size;
 	readonly = info->readonly_size;
-	ASSERT_EQ((QUEUES + 1) * sizeof(struct doorbell_slot),
+	ASSERT_EQ(sizeof(struct doorbell_status) +
+		  (QUEUES + 1) * sizeof(struct doorbell_slot),
 		  info->entries_offset);
 	ASSERT_GE(info->nr_entries, QUEUES + 1);
 
@@ -183,7 +189,7 @@ TEST_F_TIMEOUT(raw, coalescing_by_the_header, TEST_SECONDS)
 
 	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
 	ASSERT_TRUE(map_region(self->fd, &self->m));
-	slots = self->m.readonly;
+	slots = mapped_slots(&self->m);
 	fifo = self->m.readonly + self->m.info.entries_offset;
 	/* the first position is entry 0 of lap 1 */
 	first = self->m.info.nr_entries;
@@ -285,7 +291,7 @@ TEST_F_TIMEOUT(raw, mapping_outlives_the_region, TEST_SECONDS)
 
 	ASSERT_EQ(0, attach_mode(fd, 0, 0));
 	ASSERT_TRUE(map_region(fd, &self->m));
-	slots = self->m.readonly;
+	slots = mapped_slots(&self->m);
 	ASSERT_EQ(0, db_ring(fd, BASE, 123));
 	ASSERT_EQ(0, db_detach(fd));
 	ASSERT_EQ(123, slots[0].value);
@@ -295,6 +301,79 @@ TEST_F_TIMEOUT(raw, mapping_outlives_the_region, TEST_SECONDS)
 	ASSERT_EQ(0, close(fd));
 	ASSERT_EQ(123, slots[0].value);
 	self->m.control->head = 99;
+	unmap_region(&self->m);
+}
+
+/* The status block, while regions come and go; generation as in INFO */
+#define STATUS_IS(m, is, number, bits) do {				\
+	const volatile struct doorbell_status *_status = (m)->readonly;	\
+									\
+	ASSERT_EQ(is, _status->state);					\
+	ASSERT_EQ(number, _status->generation);				\
+	ASSERT_EQ(bits, _status->flags);				\
+} while (0)
+
+TEST_F_TIMEOUT(raw, status, TEST_SECONDS)
+{
+	static const __u32 zero[13];
+	const struct doorbell_status *status;
+	struct doorbell_attach arg;
+	struct mapped m[4];
+	struct doorbell_info info;
+	__u32 i;
+
+	for (i = 0; i < 4; i++) {
+		/* 1 is DROP with events, 2 DROP without, 3 has no flag */
+		arg = region(i % 2 ? DOORBELL_ATTACH_ORDERED : 0,
+			     i % 2 ? 4 : 0);
+		if (i == 3)
+			arg.flags &= ~DOORBELL_ATTACH_DROP;
+		ASSERT_EQ(0, ioctl(self->fd, DOORBELL_ATTACH, &arg));
+		ASSERT_TRUE(map_region(self->fd, &m[i]));
+		ASSERT_EQ(i + 1, m[i].info.generation);
+		ASSERT_EQ(DOORBELL_FEATURES, m[i].info.features);
+		ASSERT_EQ(arg.flags & ~DOORBELL_ATTACH_DROP, m[i].info.flags);
+		STATUS_IS(&m[i], DOORBELL_ATTACHED, i + 1, 0);
+		status = m[i].readonly;
+		ASSERT_EQ(0, memcmp(zero, status->reserved, sizeof(zero)));
+		if (i)
+			STATUS_IS(&m[i - 1], DOORBELL_DETACHED, i + 1,
+				  i == 3 ? 0 : DOORBELL_STATUS_DROPPED);
+		if (!i)
+			ASSERT_EQ(0, db_ring(self->fd, BASE, 1));
+		ASSERT_EQ(0, db_detach(self->fd));
+		STATUS_IS(&m[i], DOORBELL_DETACHED, i + 1, 0);
+	}
+	/* each is told once: of the region that took its place */
+	for (i = 0; i < 3; i++)
+		STATUS_IS(&m[i], DOORBELL_DETACHED, i + 2,
+			  i == 2 ? 0 : DOORBELL_STATUS_DROPPED);
+	STATUS_IS(&m[3], DOORBELL_DETACHED, 4, 0);
+	/* a refused attach changes nothing */
+	arg.depth = 0;
+	ASSERT_EQ(-1, ioctl(self->fd, DOORBELL_ATTACH, &arg));
+	ASSERT_EQ(0, db_info(self->fd, &info));
+	ASSERT_EQ(4, info.generation);
+	STATUS_IS(&m[3], DOORBELL_DETACHED, 4, 0);
+	for (i = 0; i < 4; i++)
+		unmap_region(&m[i]);
+}
+
+/* Each consumer counts its own regions. */
+TEST_F_TIMEOUT(raw, status_of_another_consumer, TEST_SECONDS)
+{
+	int other = db_must_open(_metadata, 0);
+	struct doorbell_info info;
+
+	ASSERT_EQ(0, attach_mode(self->fd, 0, 0));
+	ASSERT_TRUE(map_region(self->fd, &self->m));
+	ASSERT_EQ(0, attach_mode(other, 0, 0));
+	ASSERT_EQ(0, db_info(other, &info));
+	ASSERT_EQ(1, info.generation);
+	ASSERT_EQ(0, db_detach(other));
+	ASSERT_EQ(0, attach_mode(other, 0, 0));
+	STATUS_IS(&self->m, DOORBELL_ATTACHED, 1, 0);
+	close(other);
 	unmap_region(&self->m);
 }
 
@@ -1033,7 +1112,7 @@ static void check_off(struct __test_metadata *_metadata,
 /* Each of the two areas does, until munmap(). */
 TEST_F_TIMEOUT(vm, mapping_keeps_the_region, TEST_SECONDS)
 {
-	struct doorbell_slot *slots = self->m.readonly;
+	struct doorbell_slot *slots = mapped_slots(&self->m);
 
 	ASSERT_EQ(0, close(self->fd));
 	ASSERT_EQ(0, guest_ring(self->vmm));
@@ -1048,6 +1127,34 @@ TEST_F_TIMEOUT(vm, mapping_keeps_the_region, TEST_SECONDS)
 
 	munmap(self->m.readonly, self->m.info.readonly_size);
 	check_off(_metadata, self);
+}
+
+/* The status block of a region whose VM ends, before and after a detach */
+TEST_F_TIMEOUT(vm, status, TEST_SECONDS)
+{
+	struct vmm *vmm = vmm_create(1);
+	struct mapped m;
+
+	ASSERT_NE(NULL, vmm);
+	STATUS_IS(&self->m, DOORBELL_ATTACHED, 1, 0);
+	ASSERT_EQ(0, attach_region(self->other, vmm->vm_fd, 0));
+	ASSERT_TRUE(map_region(self->other, &m));
+	STATUS_IS(&m, DOORBELL_ATTACHED, 1, 0);
+	vmm_destroy(vmm);
+	ASSERT_EQ(POLLHUP, poll_for(self->other, POLLIN));
+	STATUS_IS(&m, DOORBELL_HANGUP, 1, 0);
+	ASSERT_EQ(DOORBELL_HANGUP, info_of(self->other).state);
+	ASSERT_EQ(0, db_detach(self->other));
+	STATUS_IS(&m, DOORBELL_DETACHED, 1, 0);
+	/* a hang-up of a region without a bus does not show */
+	ASSERT_EQ(0, attach_region(self->other, self->vmm->vm_fd, PIO));
+	STATUS_IS(&m, DOORBELL_DETACHED, 2, DOORBELL_STATUS_DROPPED);
+	unmap_region(&m);
+	STATUS_IS(&self->m, DOORBELL_ATTACHED, 1, 0);
+	ASSERT_EQ(0, db_detach(self->fd));
+	STATUS_IS(&self->m, DOORBELL_DETACHED, 1, 0);
+	unmap_region(&self->m);
+	close(self->fd);
 }
 
 static bool is_unmapped(void *area, size_t size)

@@ -204,7 +204,8 @@ TEST_F(refusal, attach_invalid_member)
 		/* these are valid alone */
 		if (arg.flags != DOORBELL_ATTACH_PIO &&
 		    arg.flags != DOORBELL_ATTACH_NO_VALUE &&
-		    arg.flags != DOORBELL_ATTACH_BOUND_ONLY)
+		    arg.flags != DOORBELL_ATTACH_BOUND_ONLY &&
+		    arg.flags != DOORBELL_ATTACH_DROP)
 			ATTACH_REFUSED(EINVAL, &arg);
 		arg = db_attach_arg(-1, 0, 4);
 		arg.depth = 1U << i;
@@ -379,15 +380,17 @@ TEST_F(refusal, info)
 	still_works(_metadata, self, variant);
 }
 
+#define COMMANDS	7
+
 /* ENOTTY: other commands, also known numbers with a size or a direction */
 TEST_F(refusal, unknown_command)
 {
 	struct doorbell_attach arg = db_attach_arg(-1, 0, 4);
 	unsigned int i;
 
-	for (i = 3; i < 256; i++)
+	for (i = COMMANDS; i < 256; i++)
 		REFUSED(ENOTTY, ioctl(self->fd, _IO(DOORBELL_IOC, i), &arg));
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < COMMANDS; i++) {
 		REFUSED(ENOTTY, ioctl(self->fd, _IO(0xAE, i), &arg));
 		REFUSED(ENOTTY, ioctl(self->fd, _IOW(DOORBELL_IOC, i,
 						     struct doorbell_attach),

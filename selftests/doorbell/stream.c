@@ -4,6 +4,8 @@
  *
  * No guest, and no test waits. The 32-bit build runs the same tests.
  */
+#include <sys/eventfd.h>
+
 #include "util.h"
 
 static struct doorbell_ring rings[DOORBELL_QUEUES_MAX + 1];
@@ -265,7 +267,7 @@ TEST_F(stream, nothing_attached)
 	EXPECT_TRUE(db_is_empty(self->fd));
 }
 
-/* Detach keeps the pending events; the next attach drops them. */
+/* Detach keeps the pending events; the next attach drops them if asked. */
 TEST_F(stream, detach_and_attach_again)
 {
 	ASSERT_EQ(0, db_attach(self->fd, -1, 0, 8));
@@ -297,6 +299,128 @@ TEST_F(stream, detach_and_attach_again)
 	EXPECT_EQ(0, db_poll(self->fd, POLLIN, 0));
 }
 
+struct mode {
+	uint32_t flags;
+	uint32_t depth;
+};
+
+static int attach_mode(int fd, struct mode mode, uint32_t drop)
+{
+	struct doorbell_attach arg = db_attach_arg(-1, 0, 12);
+
+	arg.flags = mode.flags | drop;
+	arg.depth = mode.depth;
+	return db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
+}
+
+/*
+ * An attach that would drop events changes nothing, until the last one is read.
+ * DOORBELL_ATTACH_DROP drops them.
+ */
+static void pending_events(struct __test_metadata *_metadata, int fd,
+			   struct mode from, struct mode to)
+{
+	struct db_snapshot before, after;
+	unsigned int left, i;
+
+	for (left = 4; left; left--) {
+		ASSERT_EQ(0, attach_mode(fd, from, DOORBELL_ATTACH_DROP));
+		ASSERT_EQ(0, db_ring(fd, 0, 1));
+		ASSERT_EQ(0, db_ring(fd, 4, 2));
+		ASSERT_EQ(0, db_ring(fd, 8, 3));
+		ASSERT_EQ(0, db_ring(fd, 99, 4));
+		ASSERT_EQ(-EBUSY, attach_mode(fd, to, 0));
+		ASSERT_EQ(0, db_detach(fd));
+		for (i = 4; i > left; i--)
+			ASSERT_EQ(1, db_read(fd, events, 1));
+		ASSERT_EQ(0, db_snapshot(fd, &before));
+		ASSERT_EQ(left, before.info.pending);
+		ASSERT_EQ(-ENOTEMPTY, attach_mode(fd, to, 0));
+		ASSERT_EQ(0, db_snapshot(fd, &after));
+		ASSERT_TRUE(db_same(&before, &after));
+
+		/* the refusal has lost none of them */
+		if (left % 2) {
+			ASSERT_EQ(left, db_read(fd, events, 9));
+			ASSERT_TRUE(db_event_is_bad(&events[left - 1], 1, 99));
+			ASSERT_EQ(0, attach_mode(fd, to, 0));
+		} else {
+			ASSERT_EQ(0, attach_mode(fd, to,
+						 DOORBELL_ATTACH_DROP));
+		}
+		ASSERT_TRUE(db_is_empty(fd));
+		ASSERT_EQ(0, db_info(fd, &after.info));
+		ASSERT_EQ(to.flags, after.info.flags);
+		ASSERT_EQ(before.info.generation + 1, after.info.generation);
+		/* none of the region: nothing keeps the next one away */
+		ASSERT_EQ(0, db_detach(fd));
+		ASSERT_EQ(0, attach_mode(fd, from, 0));
+		ASSERT_EQ(0, db_detach(fd));
+	}
+}
+
+TEST_F(stream, attach_with_events_pending)
+{
+	const struct mode modes[] = {
+		{}, { .flags = DOORBELL_ATTACH_ORDERED, .depth = 4 },
+	};
+	unsigned int i;
+
+	for (i = 0; i < 4; i++)
+		pending_events(_metadata, self->fd, modes[i / 2], modes[i % 2]);
+}
+
+/* Rings of bound queues make no events, so they keep no region away. */
+TEST_F(stream, attach_with_bound_rings)
+{
+	int evfd = eventfd(0, EFD_CLOEXEC);
+	struct doorbell_bind arg = {
+		.size = sizeof(arg), .count = 1, .fds = (uintptr_t)&evfd,
+	};
+
+	ASSERT_LE(0, evfd);
+	ASSERT_EQ(0, attach_mode(self->fd, (struct mode) {}, 0));
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_BIND, &arg));
+	ASSERT_EQ(0, db_ring(self->fd, 0, 1));
+	ASSERT_EQ(0, db_detach(self->fd));
+	ASSERT_EQ(0, attach_mode(self->fd, (struct mode) {}, 0));
+	close(evfd);
+}
+
+/* DOORBELL_RECOVER repeats what the last read() returned, until the next. */
+TEST_F(stream, recover)
+{
+	ASSERT_EQ(-1, ioctl(self->fd, DOORBELL_RECOVER, 0));
+	ASSERT_EQ(ENOTCONN, errno);
+	ASSERT_EQ(-1, ioctl(self->fd, DOORBELL_RECOVER, 1));
+	ASSERT_EQ(EINVAL, errno);
+	ASSERT_EQ(0, db_attach(self->fd, -1, 0, 12));
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
+	ASSERT_TRUE(db_is_empty(self->fd));
+
+	ASSERT_EQ(0, db_ring(self->fd, 0, 1));
+	ASSERT_EQ(0, db_ring(self->fd, 4, 2));
+	ASSERT_EQ(0, db_ring(self->fd, 8, 3));
+	ASSERT_EQ(1, db_read(self->fd, events, 1));
+	ASSERT_EQ(1, db_read(self->fd, events, 1));
+	EXPECT_TRUE(db_event_is(events, 1, 1, 2));
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
+	ASSERT_EQ(POLLIN, db_poll(self->fd, POLLIN, 0));
+	ASSERT_EQ(2, db_read(self->fd, events, 9));
+	EXPECT_TRUE(db_event_is(&events[0], 2, 1, 3));
+	EXPECT_TRUE(db_event_is(&events[1], 1, 1, 2));
+
+	/* pending again: keeps another region away, also after the detach */
+	ASSERT_EQ(0, db_detach(self->fd));
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
+	ASSERT_EQ(-ENOTEMPTY, attach_mode(self->fd, (struct mode) {}, 0));
+	ASSERT_EQ(2, db_read(self->fd, events, 9));
+	ASSERT_TRUE(db_is_empty(self->fd));
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
+	ASSERT_TRUE(db_is_empty(self->fd));
+	ASSERT_EQ(0, attach_mode(self->fd, (struct mode) {}, 0));
+}
+
 /* The value of one line of /proc/PID/fdinfo/FD, or "" */
 static const char *fdinfo(const char *text, const char *key)
 {
@@ -312,7 +436,10 @@ static const char *fdinfo(const char *text, const char *key)
 /* DOORBELL_INFO and fdinfo agree through the life of a region. */
 TEST_F(stream, info)
 {
-	struct doorbell_info info, zero = { .size = sizeof(zero) };
+	struct doorbell_info info, zero = {
+		.size = sizeof(zero),
+		.features = DOORBELL_FEATURES,
+	};
 	struct db_snapshot snap;
 	char text[32];
 
@@ -329,6 +456,8 @@ TEST_F(stream, info)
 	ASSERT_EQ(0, db_snapshot(self->fd, &snap));
 	info = snap.info;
 	EXPECT_EQ(sizeof(info), info.size);
+	EXPECT_EQ(DOORBELL_FEATURES, info.features);
+	EXPECT_EQ(1, info.generation);
 	EXPECT_EQ(DOORBELL_ATTACHED, info.state);
 	EXPECT_EQ(0x100, info.base);
 	EXPECT_EQ(0x30, info.len);
@@ -369,6 +498,7 @@ TEST_F(stream, info)
 
 	ASSERT_EQ(0, db_attach_as(self->fd, -1, 0x10000, 0x30000, 0x10000, 0));
 	ASSERT_EQ(0, db_info(self->fd, &info));
+	EXPECT_EQ(2, info.generation);
 	EXPECT_EQ(0x10000, info.stride);
 	EXPECT_EQ(3, info.queues);
 	EXPECT_EQ(0, info.flags);

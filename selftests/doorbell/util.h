@@ -69,6 +69,7 @@ static inline int db_must_open(struct __test_metadata *_metadata, int flags)
 	return fd;
 }
 
+/* Drops the events that a test has left: only some test that they are not. */
 static inline struct doorbell_attach db_attach_arg(int vm_fd, uint64_t base,
 						   uint64_t len)
 {
@@ -77,6 +78,7 @@ static inline struct doorbell_attach db_attach_arg(int vm_fd, uint64_t base,
 		.vm_fd = vm_fd,
 		.base = base,
 		.len = len,
+		.flags = DOORBELL_ATTACH_DROP,
 	};
 }
 
@@ -86,7 +88,7 @@ static inline int db_attach_as(int fd, int vm_fd, uint64_t base, uint64_t len,
 	struct doorbell_attach arg = db_attach_arg(vm_fd, base, len);
 
 	arg.stride = stride;
-	arg.flags = flags;
+	arg.flags |= flags;
 	return db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
 }
 

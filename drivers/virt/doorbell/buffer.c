@@ -95,9 +95,11 @@ static_assert(sizeof(struct doorbell_buffer_slot) ==
 	      sizeof(struct doorbell_slot));
 /* a slot number leaves the lap's bits of an entry alone */
 static_assert(DOORBELL_QUEUES_MAX >> DOORBELL_FIFO_LAP_SHIFT == 0);
+static_assert(sizeof(struct doorbell_status) == 64);
 static_assert(sizeof(struct doorbell_slot) == 24);
 static_assert(sizeof(struct doorbell_entry) == 16);
 static_assert(offsetof(struct doorbell_control, armed) == 8);
+static_assert(offsetof(struct doorbell_control, told) == 16);
 static_assert(offsetof(struct doorbell_control, seen) == 64);
 
 /**
@@ -120,8 +122,9 @@ int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 	size_t control = PAGE_ALIGN(struct_size(buf->control, seen, nr_slots));
 	size_t slots = nr_slots * sizeof(*buf->slots);
 	size_t entry = depth ? sizeof(*buf->entries) : sizeof(*buf->fifo);
-	size_t readonly = PAGE_ALIGN(slots + (entry << order));
-	void *mem;
+	size_t readonly = PAGE_ALIGN(sizeof(*buf->status) + slots +
+				     (entry << order));
+	void *mem, *first;
 
 	/* fail with -ENOMEM instead of invoking the OOM killer */
 	mem = __vmalloc(control + readonly, GFP_KERNEL_ACCOUNT | __GFP_ZERO |
@@ -130,11 +133,13 @@ int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 		return -ENOMEM;
 
 	buf->control = mem;
+	buf->status = mem + control;
+	first = buf->status + 1;
 	if (depth) {
-		buf->entries = mem + control;
+		buf->entries = first;
 	} else {
-		buf->slots = mem + control;
-		buf->fifo = mem + control + slots;
+		buf->slots = first;
+		buf->fifo = first + slots;
 	}
 	buf->control_size = control;
 	buf->readonly_size = readonly;
@@ -144,6 +149,7 @@ int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 	buf->mask = BIT(order) - 1;
 	atomic64_set(&buf->tail, BIT(order));
 	buf->control->head = BIT(order);
+	buf->control->told = BIT(order);
 	buf->control->armed = 1;
 	return 0;
 }
@@ -255,6 +261,45 @@ static unsigned int coalesced_peek(struct doorbell_buffer *buf,
 			*wake = true;
 	}
 	return 0;
+}
+
+/*
+ * No field counts the rings that the consumer has handled: an event that may
+ * not be handled comes again with all rings of its slot.
+ */
+static bool coalesced_recover(struct doorbell_buffer *buf)
+{
+	struct doorbell_control *control = buf->control;
+	u64 head = READ_ONCE(control->head);
+	u64 pos = READ_ONCE(control->told);
+	bool all = head - pos > buf->mask + 1ULL;
+	bool wake = false;
+	u32 index;
+
+	/* an entry that was overwritten since then does not name its slot */
+	for (; !all && pos != head; pos++) {
+		index = coalesced_slot(&buf->fifo[doorbell_buffer_index(buf,
+									pos)],
+				       doorbell_buffer_lap(buf, pos));
+		if (index > U16_MAX)
+			all = true;
+		else
+			WRITE_ONCE(control->seen[index], 0);
+	}
+	for (index = 0; index < buf->nr_slots; index++) {
+		struct doorbell_buffer_slot *slot = &buf->slots[index];
+
+		if (all)
+			WRITE_ONCE(control->seen[index], 0);
+		/* the consumer may have consumed the entry of unseen rings */
+		if (atomic64_read(&slot->rings) -
+		    READ_ONCE(control->seen[index]) > U16_MAX &&
+		    doorbell_coalesced_enqueue(buf, slot, index) ==
+		    DOORBELL_RING_WAKE)
+			wake = true;
+	}
+	WRITE_ONCE(control->told, head);
+	return wake;
 }
 
 static bool coalesced_readable(const struct doorbell_buffer *buf)
@@ -390,6 +435,21 @@ bool doorbell_buffer_consume(struct doorbell_buffer *buf,
 		return coalesced_consume(buf, events, n);
 	ordered_consume(buf, n);
 	return false;
+}
+
+/**
+ * doorbell_buffer_recover() - repeat events that may not have been handled
+ * @buf: the buffer, whose consumer has died
+ *
+ * Coalescing: the events since control->told come again, and unseen rings get
+ * an entry. Ordered: the events from control->head on are still there. The
+ * caller allows one consumer at a time.
+ *
+ * Return: true if the caller has to wake readers.
+ */
+bool doorbell_buffer_recover(struct doorbell_buffer *buf)
+{
+	return !buf->entries && coalesced_recover(buf);
 }
 
 /**

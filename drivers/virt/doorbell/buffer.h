@@ -32,12 +32,13 @@ struct doorbell_buffer_slot {
  * struct doorbell_buffer - the rings of a region
  * @control: the consumer's area, page-aligned, and not to be trusted: user
  *	space may map it
+ * @status: the region's state, for consumers of mapped memory
  * @slots: coalescing: one for each queue, and one more for bad rings
  * @fifo: coalescing: slot numbers, by position modulo the number of entries
  * @entries: ordered: events, by position modulo their number; otherwise NULL
  * @control_size: bytes of @control, whole pages
  * @readonly_size: bytes of the area behind @control that only producers write,
- *	whole pages: @slots and @fifo, or @entries
+ *	whole pages: @status, and @slots and @fifo, or @entries
  * @nr_slots: coalescing: number of slots
  * @depth: ordered: most events outstanding
  * @order: log2 of the number of entries in @fifo or @entries
@@ -49,6 +50,7 @@ struct doorbell_buffer_slot {
  */
 struct doorbell_buffer {
 	struct doorbell_control *control;
+	struct doorbell_status *status;
 	struct doorbell_buffer_slot *slots;
 	u32 *fifo;
 	struct doorbell_entry *entries;
@@ -97,6 +99,7 @@ unsigned int doorbell_buffer_peek(struct doorbell_buffer *buf,
 bool doorbell_buffer_consume(struct doorbell_buffer *buf,
 			     const struct doorbell_event *events,
 			     unsigned int n);
+bool doorbell_buffer_recover(struct doorbell_buffer *buf);
 bool doorbell_buffer_arm(struct doorbell_buffer *buf);
 bool doorbell_buffer_readable(const struct doorbell_buffer *buf);
 void doorbell_buffer_count(const struct doorbell_buffer *buf,
@@ -134,6 +137,19 @@ static inline bool doorbell_buffer_writable(const struct doorbell_buffer *buf)
 }
 
 /**
+ * doorbell_buffer_told() - note that all events consumed so far are handled
+ * @buf: the buffer
+ *
+ * doorbell_buffer_recover() repeats the events after this call.
+ */
+static inline void doorbell_buffer_told(struct doorbell_buffer *buf)
+{
+	struct doorbell_control *control = buf->control;
+
+	WRITE_ONCE(control->told, READ_ONCE(control->head));
+}
+
+/**
  * doorbell_buffer_entries_offset() - where the FIFO or the entries begin
  * @buf: the buffer
  *
@@ -142,7 +158,7 @@ static inline bool doorbell_buffer_writable(const struct doorbell_buffer *buf)
 static inline u32
 doorbell_buffer_entries_offset(const struct doorbell_buffer *buf)
 {
-	return buf->entries ? 0 : buf->nr_slots * sizeof(*buf->slots);
+	return sizeof(*buf->status) + buf->nr_slots * sizeof(*buf->slots);
 }
 
 #endif /* _DOORBELL_BUFFER_H */

@@ -41,12 +41,12 @@
 #define BIND_SIZE_MIN	offsetofend(struct doorbell_bind, fds)
 #define BINDINGS_SIZE_MIN offsetofend(struct doorbell_bindings, bindings)
 #define INFO_SIZE_MIN	offsetofend(struct doorbell_info, state)
-#define INFO_SIZE_MAP	offsetofend(struct doorbell_info, nr_entries)
+#define INFO_SIZE_MAP	offsetofend(struct doorbell_info, generation)
 
 static_assert(sizeof(struct doorbell_event) == 16);
 static_assert(sizeof(struct doorbell_ring) == 16);
 static_assert(sizeof(struct doorbell_attach) == 40);
-static_assert(sizeof(struct doorbell_info) == 104);
+static_assert(sizeof(struct doorbell_info) == 112);
 static_assert(sizeof(struct doorbell_move) == 16);
 static_assert(sizeof(struct doorbell_bind) == 24);
 static_assert(sizeof(struct doorbell_bindings) == 24);
@@ -55,13 +55,14 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
 
 /**
  * struct doorbell - a consumer
- * @attach_lock: protects the five fields below, for a moment only
+ * @attach_lock: protects the six fields below, for a moment only
  * @region: the region attached, or attached last, referenced; replaced under
  *	@attach_lock, read under RCU
  * @base: first address of @region; written before @region, under
  *	@attach_lock, read after it; changes when the region moves
  * @placement: @region on the buses of a VM, or NULL; under @attach_lock
  * @changing: an attach or a move is under way; under @attach_lock
+ * @generation: that of @region; under @attach_lock
  * @replaced: RCU grace period of the region replaced last; under @attach_lock
  * @read_lock: serializes readers
  * @reading: the region that was read last, referenced; under @read_lock
@@ -69,11 +70,12 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  * @waiters: what waits for events, referenced; constant
  */
 struct doorbell {
-	struct mutex attach_lock;	/* the five fields below */
+	struct mutex attach_lock;	/* the six fields below */
 	struct doorbell_region __rcu *region;
 	u64 base;
 	struct doorbell_placement *placement;
 	bool changing;
+	u32 generation;
 	unsigned long replaced;
 	struct mutex read_lock;		/* reading, events, consuming */
 	struct doorbell_region *reading;
@@ -170,6 +172,8 @@ static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
 	ssize_t done = 0, ret = 0;
 	size_t n, room;
 
+	/* a reader that comes back has handled the events before */
+	doorbell_buffer_told(&region->buffer);
 	/* Check for hang-up first, so that rings before it are still found. */
 	*end = READ_ONCE(region->attached) && doorbell_region_hung_up(region);
 	while ((room = min(iov_iter_count(to) / sizeof(*events), BATCH))) {
@@ -276,6 +280,23 @@ static ssize_t doorbell_read(struct file *file, char __user *buf, size_t size,
 	iov_iter_ubuf(&to, ITER_DEST, buf, size);
 	return read_or_wait(file->private_data, &to,
 			    file->f_flags & O_NONBLOCK, false);
+}
+
+static int doorbell_recover(struct doorbell *db)
+{
+	struct doorbell_region *region;
+	int ret = -ENOTCONN;
+
+	if (mutex_lock_interruptible(&db->read_lock))
+		return -ERESTARTSYS;
+	region = region_to_read(db);
+	if (region) {
+		if (doorbell_buffer_recover(&region->buffer))
+			doorbell_waiters_wake(db->waiters);
+		ret = 0;
+	}
+	mutex_unlock(&db->read_lock);
+	return ret;
 }
 
 /* Ringing from user space */
@@ -434,7 +455,7 @@ static struct doorbell_region *region_of(struct doorbell *db)
 }
 
 /* Reserve the consumer for one attach or move at a time. */
-static int attach_begin(struct doorbell *db)
+static int attach_begin(struct doorbell *db, bool drop)
 {
 	struct doorbell_region *region;
 	int ret = 0;
@@ -443,6 +464,8 @@ static int attach_begin(struct doorbell *db)
 	region = region_of(db);
 	if (db->changing || (region && region->attached))
 		ret = -EBUSY;
+	else if (region && !drop && doorbell_region_pending(region))
+		ret = -ENOTEMPTY;
 	else
 		db->changing = true;
 	mutex_unlock(&db->attach_lock);
@@ -457,25 +480,25 @@ static void change_abort(struct doorbell *db)
 }
 
 static void attach_commit(struct doorbell *db, struct doorbell_region *region,
-			  u64 base, struct doorbell_placement *placement)
+			  u64 base, struct doorbell_placement *placement,
+			  bool drop)
 {
 	struct doorbell_region *old;
 
 	mutex_lock(&db->attach_lock);
 	db->changing = false;
 	old = region_of(db);
-	WRITE_ONCE(region->attached, true);
-	/*
-	 * attached before hung_up, which the consumer reads when it is woken:
-	 * pairs with the barrier in doorbell_region_hangup()
-	 */
-	smp_mb();
+	/* 0 stands for no region */
+	db->generation = db->generation + 1 ?: 1;
+	doorbell_region_attach(region, db->generation);
 	/* after @old was detached: both pair with region_get_base() */
 	smp_store_release(&db->base, base);
 	rcu_assign_pointer(db->region, region);
 	db->placement = placement;
 	if (placement)
 		doorbell_placement_enable(placement);
+	if (old)
+		doorbell_region_replace(old, db->generation, drop);
 	/* waiting readers and writers have to look at this region */
 	wake_up_interruptible_all(&db->waiters->wait);
 	kill_fasync(&db->waiters->fasync, SIGIO, POLL_IN);
@@ -499,6 +522,7 @@ static int doorbell_attach(struct doorbell *db,
 	struct doorbell_placement *placement = NULL;
 	struct doorbell_region *region;
 	struct doorbell_attach arg;
+	bool drop;
 	int ret;
 
 	ret = copy_arg(&arg, sizeof(arg), ATTACH_SIZE_MIN, uarg);
@@ -512,7 +536,8 @@ static int doorbell_attach(struct doorbell *db,
 		goto err_put;
 	}
 
-	ret = attach_begin(db);
+	drop = arg.flags & DOORBELL_ATTACH_DROP;
+	ret = attach_begin(db, drop);
 	if (ret)
 		goto err_put;
 	if (arg.vm_fd >= 0) {
@@ -523,7 +548,7 @@ static int doorbell_attach(struct doorbell *db,
 			goto err_abort;
 		}
 	}
-	attach_commit(db, region, arg.base, placement);
+	attach_commit(db, region, arg.base, placement, drop);
 	return 0;
 
 err_abort:
@@ -544,7 +569,7 @@ static int doorbell_detach(struct doorbell *db)
 	if (db->changing && region && region->attached) {
 		ret = -EBUSY;
 	} else if (region && region->attached) {
-		WRITE_ONCE(region->attached, false);
+		doorbell_region_detach(region);
 		swap(placement, db->placement);
 		/* before another attach can find the device in its way */
 		if (placement)
@@ -683,7 +708,10 @@ static void fill_info(struct doorbell *db, struct doorbell_info *info,
 	struct doorbell_region *region;
 	struct doorbell_counters counters;
 
-	*info = (struct doorbell_info) { .size = sizeof(*info) };
+	*info = (struct doorbell_info) {
+		.size = sizeof(*info),
+		.features = DOORBELL_FEATURES,
+	};
 	region = region_get_base(db, &info->base);
 	if (!region)
 		return;
@@ -700,6 +728,7 @@ static void fill_info(struct doorbell *db, struct doorbell_info *info,
 	info->readonly_size = region->buffer.readonly_size;
 	info->entries_offset = doorbell_buffer_entries_offset(&region->buffer);
 	info->nr_entries = 1U << region->buffer.order;
+	info->generation = region->generation;
 	if (counters_too) {
 		doorbell_buffer_count(&region->buffer, &counters);
 		info->bound_rings = doorbell_region_bound_rings(region);
@@ -781,6 +810,8 @@ static long doorbell_ioctl(struct file *file, unsigned int cmd,
 		return doorbell_bind(db, (void __user *)arg);
 	case DOORBELL_BINDINGS:
 		return doorbell_bindings(db, (void __user *)arg);
+	case DOORBELL_RECOVER:
+		return arg ? -EINVAL : doorbell_recover(db);
 	default:
 		return -ENOTTY;
 	}

@@ -21,7 +21,8 @@
 #define ATTACH_FLAGS	(DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_ORDERED | \
 			 DOORBELL_ATTACH_BY_VALUE | \
 			 DOORBELL_ATTACH_NO_VALUE | \
-			 DOORBELL_ATTACH_BOUND_ONLY)
+			 DOORBELL_ATTACH_BOUND_ONLY | \
+			 DOORBELL_ATTACH_DROP)
 
 /* Fail with -ENOMEM instead of invoking the OOM killer. */
 #define GFP_BINDINGS	(GFP_KERNEL_ACCOUNT | __GFP_ZERO | \
@@ -153,7 +154,8 @@ doorbell_region_create(const struct doorbell_attach *arg,
 				   arg->depth);
 	if (ret)
 		goto err_bindings;
-	region->flags = arg->flags;
+	/* DROP is about the region before */
+	region->flags = arg->flags & ~DOORBELL_ATTACH_DROP;
 	region->waiters = waiters;
 	kref_get(&waiters->ref);
 	mutex_init(&region->bind_lock);
@@ -203,6 +205,73 @@ static void region_put_rcu(struct rcu_head *rcu)
 void doorbell_region_put_rcu(struct doorbell_region *region)
 {
 	call_rcu(&region->rcu, region_put_rcu);
+}
+
+/**
+ * doorbell_region_attach() - mark a region as attached
+ * @region: the region, which its consumer does not have yet
+ * @generation: which region of its consumer this is
+ *
+ * The region's VM may have ended already.
+ */
+void doorbell_region_attach(struct doorbell_region *region, u32 generation)
+{
+	struct doorbell_status *status = region->buffer.status;
+
+	region->generation = generation;
+	WRITE_ONCE(status->generation, generation);
+	WRITE_ONCE(status->state, DOORBELL_ATTACHED);
+	WRITE_ONCE(region->attached, true);
+	/*
+	 * state and attached before hung_up: pairs with the xchg() in
+	 * doorbell_region_hangup(). A consumer that attach wakes reads hung_up.
+	 */
+	smp_mb();
+	if (READ_ONCE(region->hung_up))
+		cmpxchg(&status->state, DOORBELL_ATTACHED, DOORBELL_HANGUP);
+}
+
+/**
+ * doorbell_region_detach() - mark a region as detached
+ * @region: the region, which is attached
+ */
+void doorbell_region_detach(struct doorbell_region *region)
+{
+	WRITE_ONCE(region->attached, false);
+	/* atomic, beside the cmpxchg() of a hang-up, which does nothing then */
+	xchg(&region->buffer.status->state, DOORBELL_DETACHED);
+}
+
+/**
+ * doorbell_region_replace() - mark a region as replaced by another one
+ * @region: the region, which is detached
+ * @generation: that of the other one
+ * @drop: consumers must not use the region's events any more
+ */
+void doorbell_region_replace(struct doorbell_region *region, u32 generation,
+			     bool drop)
+{
+	struct doorbell_status *status = region->buffer.status;
+
+	if (drop)
+		WRITE_ONCE(status->flags, DOORBELL_STATUS_DROPPED);
+	/*
+	 * After flags, and after the last ring, as detaching has waited for the
+	 * vCPUs: pairs with the acquire in the consumer.
+	 */
+	smp_store_release(&status->generation, generation);
+}
+
+/**
+ * doorbell_region_pending() - does a region have rings that no event counts?
+ * @region: the region
+ */
+bool doorbell_region_pending(const struct doorbell_region *region)
+{
+	struct doorbell_counters counters;
+
+	doorbell_buffer_count(&region->buffer, &counters);
+	return counters.pending;
 }
 
 /**
@@ -268,10 +337,13 @@ void doorbell_region_hangup(struct doorbell_region *region)
 {
 	/*
 	 * After the last ring: pairs with doorbell_region_hung_up(). Before
-	 * attached: pairs with the barrier in attach_commit().
+	 * state and attached: pairs with the barrier in
+	 * doorbell_region_attach().
 	 */
 	if (xchg(&region->hung_up, true))
 		return;
+	cmpxchg(&region->buffer.status->state, DOORBELL_ATTACHED,
+		DOORBELL_HANGUP);
 	wake_up_interruptible_all(&region->waiters->wait);
 	if (READ_ONCE(region->attached))
 		kill_fasync(&region->waiters->fasync, SIGIO, POLL_HUP);

@@ -54,6 +54,8 @@ struct doorbell_binding {
  *	under way no longer signal what was unbound
  * @bindings: one for each queue; NULL before the first one; set once, with
  *	release, under @bind_lock, read without
+ * @generation: which region of its consumer this is, from 1 on; set before the
+ *	consumer has it
  * @attached: can be rung; written under the consumer's attach_lock, read
  *	without
  * @hung_up: the VM is gone, or its bus: no guest rings the region any more; set
@@ -71,6 +73,7 @@ struct doorbell_region {
 	struct doorbell_buffer buffer;
 	struct mutex bind_lock;		/* bindings, and their eventfds */
 	struct doorbell_binding *bindings;
+	u32 generation;
 	bool attached;
 	bool hung_up;
 	atomic64_t wakeups;
@@ -88,6 +91,11 @@ doorbell_region_create(const struct doorbell_attach *arg,
 		       struct doorbell_waiters *waiters);
 void doorbell_region_put(struct doorbell_region *region);
 void doorbell_region_put_rcu(struct doorbell_region *region);
+void doorbell_region_attach(struct doorbell_region *region, u32 generation);
+void doorbell_region_detach(struct doorbell_region *region);
+void doorbell_region_replace(struct doorbell_region *region, u32 generation,
+			     bool drop);
+bool doorbell_region_pending(const struct doorbell_region *region);
 int doorbell_region_error(const struct doorbell_region *region);
 int doorbell_region_signal(struct doorbell_region *region, int queue);
 bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,

@@ -158,6 +158,16 @@ struct doorbell_ring {
 #define DOORBELL_ATTACH_BOUND_ONLY	(1U << 4)
 
 /**
+ * DOORBELL_ATTACH_DROP - drop the events of the region before
+ *
+ * A flag in doorbell_attach.flags. Without it, DOORBELL_ATTACH fails with
+ * ENOTEMPTY as long as rings of the region before are pending. An event names a
+ * queue by its number only, so the kernel cannot hand over events of two
+ * regions one after the other. DOORBELL_INFO does not show this flag.
+ */
+#define DOORBELL_ATTACH_DROP		(1U << 5)
+
+/**
  * struct doorbell_attach - argument of DOORBELL_ATTACH
  * @size: sizeof(struct doorbell_attach)
  * @vm_fd: file descriptor of a KVM virtual machine, or -1 for a region that
@@ -204,6 +214,20 @@ enum doorbell_state {
 	DOORBELL_HANGUP = 2,
 };
 
+/** DOORBELL_FEATURE_MOVE - there is DOORBELL_MOVE */
+#define DOORBELL_FEATURE_MOVE		(1U << 0)
+/** DOORBELL_FEATURE_BIND - there are DOORBELL_BIND and DOORBELL_BINDINGS */
+#define DOORBELL_FEATURE_BIND		(1U << 1)
+/** DOORBELL_FEATURE_STATUS - mapped memory has a &struct doorbell_status */
+#define DOORBELL_FEATURE_STATUS		(1U << 2)
+/** DOORBELL_FEATURE_RECOVER - there is DOORBELL_RECOVER */
+#define DOORBELL_FEATURE_RECOVER	(1U << 3)
+/** DOORBELL_FEATURES - all features that this header knows */
+#define DOORBELL_FEATURES		(DOORBELL_FEATURE_MOVE | \
+					 DOORBELL_FEATURE_BIND | \
+					 DOORBELL_FEATURE_STATUS | \
+					 DOORBELL_FEATURE_RECOVER)
+
 /**
  * struct doorbell_info - result of DOORBELL_INFO
  * @size: in: sizeof(struct doorbell_info); out: the number of bytes that the
@@ -221,6 +245,10 @@ enum doorbell_state {
  * @entries_offset: bytes from the beginning of the read-only area to the FIFO,
  *	or to the entries if ordered
  * @nr_entries: number of entries there, a power of two
+ * @features: DOORBELL_FEATURE_* that the module has, also before the first
+ *	DOORBELL_ATTACH
+ * @generation: which region of the consumer this is: 1 for the first one. It
+ *	wraps from all ones to 1.
  * @rings: rings of queues since the region was attached
  * @bad_rings: bad rings since the region was attached
  * @pending: rings, bad ones included, that no event has counted yet;
@@ -231,10 +259,10 @@ enum doorbell_state {
  * @bounced: guests' rings that found no room in an ordered region
  * @bound_rings: those of @rings that signalled an eventfd; see DOORBELL_BIND
  *
- * All fields but @size and @state describe the region attached last, until the
- * next one replaces it, and are zero if there was none. If a thread attaches
- * during the call, @base may be that of the next region; @state then is
- * DOORBELL_DETACHED. The counters are exact if no thread rings or consumes
+ * All fields but @size, @state and @features describe the region attached last,
+ * until the next one replaces it, and are zero if there was none. If a thread
+ * attaches during the call, @base may be that of the next region; @state then
+ * is DOORBELL_DETACHED. The counters are exact if no thread rings or consumes
  * during the call. The time to add them up grows with the number of queues; the
  * kernel skips that if @size ends before @rings.
  */
@@ -251,6 +279,8 @@ struct doorbell_info {
 	__u32 readonly_size;
 	__u32 entries_offset;
 	__u32 nr_entries;
+	__u32 features;
+	__u32 generation;
 	__aligned_u64 rings;
 	__aligned_u64 bad_rings;
 	__aligned_u64 pending;
@@ -334,9 +364,8 @@ struct doorbell_bindings {
  * Takes a pointer to a &struct doorbell_attach. The VM may belong to another
  * process: its descriptor is all that the caller needs. When the call returns,
  * the rings of all vCPUs reach this consumer; they may do so before. Threads
- * that wait for events wake up and wait for those of this region. The kernel
- * drops the events of the region before, except those that another thread's
- * read() is copying at this moment.
+ * that wait for events wake up and wait for those of this region. The events of
+ * the region before have to be consumed, unless DOORBELL_ATTACH_DROP is set.
  *
  * The region must not intersect any other device on its KVM bus: doorbell
  * regions, ioeventfds, coalesced MMIO zones, in-kernel interrupt controllers.
@@ -362,6 +391,7 @@ struct doorbell_bindings {
  * - EBADF: vm_fd is neither -1 nor open
  * - EBUSY: the consumer is attached, perhaps to a region that has hung up:
  *   detach first. Or another DOORBELL_ATTACH of it is under way
+ * - ENOTEMPTY: rings of the region before are pending
  * - ESRCH: the process that created the VM is gone
  * - EIO: the VM is dead: KVM refuses its own calls on it, too
  * - EEXIST: the region intersects another device
@@ -499,6 +529,36 @@ struct doorbell_bindings {
 #define DOORBELL_BINDINGS	_IO(DOORBELL_IOC, 5)
 
 /**
+ * DOORBELL_RECOVER - take over from a consumer that has died
+ *
+ * Takes no argument: pass 0. A process that continues where another one died,
+ * on the same open file, calls this before it gets events, by read() or from
+ * mapped memory. No ring is lost then, wherever the other process died: the
+ * kernel repeats the events that the process may not have handled. These are
+ * the events of its last read() of a coalescing region, or the events since it
+ * last stored told. An event that comes again counts all rings of its queue
+ * since the region was attached, as the kernel does not know how many of them
+ * were handled. Until an event counts them, they are pending again.
+ *
+ * An ordered region needs no call if its consumer moves head only after it has
+ * handled the events. The events of the last read() of an ordered region are
+ * lost with the process. The events of a region that another DOORBELL_ATTACH
+ * has replaced do not come again.
+ *
+ * The call does no harm if there is nothing to repeat. While another process
+ * gets events, though, it makes events come twice.
+ *
+ * Context: Waits for a read() that is copying.
+ *
+ * Return: 0, or -1 with errno:
+ *
+ * - EINVAL: the argument is not 0
+ * - ENOTCONN: no region was ever attached
+ * - EINTR: a signal came while the call waited (it restarts under SA_RESTART)
+ */
+#define DOORBELL_RECOVER	_IO(DOORBELL_IOC, 6)
+
+/**
  * DOC: read(), write(), poll(), mmap()
  *
  * read() returns as many whole events as there are and as fit, up to 65,536. If
@@ -560,6 +620,9 @@ struct doorbell_bindings {
  *	remainder by doorbell_info.nr_entries, its lap is its quotient.
  * @armed: not 0: the next ring wakes up the consumer and stores 0 here
  * @reserved: do not write
+ * @told: coalescing: position of the first entry whose event the consumer may
+ *	not have handled; see DOORBELL_RECOVER
+ * @reserved2: do not write
  * @seen: coalescing: for each slot, how many of its rings events have counted,
  *	from DOORBELL_RINGS_SHIFT on; the bits below are 0
  *
@@ -568,6 +631,8 @@ struct doorbell_bindings {
  *
  * To get events, coalescing, in C11 (and in the kernel's terms):
  *
+ * 0. Handle the events of the last time. Then store head to told,
+ *    memory_order_release.
  * 1. Load fifo[index of head], memory_order_acquire (smp_load_acquire()). There
  *    is an entry if its lap, the 16 bits from DOORBELL_FIFO_LAP_SHIFT on,
  *    equals the low 16 bits of the lap of head. The bits below are the number
@@ -582,7 +647,8 @@ struct doorbell_bindings {
  *    below are its kind. Add the count, without the kind, to seen. A count of 0
  *    is no event: an earlier event has counted these rings. A consumer that
  *    cannot use the whole count must revisit the slot; it is not notified of
- *    the rest until the next ring of the queue.
+ *    the rest until the next ring of the queue. It leaves told alone until it
+ *    has handled the rest.
  *
  * To get events, ordered:
  *
@@ -590,7 +656,7 @@ struct doorbell_bindings {
  *    entry if its lap, the 32 bits from DOORBELL_ENTRY_LAP_SHIFT on, equals the
  *    low 32 bits of the lap of head. word and value are the event. Repeat with
  *    the next position.
- * 2. Store to head the position after the last entry found,
+ * 2. Handle the events. Store to head the position after the last entry found,
  *    memory_order_release.
  *
  * To wait, in both modes: store 1 to armed, fence as in step 3, and check for
@@ -607,8 +673,38 @@ struct doorbell_bindings {
 struct doorbell_control {
 	__aligned_u64 head;
 	__u32 armed;
-	__u32 reserved[13];
+	__u32 reserved;
+	__aligned_u64 told;
+	__u32 reserved2[10];
 	__aligned_u64 seen[];
+};
+
+/** DOORBELL_STATUS_DROPPED - DOORBELL_ATTACH_DROP has dropped the events */
+#define DOORBELL_STATUS_DROPPED		(1U << 0)
+
+/**
+ * struct doorbell_status - the first 64 bytes of the read-only area
+ * @state: &enum doorbell_state of the region; it stays DOORBELL_DETACHED when
+ *	another region replaces this one
+ * @generation: doorbell_info.generation of the region, until another region
+ *	replaces it; then that of the other region. The mapping still shows the
+ *	old region: map again.
+ * @flags: DOORBELL_STATUS_* flags, at least as new as @generation
+ * @reserved: 0
+ *
+ * The kernel writes it. A consumer loads @generation, memory_order_acquire. If
+ * it has changed, and the consumer then finds no entry, there is no event left
+ * in the old region. The same holds for DOORBELL_HANGUP in @state.
+ *
+ * To map a region: get doorbell_info, map both areas, and load @generation. If
+ * it is doorbell_info.generation, both are of that region; if not, another
+ * region was attached in between: begin again.
+ */
+struct doorbell_status {
+	__u32 state;
+	__u32 generation;
+	__u32 flags;
+	__u32 reserved[13];
 };
 
 /**
@@ -620,9 +716,10 @@ struct doorbell_control {
  * @pos: position of the queue's last entry in the FIFO; 0 before the first; all
  *	ones while a producer claims one
  *
- * The read-only area begins with doorbell_info.queues slots, one for each
- * queue, and one more for bad rings. @rings is useful for statistics, too. The
- * FIFO of slot numbers follows, one __u32 each.
+ * In the read-only area, doorbell_info.queues slots follow struct
+ * doorbell_status, one for each queue, and one more for bad rings. The FIFO of
+ * slot numbers, one __u32 each, comes last. @rings is useful for statistics,
+ * too.
  */
 struct doorbell_slot {
 	__aligned_u64 value;
@@ -644,7 +741,7 @@ struct doorbell_slot {
  *	queue, or DOORBELL_QUEUE_NONE for a bad ring
  * @value: the value written, or the bad address
  *
- * The read-only area consists of these.
+ * In the read-only area these follow struct doorbell_status.
  */
 struct doorbell_entry {
 	__aligned_u64 word;

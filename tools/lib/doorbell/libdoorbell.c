@@ -37,22 +37,22 @@
  * @control_size: bytes of it
  * @readonly: mapped read-only
  * @readonly_size: bytes of it
+ * @status: in @readonly
+ * @generation: that of the mapped region
  * @slots: coalescing: in @readonly
  * @fifo: coalescing: in @readonly
  * @entries: ordered: in @readonly, else NULL
  * @nr_slots: coalescing: number of @slots
  * @mask: number of entries in @fifo or @entries, less one
  * @order: log2 of that number
- * @map_later: try to map at the next event, since there was no region, or
- *	another process attached one in the meantime
- * @idle_wakeups: doorbell_wait() calls that found events in the kernel, since
- *	mapped memory had an event
- * @idle_arms: doorbell_arm() calls since mapped memory had an event
+ * @map_later: not mapped, as there is no region yet
  * @nr_partial: number of slots in @partial, usually 0
  * @partial: coalescing: slots with more rings than their last event can count
  * @nr_held: number of events in @held, from @next_held on
  * @next_held: first of them
  * @held: events that doorbell_complete() took and did not hand over
+ * @unhandled: ordered: number of events from head on that doorbell_complete()
+ *	took. The last @nr_held of them are in @held.
  */
 struct doorbell {
 	int fd;
@@ -61,6 +61,8 @@ struct doorbell {
 	size_t control_size;
 	void *readonly;
 	size_t readonly_size;
+	const struct doorbell_status *status;
+	__u32 generation;
 	const struct doorbell_slot *slots;
 	const __u32 *fifo;
 	const struct doorbell_entry *entries;
@@ -68,13 +70,12 @@ struct doorbell {
 	__u32 mask;
 	__u32 order;
 	bool map_later;
-	unsigned int idle_wakeups;
-	unsigned int idle_arms;
 	unsigned int nr_partial;
 	__u32 partial[BATCH];
 	unsigned int nr_held;
 	unsigned int next_held;
 	struct doorbell_event held[BATCH];
+	unsigned int unhandled;
 };
 
 static void unmap(struct doorbell *db)
@@ -96,98 +97,99 @@ static int get_geometry(int fd, struct doorbell_info *info)
 }
 
 /*
- * Do two mappings of a control area show the same memory? Any number but 0 in
- * armed arms. A ring may then store 0 there: if so, try again.
+ * Map the region that was attached last. Return: false if another one was
+ * attached in between.
  */
-static bool same_memory(struct doorbell_control *a, struct doorbell_control *b)
+static bool map_once(struct doorbell *db, const struct doorbell_info *info)
 {
-	__u32 mark = (__u32)getpid() << 8;
-	__u32 end = mark + 100;
-	__u32 found = 0;
-
-	while (!found && ++mark < end) {
-		__atomic_store_n(&a->armed, mark, __ATOMIC_SEQ_CST);
-		found = __atomic_load_n(&b->armed, __ATOMIC_SEQ_CST);
-	}
-	return found == mark;
-}
-
-/*
- * Map the region. If that fails db->control is NULL, and read() works, too.
- *
- * Another process can attach another region between two of these calls, and no
- * call reports that. But a region that is replaced never comes back: if the
- * control area is the same before and after, all in between is of one region.
- */
-static void map(struct doorbell *db)
-{
-	struct doorbell_control *before, *control;
-	struct doorbell_info info;
+	struct doorbell_control *control;
+	const struct doorbell_status *status;
 	void *readonly;
 
-	db->idle_wakeups = 0;
-	db->idle_arms = 0;
+	control = mmap(NULL, info->control_size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED, db->fd, 0);
+	if (control == MAP_FAILED)
+		return errno != EINVAL;
+	readonly = mmap(NULL, info->readonly_size, PROT_READ, MAP_SHARED,
+			db->fd, info->control_size);
+	if (readonly == MAP_FAILED) {
+		munmap(control, info->control_size);
+		return errno != EINVAL;
+	}
+	status = readonly;
+	if (__atomic_load_n(&status->generation, __ATOMIC_ACQUIRE) !=
+	    info->generation) {
+		munmap(control, info->control_size);
+		munmap(readonly, info->readonly_size);
+		return false;
+	}
+
+	db->control = control;
+	db->control_size = info->control_size;
+	db->readonly = readonly;
+	db->readonly_size = info->readonly_size;
+	db->status = status;
+	db->generation = info->generation;
+	db->slots = (const void *)(status + 1);
+	db->entries = NULL;
+	if (info->flags & DOORBELL_ATTACH_ORDERED)
+		db->entries = (const void *)(status + 1);
+	else
+		db->fifo = (void *)((char *)readonly + info->entries_offset);
+	db->nr_slots = info->queues + 1;
+	db->mask = info->nr_entries - 1;
+	db->order = __builtin_ctz(info->nr_entries);
+	return true;
+}
+
+/* Map the region. If that fails db->control is NULL, and read() works, too. */
+static void map(struct doorbell *db)
+{
+	struct doorbell_info info;
+
 	db->map_later = false;
 	if (db->flags & DOORBELL_OPEN_READ)
 		return;
-	before = mmap(NULL, sizeof(*before), PROT_READ | PROT_WRITE,
-		      MAP_SHARED, db->fd, 0);
-	if (before == MAP_FAILED) {
-		db->map_later = errno == ENOTCONN;
-		return;
-	}
-	db->map_later = true;
-	if (get_geometry(db->fd, &info))
-		goto unmap_before;
-	readonly = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED,
-			db->fd, info.control_size);
-	if (readonly == MAP_FAILED)
-		goto unmap_before;
-	control = mmap(NULL, info.control_size, PROT_READ | PROT_WRITE,
-		       MAP_SHARED, db->fd, 0);
-	if (control == MAP_FAILED)
-		goto unmap_readonly;
-	if (!same_memory(before, control))
-		goto unmap_control;
-	munmap(before, sizeof(*before));
-
-	db->map_later = false;
-	db->control = control;
-	db->control_size = info.control_size;
-	db->readonly = readonly;
-	db->readonly_size = info.readonly_size;
-	db->slots = readonly;
-	db->entries = NULL;
-	if (info.flags & DOORBELL_ATTACH_ORDERED)
-		db->entries = readonly;
-	else
-		db->fifo = (void *)((char *)readonly + info.entries_offset);
-	db->nr_slots = info.queues + 1;
-	db->mask = info.nr_entries - 1;
-	db->order = __builtin_ctz(info.nr_entries);
-	return;
-
-unmap_control:
-	munmap(control, info.control_size);
-unmap_readonly:
-	munmap(readonly, info.readonly_size);
-unmap_before:
-	munmap(before, sizeof(*before));
+	do {
+		if (get_geometry(db->fd, &info))
+			return;
+		db->map_later = !info.generation;
+	} while (!db->map_later && !map_once(db, &info));
 }
 
 /*
- * The kernel has an event. If it had one before and mapped memory had none,
- * another process has attached another region: map that one. To map the same
- * region again does no harm, as its head and seen are in it.
+ * Has another region replaced the one that is mapped? If so, and if no event is
+ * found after this call, none will come.
  */
-static void follow_region(struct doorbell *db)
+static inline bool replaced(const struct doorbell *db)
 {
-	if (db->control && !db->idle_wakeups++)
+	return __atomic_load_n(&db->status->generation, __ATOMIC_ACQUIRE) !=
+	       db->generation;
+}
+
+static bool dropped(const struct doorbell *db)
+{
+	return __atomic_load_n(&db->status->flags, __ATOMIC_RELAXED) &
+	       DOORBELL_STATUS_DROPPED;
+}
+
+/* Are there events that the kernel does not know of? */
+static bool has_own_events(const struct doorbell *db)
+{
+	return db->nr_held || db->nr_partial;
+}
+
+/* Step 2, ordered: all events that were taken are handled but the last @n. */
+static void ordered_handled(struct doorbell *db, unsigned int n)
+{
+	__u64 head;
+
+	if (db->unhandled <= n)
 		return;
-	if (db->control || db->map_later) {
-		unmap(db);
-		map(db);
-	}
+	head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED) +
+	       db->unhandled - n;
+	db->unhandled = n;
+	__atomic_store_n(&db->control->head, head, __ATOMIC_RELEASE);
 }
 
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
@@ -214,6 +216,11 @@ struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
 		return NULL;
 	db->fd = fd;
 	db->flags = flags;
+	/* The consumer before may have died in the middle of its work. */
+	if (ioctl(fd, DOORBELL_RECOVER, 0) && errno != ENOTCONN) {
+		free(db);
+		return NULL;
+	}
 	map(db);
 	return db;
 }
@@ -251,11 +258,16 @@ int doorbell_attach_region(struct doorbell *db,
 	struct doorbell_attach sized = *arg;
 
 	sized.size = sizeof(sized);
+	/* The kernel does not know of these. */
+	if (has_own_events(db) && !(arg->flags & DOORBELL_ATTACH_DROP))
+		return -ENOTEMPTY;
+	/* A callback that attaches is done with its event. */
+	ordered_handled(db, db->nr_held);
 	if (ioctl(db->fd, DOORBELL_ATTACH, &sized))
 		return -errno;
-	/* The kernel dropped the events of the region before, too. */
 	db->nr_held = 0;
 	db->nr_partial = 0;
+	db->unhandled = 0;
 	unmap(db);
 	map(db);
 	return 0;
@@ -406,7 +418,7 @@ unsigned int take_partial(struct doorbell *db, struct doorbell_event *events,
 
 static unsigned int take_coalesced(struct doorbell *db,
 				   struct doorbell_event *events,
-				   unsigned int max)
+				   unsigned int max, bool held)
 {
 	/*
 	 * Entries to go. One of a slot can be without an event, if its rings
@@ -415,8 +427,14 @@ static unsigned int take_coalesced(struct doorbell *db,
 	 */
 	unsigned int left = 2 * max + db->mask + 1;
 	unsigned int n, room, taken = 0;
-	__u64 head;
+	__u64 head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
 
+	/*
+	 * step 0: the caller has handled the events that it took before, except
+	 * @held. The rest of a partial slot has no entry but the one before.
+	 */
+	if (!held && !db->nr_partial)
+		__atomic_store_n(&db->control->told, head, __ATOMIC_RELEASE);
 	while (taken < max && left) {
 		room = max - taken < BATCH ? max - taken : BATCH;
 		/* each of these slots has an event, or is partial no more */
@@ -444,7 +462,7 @@ static unsigned int take_coalesced(struct doorbell *db,
 	return taken;
 }
 
-/* Both steps, at most to the end of this lap; sets @head past the entries. */
+/* Step 1, at most to the end of this lap; sets @head past the entries. */
 static inline unsigned int ordered_events(struct doorbell *db, __u64 *head,
 					  struct doorbell_event *events,
 					  unsigned int max)
@@ -471,14 +489,13 @@ static inline unsigned int ordered_events(struct doorbell *db, __u64 *head,
 						  __ATOMIC_RELAXED);
 	}
 	*head += n;
-	if (n)
-		__atomic_store_n(&db->control->head, *head, __ATOMIC_RELEASE);
 	return n;
 }
 
-static unsigned int take_ordered(struct doorbell *db,
-				 struct doorbell_event *events,
-				 unsigned int max)
+/* With @hold, step 2 is left to ordered_handled(). */
+static inline unsigned int take_ordered(struct doorbell *db,
+					struct doorbell_event *events,
+					unsigned int max, bool hold)
 {
 	__u64 head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
 	unsigned int n, taken = 0;
@@ -487,6 +504,10 @@ static unsigned int take_ordered(struct doorbell *db,
 		n = ordered_events(db, &head, events + taken, max - taken);
 		taken += n;
 	} while (n && taken < max && !(head & db->mask));
+	if (hold)
+		db->unhandled = taken;
+	else if (taken)
+		__atomic_store_n(&db->control->head, head, __ATOMIC_RELEASE);
 	return taken;
 }
 
@@ -510,30 +531,52 @@ static int take_by_read(struct doorbell *db, struct doorbell_event *events,
 	return size / sizeof(*events);
 }
 
-/* Take events that are not held; @max is 1 to TAKE_MAX. */
-static inline int take_new(struct doorbell *db, struct doorbell_event *events,
-			   unsigned int max)
+/* Go on with the region that is attached now. */
+static __attribute__((noinline)) void remap(struct doorbell *db)
 {
-	unsigned int n;
+	db->nr_partial = 0;
+	db->unhandled = 0;
+	unmap(db);
+	map(db);
+}
 
-	if (!db->control)
-		return take_by_read(db, events, max);
-	if (db->entries)
-		n = take_ordered(db, events, max);
-	else
-		n = take_coalesced(db, events, max);
-	if (n) {
-		db->idle_wakeups = 0;
-		db->idle_arms = 0;
+/*
+ * Take events that are not held; @max is 1 to TAKE_MAX. With @hold the caller
+ * calls ordered_handled() afterwards. With @held it has not handled all events
+ * that it took before.
+ */
+static inline int take_new(struct doorbell *db, struct doorbell_event *events,
+			   unsigned int max, bool hold, bool held)
+{
+	unsigned int n = 0;
+	bool old;
+
+	ordered_handled(db, 0);
+	if (db->map_later)
+		map(db);
+	while (db->control) {
+		old = replaced(db);
+		if (old && dropped(db))
+			n = 0;
+		else if (db->entries)
+			n = take_ordered(db, events, max, hold);
+		else
+			n = take_coalesced(db, events, max, held);
+		if (n || !old)
+			return n;
+		remap(db);
 	}
-	return n;
+	return take_by_read(db, events, max);
 }
 
 static unsigned int take_held(struct doorbell *db,
 			      struct doorbell_event *events, unsigned int max)
 {
-	unsigned int n = db->nr_held < max ? db->nr_held : max;
+	unsigned int n;
 
+	if (db->control && replaced(db) && dropped(db))
+		db->nr_held = 0;
+	n = db->nr_held < max ? db->nr_held : max;
 	memcpy(events, db->held + db->next_held, n * sizeof(*events));
 	db->next_held += n;
 	db->nr_held -= n;
@@ -552,16 +595,10 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 		held = take_held(db, events, max);
 	if (held == max)
 		return held;
-	n = take_new(db, events + held, max - held);
+	n = take_new(db, events + held, max - held, false, held);
 	if (n < 0)
 		return held ? (int)held : n;
 	return held + n;
-}
-
-/* Are there events that the kernel does not know of? */
-static bool has_own_events(const struct doorbell *db)
-{
-	return db->nr_held || db->nr_partial;
 }
 
 /* Is there an entry? It may turn out to have been counted already. */
@@ -581,16 +618,13 @@ int doorbell_arm(struct doorbell *db)
 {
 	int ret;
 
+	ordered_handled(db, db->nr_held);
 	if (has_own_events(db))
 		return 1;
 	if (db->control) {
 		__atomic_store_n(&db->control->armed, 1, __ATOMIC_RELAXED);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-		if (readable(db))
-			return 1;
-		/* Was the last wake-up for the region that is mapped? */
-		if (!db->idle_arms++)
-			return 0;
+		return readable(db) || replaced(db);
 	}
 	/* poll() arms. The caller's epoll_wait() or poll() reports the end. */
 	ret = doorbell_wait(db, 0);
@@ -602,15 +636,14 @@ int doorbell_wait(struct doorbell *db, int timeout)
 	struct pollfd pfd = { .fd = db->fd, .events = POLLIN };
 	int ret;
 
+	ordered_handled(db, db->nr_held);
 	if (has_own_events(db))
 		return 1;
 	ret = poll(&pfd, 1, timeout);
 	if (ret < 0)
 		return -errno;
-	if (pfd.revents & POLLIN) {
-		follow_region(db);
+	if (pfd.revents & POLLIN)
 		return 1;
-	}
 	if (pfd.revents & POLLHUP)
 		return -EPIPE;
 	return pfd.revents & POLLNVAL ? -EBADF : ret;
@@ -625,12 +658,14 @@ int doorbell_complete(struct doorbell *db, doorbell_notify_fn notify,
 	for (;;) {
 		while (db->nr_held) {
 			/* @notify may take events: no pointer into held[] */
-			take_held(db, &event, 1);
+			if (!take_held(db, &event, 1))
+				break;
 			ret = notify(event.queue, &event, ctx);
+			ordered_handled(db, db->nr_held);
 			if (ret)
 				return ret;
 		}
-		n = take_new(db, db->held, BATCH);
+		n = take_new(db, db->held, BATCH, true, false);
 		if (n < 0)
 			return n;
 		db->next_held = 0;

@@ -56,11 +56,19 @@ struct doorbell *doorbell_open(unsigned int flags);
  * If several consumers share one open file and take events at the same time, in
  * threads or in processes, all of them must use DOORBELL_OPEN_READ.
  *
- * If another process attaches another region to the open file, the consumer
- * takes the events of that region next. doorbell_wait() and doorbell_complete()
- * see to that. A consumer that waits in epoll_wait() or poll() calls
- * doorbell_arm() each time before it waits, and takes events again if that
- * returns 1.
+ * If another process attaches another region to the open file,
+ * doorbell_take() and doorbell_complete() take the events of the old region
+ * that are left, and then go on with the new one. If the open file has no
+ * region yet, they begin with the first one. A consumer that waits in
+ * epoll_wait() or poll() calls doorbell_arm() each time before it waits, and
+ * takes events again if that returns 1.
+ *
+ * The function takes over from a consumer that has died, by DOORBELL_RECOVER:
+ * events that it may not have handled come again. What doorbell_take() returned
+ * counts as handled at the next call that takes events, and an event of
+ * doorbell_complete() when the callback returns. In an ordered region, events
+ * that doorbell_take() returned are lost with the process, as are those of
+ * read(). Other consumers that are at work get events twice.
  *
  * Return: the consumer, or NULL with errno: EBADF if @fd is not open, usually
  * ENOTTY if it is another file than /dev/doorbell.
@@ -75,8 +83,10 @@ struct doorbell *doorbell_from_fd(int fd, unsigned int flags);
  * consumer, not even with this function. It may pass doorbell_fd() to
  * doorbell_from_fd(), or close it.
  *
- * Events that doorbell_complete() took and did not hand over are lost. All
- * others stay as long as another descriptor of the same open file exists.
+ * The events that are left stay as long as another descriptor of the same open
+ * file exists. Those that doorbell_complete() took and did not hand over come
+ * again for doorbell_from_fd(), except for DOORBELL_OPEN_READ in an ordered
+ * region.
  */
 void doorbell_close(struct doorbell *db);
 
@@ -93,7 +103,9 @@ int doorbell_fd(const struct doorbell *db);
  * @db: the consumer
  * @arg: the region; the function fills in its size
  *
- * Events of the region before that the caller did not take are dropped.
+ * With DOORBELL_ATTACH_DROP, events of the region before that the caller did
+ * not take are dropped. Without it the call fails with -ENOTEMPTY if there are
+ * any, in the kernel or in the library: take them first.
  *
  * Return: 0, or a negative errno of DOORBELL_ATTACH.
  */
