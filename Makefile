@@ -125,8 +125,8 @@ KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12
 # The debug kernels are several times slower than the stock ones, where all
 # programs run. Those that take long run on one of the debug kernels, or on
 # none. With PROGRAMS on the command line, all of these run.
-ELSEWHERE_6.12-debug := fault move orders owner
-ELSEWHERE_7.2-debug := bind bus library mmap modes storm wait
+ELSEWHERE_6.12-debug := fault move orders owner recipes
+ELSEWHERE_7.2-debug := bind bus library mmap modes recipes storm wait
 ifneq ($(origin PROGRAMS),command line)
 ELSEWHERE = $(foreach k,$(KERNELS),$(ELSEWHERE_$(k):%=$(k)/%))
 endif
