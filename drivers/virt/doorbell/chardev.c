@@ -906,4 +906,5 @@ static void __exit doorbell_exit(void)
 module_exit(doorbell_exit);
 
 MODULE_DESCRIPTION("Doorbells of KVM guests as events for user space");
+MODULE_VERSION("0.9");
 MODULE_LICENSE("GPL");
