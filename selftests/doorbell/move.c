@@ -479,7 +479,8 @@ TEST_F_TIMEOUT(move, ends, TEST_SECONDS)
 		if (i % 2)
 			ASSERT_EQ(0, db_detach(fd));
 		if (i % 4 == 1)
-			ASSERT_EQ(0, attach_at(fd, vm, away, self->flags));
+			ASSERT_EQ(0, attach_at(fd, vm, away, self->flags |
+					       DOORBELL_ATTACH_DROP));
 		close(fd);
 		ASSERT_EQ(1, ring_at(self, away, 1));
 		ASSERT_EQ(1, ring_at(self, base, 1));

@@ -197,7 +197,7 @@ struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
 	struct doorbell_info info;
 	struct doorbell *db;
 
-	if (flags & ~DOORBELL_OPEN_READ) {
+	if (flags & ~(DOORBELL_OPEN_READ | DOORBELL_OPEN_NO_RECOVER)) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -217,7 +217,8 @@ struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
 	db->fd = fd;
 	db->flags = flags;
 	/* The consumer before may have died in the middle of its work. */
-	if (ioctl(fd, DOORBELL_RECOVER, 0) && errno != ENOTCONN) {
+	if (!(flags & DOORBELL_OPEN_NO_RECOVER) &&
+	    ioctl(fd, DOORBELL_RECOVER, 0) && errno != ENOTCONN) {
 		free(db);
 		return NULL;
 	}

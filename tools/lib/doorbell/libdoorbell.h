@@ -24,6 +24,8 @@ struct doorbell;
 
 /** DOORBELL_OPEN_READ - take events by read() only, never map memory */
 #define DOORBELL_OPEN_READ	(1U << 0)
+/** DOORBELL_OPEN_NO_RECOVER - doorbell_from_fd() repeats no events */
+#define DOORBELL_OPEN_NO_RECOVER	(1U << 1)
 
 /**
  * typedef doorbell_notify_fn - function that doorbell_complete() calls
@@ -41,7 +43,7 @@ typedef int (*doorbell_notify_fn)(unsigned int queue,
 
 /**
  * doorbell_open() - open a consumer with nothing attached
- * @flags: 0 or DOORBELL_OPEN_READ
+ * @flags: DOORBELL_OPEN_* flags
  *
  * Return: the consumer, or NULL with errno.
  */
@@ -51,10 +53,11 @@ struct doorbell *doorbell_open(unsigned int flags);
  * doorbell_from_fd() - make a consumer of a descriptor of /dev/doorbell
  * @fd: the descriptor, from a socket or a parent. It belongs to the consumer if
  *	the call succeeds, and stays the caller's if the call fails.
- * @flags: 0 or DOORBELL_OPEN_READ
+ * @flags: DOORBELL_OPEN_* flags
  *
  * If several consumers share one open file and take events at the same time, in
- * threads or in processes, all of them must use DOORBELL_OPEN_READ.
+ * threads or in processes, all of them must use DOORBELL_OPEN_READ, and those
+ * that join the others DOORBELL_OPEN_NO_RECOVER.
  *
  * If another process attaches another region to the open file,
  * doorbell_take() and doorbell_complete() take the events of the old region
@@ -68,7 +71,8 @@ struct doorbell *doorbell_open(unsigned int flags);
  * counts as handled at the next call that takes events, and an event of
  * doorbell_complete() when the callback returns. In an ordered region, events
  * that doorbell_take() returned are lost with the process, as are those of
- * read(). Other consumers that are at work get events twice.
+ * read(). With DOORBELL_OPEN_NO_RECOVER nothing comes again: for a consumer that
+ * follows one which has handled all that it took, or joins others at work.
  *
  * Return: the consumer, or NULL with errno: EBADF if @fd is not open, usually
  * ENOTTY if it is another file than /dev/doorbell.
