@@ -166,6 +166,9 @@ static const struct kvm_io_device_ops other_ops = {
 	.write = other_write,
 };
 
+/* The descriptor of the VM that attach() used last, for moves; or -1 */
+static int move_fd = -1;
+
 static int kvm_test_init(struct kunit *test)
 {
 	struct fixture *f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
@@ -212,6 +215,9 @@ static void kvm_test_exit(struct kunit *test)
 
 	if (!f)
 		return;
+	if (move_fd >= 0)
+		close_fd(move_fd);
+	move_fd = -1;
 	doorbell_kvm_exit();
 	for (i = 0; i < KVM_NR_BUSES; i++)
 		kfree(fixture_bus(f, i));
@@ -1584,11 +1590,12 @@ static struct doorbell_placement *attach(struct kunit *test,
 					 bool settle)
 {
 	unsigned long end = jiffies + PATIENCE;
-	int fd = live_vm_descriptor(test);
 	struct doorbell_placement *p;
 
-	p = doorbell_placement_create(a->region, fd, base);
-	close_fd(fd);
+	if (move_fd >= 0)
+		close_fd(move_fd);
+	move_fd = live_vm_descriptor(test);
+	p = doorbell_placement_create(a->region, move_fd, base);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(p));
 	doorbell_placement_enable(p);
 	/* the references of the caller and of the bus */
@@ -1608,11 +1615,30 @@ static bool detach(struct doorbell_placement *p)
 	return !ret && wait_placements(0);
 }
 
-/* Move as DOORBELL_MOVE does: NULL if that fails. */
+/* Move as DOORBELL_MOVE does: the new placement, or an error. */
+static struct doorbell_placement *move_to(struct doorbell_placement *p,
+					  u64 base)
+{
+	struct doorbell_placement *to;
+	int ret;
+
+	to = doorbell_placement_move(p, move_fd, base);
+	if (IS_ERR(to))
+		return to;
+	doorbell_placement_start(to);
+	ret = doorbell_placement_wait_added(to);
+	doorbell_placement_put(to);
+	if (!ret)
+		return to;
+	doorbell_placement_put(to);
+	return ERR_PTR(ret);
+}
+
+/* The same: NULL if that fails. */
 static struct doorbell_placement *move_on(struct doorbell_placement *p,
 					  u64 base)
 {
-	struct doorbell_placement *next = doorbell_placement_move(p, base);
+	struct doorbell_placement *next = move_to(p, base);
 
 	if (IS_ERR(next))
 		return NULL;
@@ -1622,7 +1648,12 @@ static struct doorbell_placement *move_on(struct doorbell_placement *p,
 
 static int move_error(struct doorbell_placement *p, u64 base)
 {
-	return PTR_ERR_OR_ZERO(doorbell_placement_move(p, base));
+	return PTR_ERR_OR_ZERO(move_to(p, base));
+}
+
+static int move_other(struct doorbell_placement *p, int fd)
+{
+	return PTR_ERR_OR_ZERO(doorbell_placement_move(p, fd, 0x3000));
 }
 
 static int write_dev(struct fixture *f, struct doorbell_placement *p, u64 addr)
@@ -1720,17 +1751,21 @@ static void placement_move_refused(struct kunit *test)
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
 	struct doorbell_placement *p = attach(test, a, 0x1000, true);
 	struct fixture *f = test->priv;
+	int other = vm_descriptor(test, "kvm-vcpu");
 	struct kvm_io_bus *bus;
 
 	add_other(test, KVM_MMIO_BUS, 0x2004, 4, false);
 	bus = fixture_bus(f, KVM_MMIO_BUS);
 	KUNIT_EXPECT_EQ(test, -EEXIST, move_error(p, 0x1006));
+	KUNIT_EXPECT_EQ(test, -EBADF, move_other(p, INT_MAX));
+	KUNIT_EXPECT_EQ(test, -EINVAL, move_other(p, other));
 	WRITE_ONCE(allocations_left, 0);
 	KUNIT_EXPECT_EQ(test, -ENOMEM, move_error(p, 0x3000));
 	WRITE_ONCE(allocations_left, -1);
 	f->kvm->vm_dead = true;
 	KUNIT_EXPECT_EQ(test, -EIO, move_error(p, 0x3000));
 	f->kvm->vm_dead = false;
+	close_fd(other);
 	atomic_set(&f->kvm->mm->mm_users, 0);
 	KUNIT_EXPECT_EQ(test, -ESRCH, move_error(p, 0x3000));
 	atomic_set(&f->kvm->mm->mm_users, 1);
@@ -1858,7 +1893,7 @@ static void placement_moves_after_attach(struct kunit *test)
 
 	/* as if it came late, on another CPU */
 	WRITE_ONCE(p->grace, true);
-	q = doorbell_placement_move(p, 0x3000);
+	q = move_to(p, 0x3000);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(q));
 	while (READ_ONCE(q->grace) && time_before(jiffies, end))
 		msleep(20);
@@ -1893,7 +1928,7 @@ static int move_thread(void *arg)
 	struct moving *moving = arg;
 
 	allow_signal(SIGKILL);
-	moving->to = doorbell_placement_move(moving->from, moving->base);
+	moving->to = move_to(moving->from, moving->base);
 	complete(&moving->done);
 	return 0;
 }

@@ -1374,12 +1374,14 @@ TEST_F_TIMEOUT(snapshot, is_the_whole_state, TEST_SECONDS)
 /**
  * struct bars - what the exits of a guest that moves BARs do
  * @db: the consumers
+ * @vm_fd: the VM
  * @base: where their regions are
  * @writes: exits of writes to BAR_REG
  * @others: exits at an address where no region is
  */
 struct bars {
 	struct doorbell *db[2];
+	int vm_fd;
 	__u64 base[2];
 	__u64 writes;
 	_Atomic __u64 others;
@@ -1407,6 +1409,7 @@ FIXTURE_SETUP(bar)
 
 	self->vmm = vmm_create(2);
 	ASSERT_NE(NULL, self->vmm);
+	self->bars.vm_fd = self->vmm->vm_fd;
 	self->bars.base[0] = BAR;
 	self->bars.base[1] = NEW_BAR;
 	for (i = 0; i < 2; i++) {
@@ -1444,7 +1447,7 @@ static int move_exit(void *ctx, unsigned int vcpu, struct vmm_exit *exit)
 		return exit->addr & 0x20 ? 0 : -EPROTO;
 	}
 	bars->writes++;
-	return doorbell_move_region(bars->db[0], exit->data);
+	return doorbell_move_region(bars->db[0], bars->vm_fd, exit->data);
 }
 
 /*
@@ -1520,12 +1523,12 @@ static int swap_exit(void *ctx, unsigned int vcpu, struct vmm_exit *exit)
 	if (exit->addr != BAR_REG)
 		return -EPROTO;
 	bars->writes++;
-	ret = doorbell_move_region(bars->db[0], bars->base[1]);
+	ret = doorbell_move_region(bars->db[0], bars->vm_fd, bars->base[1]);
 	if (ret != -EEXIST)
 		return ret ?: -EPROTO;
-	ret = doorbell_move_region(bars->db[0], PARKED);
-	ret = ret ?: doorbell_move_region(bars->db[1], base);
-	ret = ret ?: doorbell_move_region(bars->db[0], bars->base[1]);
+	ret = doorbell_move_region(bars->db[0], bars->vm_fd, PARKED);
+	ret = ret ?: doorbell_move_region(bars->db[1], bars->vm_fd, base);
+	ret = ret ?: doorbell_move_region(bars->db[0], bars->vm_fd, bars->base[1]);
 	bars->base[0] = bars->base[1];
 	bars->base[1] = base;
 	return ret;
@@ -1914,7 +1917,9 @@ static int vmm_in_sandbox(int sock)
 		.bindings = (uintptr_t)bindings,
 	};
 	struct doorbell_ring ring = { .addr = NEW_BAR + 8, .value = 3 };
-	struct doorbell_move move = { .size = sizeof(move), .base = NEW_BAR };
+	struct doorbell_move move = {
+		.size = sizeof(move), .vm_fd = -1, .base = NEW_BAR,
+	};
 	struct iovec iov = { .iov_base = &ring, .iov_len = sizeof(ring) };
 	int fds[4] = { eventfd(0, 0), -1, -1, -1 };
 	struct doorbell_bind bind = {
@@ -1923,6 +1928,8 @@ static int vmm_in_sandbox(int sock)
 	struct vmm *vmm = vmm_create(1);
 	int fd;
 
+	if (vmm)
+		move.vm_fd = vmm->vm_fd;
 	if (!vmm || fds[0] < 0 || filter_install(vmm_side, vmm_own))
 		return 1;
 	fd = db_open(0);

@@ -103,9 +103,11 @@ static inline int db_detach(int fd)
 	return db_result(ioctl(fd, DOORBELL_DETACH, 0));
 }
 
-static inline int db_move(int fd, uint64_t base)
+static inline int db_move(int fd, int vm_fd, uint64_t base)
 {
-	struct doorbell_move arg = { .size = sizeof(arg), .base = base };
+	struct doorbell_move arg = {
+		.size = sizeof(arg), .vm_fd = vm_fd, .base = base,
+	};
 
 	return db_result(ioctl(fd, DOORBELL_MOVE, &arg));
 }

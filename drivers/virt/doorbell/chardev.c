@@ -55,13 +55,16 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
 
 /**
  * struct doorbell - a consumer
- * @attach_lock: protects the six fields below, for a moment only
+ * @attach_lock: protects the eight fields below, for a moment only
  * @region: the region attached, or attached last, referenced; replaced under
  *	@attach_lock, read under RCU
  * @base: first address of @region; written before @region, under
  *	@attach_lock, read after it; changes when the region moves
  * @placement: @region on the buses of a VM, or NULL; under @attach_lock
- * @changing: an attach or a move is under way; under @attach_lock
+ * @moving: takes the place of @placement, or NULL; under @attach_lock
+ * @leaving: was detached; the next attach waits until it has left its buses;
+ *	NULL if that has been waited for; under @attach_lock
+ * @attaching: an attach is under way; under @attach_lock
  * @generation: that of @region; under @attach_lock
  * @replaced: RCU grace period of the region replaced last; under @attach_lock
  * @read_lock: serializes readers
@@ -70,11 +73,13 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  * @waiters: what waits for events, referenced; constant
  */
 struct doorbell {
-	struct mutex attach_lock;	/* the six fields below */
+	struct mutex attach_lock;	/* the eight fields below */
 	struct doorbell_region __rcu *region;
 	u64 base;
 	struct doorbell_placement *placement;
-	bool changing;
+	struct doorbell_placement *moving;
+	struct doorbell_placement *leaving;
+	bool attaching;
 	u32 generation;
 	unsigned long replaced;
 	struct mutex read_lock;		/* reading, events, consuming */
@@ -454,7 +459,35 @@ static struct doorbell_region *region_of(struct doorbell *db)
 					 lockdep_is_held(&db->attach_lock));
 }
 
-/* Reserve the consumer for one attach or move at a time. */
+/*
+ * Wait until the region detached last is off its buses: a vCPU that is inside
+ * of the handler rings it still. Returns a negative errno, or 0.
+ */
+static int wait_left(struct doorbell *db)
+{
+	struct doorbell_placement *p;
+	int ret;
+
+	mutex_lock(&db->attach_lock);
+	p = db->leaving;
+	if (p)
+		doorbell_placement_get(p);
+	mutex_unlock(&db->attach_lock);
+	if (!p)
+		return 0;
+
+	ret = doorbell_placement_wait(p);
+	mutex_lock(&db->attach_lock);
+	if (!ret && db->leaving == p) {
+		db->leaving = NULL;
+		doorbell_placement_put(p);
+	}
+	mutex_unlock(&db->attach_lock);
+	doorbell_placement_put(p);
+	return ret;
+}
+
+/* Reserve the consumer for one attach at a time. */
 static int attach_begin(struct doorbell *db, bool drop)
 {
 	struct doorbell_region *region;
@@ -462,20 +495,21 @@ static int attach_begin(struct doorbell *db, bool drop)
 
 	mutex_lock(&db->attach_lock);
 	region = region_of(db);
-	if (db->changing || (region && region->attached))
+	/* another thread has attached and detached since wait_left() */
+	if (db->attaching || db->leaving || (region && region->attached))
 		ret = -EBUSY;
 	else if (region && !drop && doorbell_region_pending(region))
 		ret = -ENOTEMPTY;
 	else
-		db->changing = true;
+		db->attaching = true;
 	mutex_unlock(&db->attach_lock);
 	return ret;
 }
 
-static void change_abort(struct doorbell *db)
+static void attach_abort(struct doorbell *db)
 {
 	mutex_lock(&db->attach_lock);
-	db->changing = false;
+	db->attaching = false;
 	mutex_unlock(&db->attach_lock);
 }
 
@@ -486,7 +520,7 @@ static void attach_commit(struct doorbell *db, struct doorbell_region *region,
 	struct doorbell_region *old;
 
 	mutex_lock(&db->attach_lock);
-	db->changing = false;
+	db->attaching = false;
 	old = region_of(db);
 	/* 0 stands for no region */
 	db->generation = db->generation + 1 ?: 1;
@@ -537,7 +571,9 @@ static int doorbell_attach(struct doorbell *db,
 	}
 
 	drop = arg.flags & DOORBELL_ATTACH_DROP;
-	ret = attach_begin(db, drop);
+	ret = wait_left(db);
+	if (!ret)
+		ret = attach_begin(db, drop);
 	if (ret)
 		goto err_put;
 	if (arg.vm_fd >= 0) {
@@ -552,43 +588,51 @@ static int doorbell_attach(struct doorbell *db,
 	return 0;
 
 err_abort:
-	change_abort(db);
+	attach_abort(db);
 err_put:
 	doorbell_region_put(region);
 	return ret;
 }
 
+/* A move that is under way either has happened, or will not. */
+static void move_settle(struct doorbell *db)
+{
+	struct doorbell_placement *moving = db->moving;
+
+	lockdep_assert_held(&db->attach_lock);
+	db->moving = NULL;
+	if (moving && !doorbell_placement_cancel(moving))
+		swap(moving, db->placement);
+	if (moving)
+		doorbell_placement_put(moving);
+}
+
 static int doorbell_detach(struct doorbell *db)
 {
-	struct doorbell_placement *placement = NULL;
 	struct doorbell_region *region;
 	int ret = -ENOTCONN;
 
 	mutex_lock(&db->attach_lock);
 	region = region_of(db);
-	if (db->changing && region && region->attached) {
-		ret = -EBUSY;
-	} else if (region && region->attached) {
+	if (region && region->attached) {
 		doorbell_region_detach(region);
-		swap(placement, db->placement);
+		move_settle(db);
 		/* before another attach can find the device in its way */
-		if (placement)
-			doorbell_placement_remove(placement);
+		if (db->placement)
+			doorbell_placement_remove(db->placement);
+		/* attaching has waited for the one before */
+		swap(db->leaving, db->placement);
 		ret = 0;
 	}
 	mutex_unlock(&db->attach_lock);
-
-	if (placement) {
-		ret = doorbell_placement_wait(placement);
-		doorbell_placement_put(placement);
-	}
-	return ret;
+	return ret ?: wait_left(db);
 }
 
 /* Moving */
 
-static int move_begin(struct doorbell *db, u64 base,
-		      struct doorbell_placement **placement)
+/* May the region move there? Gets its placement, referenced, or NULL. */
+static int move_begin(struct doorbell *db, const struct doorbell_move *arg,
+		      struct doorbell_placement **from)
 {
 	struct doorbell_region *region;
 	int ret = -ENOTCONN;
@@ -600,58 +644,88 @@ static int move_begin(struct doorbell *db, u64 base,
 	ret = doorbell_region_error(region);
 	if (ret)
 		goto out;
-	if (!doorbell_geometry_fits(&region->geo, base,
-				    region->flags & DOORBELL_ATTACH_PIO))
+	*from = db->placement;
+	if (!doorbell_geometry_fits(&region->geo, arg->base,
+				    region->flags & DOORBELL_ATTACH_PIO) ||
+	    (!*from && arg->vm_fd != -1))
 		ret = -EINVAL;
-	else if (db->changing)
-		ret = -EBUSY;
+	else if (*from)
+		doorbell_placement_get(*from);
 	else
-		db->changing = true;
-	*placement = db->placement;
+		/* pairs with region_get_base() */
+		smp_store_release(&db->base, arg->base);
 out:
 	mutex_unlock(&db->attach_lock);
 	return ret;
 }
 
-static void move_commit(struct doorbell *db, u64 base,
-			struct doorbell_placement *placement)
+/* Start a move if @to is no error, unless another call was faster. */
+static int move_start(struct doorbell *db, struct doorbell_placement *from,
+		      struct doorbell_placement *to)
 {
+	int ret = 0;
+
 	mutex_lock(&db->attach_lock);
-	db->changing = false;
-	/* pairs with region_get_base() */
-	smp_store_release(&db->base, base);
-	if (placement) {
-		doorbell_placement_put(db->placement);
-		db->placement = placement;
+	if (db->placement != from) {
+		ret = -ENOTCONN;
+	} else if (IS_ERR(to)) {
+		ret = PTR_ERR(to);
+	} else if (db->moving) {
+		ret = -EBUSY;
+	} else {
+		doorbell_placement_start(to);
+		db->moving = to;
 	}
 	mutex_unlock(&db->attach_lock);
+	return ret;
+}
+
+static int move_commit(struct doorbell *db, struct doorbell_placement *to,
+		       u64 base, int ret)
+{
+	mutex_lock(&db->attach_lock);
+	if (db->moving != to) {
+		/* a detach has settled it */
+		ret = ret ? -ENOTCONN : 0;
+		goto out;
+	}
+	if (!ret) {
+		swap(db->moving, db->placement);
+		/* pairs with region_get_base() */
+		smp_store_release(&db->base, base);
+	}
+	/* the old one, or the one that is not on the buses */
+	doorbell_placement_put(db->moving);
+	db->moving = NULL;
+out:
+	mutex_unlock(&db->attach_lock);
+	return ret;
 }
 
 static int doorbell_move(struct doorbell *db,
 			 const struct doorbell_move __user *uarg)
 {
-	struct doorbell_placement *placement;
+	struct doorbell_placement *from = NULL, *to;
 	struct doorbell_move arg;
 	int ret;
 
 	ret = copy_arg(&arg, sizeof(arg), MOVE_SIZE_MIN, uarg);
 	if (ret)
 		return ret;
-	if (arg.flags)
-		return -EINVAL;
-	ret = move_begin(db, arg.base, &placement);
-	if (ret)
+	ret = move_begin(db, &arg, &from);
+	if (ret || !from)
 		return ret;
-	/* DETACH fails as long as this is under way: @placement stays */
-	if (placement) {
-		placement = doorbell_placement_move(placement, arg.base);
-		if (IS_ERR(placement)) {
-			change_abort(db);
-			return PTR_ERR(placement);
-		}
+
+	to = doorbell_placement_move(from, arg.vm_fd, arg.base);
+	ret = move_start(db, from, to);
+	if (!ret) {
+		ret = doorbell_placement_wait_added(to);
+		ret = move_commit(db, to, arg.base, ret);
 	}
-	move_commit(db, arg.base, placement);
-	return 0;
+	if (!IS_ERR(to))
+		doorbell_placement_put(to);
+	doorbell_placement_put(from);
+	return ret;
 }
 
 /* Bindings */
@@ -849,6 +923,8 @@ static int doorbell_release(struct inode *inode, struct file *file)
 		doorbell_placement_remove(db->placement);
 		doorbell_placement_put(db->placement);
 	}
+	if (db->leaving)
+		doorbell_placement_put(db->leaving);
 	if (db->reading)
 		doorbell_region_put(db->reading);
 	region = rcu_dereference_protected(db->region, true);

@@ -112,7 +112,8 @@ struct vm_changes {
  * @lost: KVM itself removed a range; under @lock
  * @added: completed when @error is set
  * @error: result of getting onto the buses; written by @work
- * @cancelled: the caller was killed: stay off the buses; under @lock
+ * @cancelled: the caller was killed, or detaches: stay off the buses; under
+ *	@lock
  * @off: completed when no vCPU rings the region through the device any more
  * @ref: held by the consumer, by the buses, by @work while it is queued or
  *	runs, and by @rcu
@@ -752,7 +753,7 @@ static bool placement_add(struct doorbell_placement *p)
 	struct kvm *kvm = p->held;
 	int ret = -EINTR;
 
-	/* nothing to do if the caller was killed, perhaps before the lock */
+	/* nothing to do if this was cancelled, perhaps before the lock */
 	if (!READ_ONCE(p->cancelled)) {
 		if (!lock_slots(p, kvm))
 			return true;
@@ -904,25 +905,19 @@ placement_alloc(struct doorbell_region *region, u64 base, struct kvm *kvm,
 	return p;
 }
 
-/* Have the work item put the placement onto its buses, and wait for that. */
-static int placement_start(struct doorbell_placement *p)
+/* The VM of a descriptor; @file keeps it, and is the caller's to put. */
+static struct kvm *vm_fd_get(int vm_fd, struct file **file)
 {
-	bool added;
+	struct kvm *kvm;
 
-	placement_queue(p);
-	if (!wait_killable(&p->added))
-		return p->error;
-
-	/* killed: either it is on the buses, or it will not be */
-	spin_lock(&p->lock);
-	p->cancelled = true;
-	added = p->ranges || p->lost;
-	spin_unlock(&p->lock);
-	if (!added)
-		return -EINTR;
-	/* the work item waits for no other process between the two */
-	wait_for_completion(&p->added);
-	return p->error;
+	*file = fget(vm_fd);
+	if (!*file)
+		return ERR_PTR(-EBADF);
+	kvm = file_kvm(*file);
+	if (kvm)
+		return kvm;
+	fput(*file);
+	return ERR_PTR(-EINVAL);
 }
 
 /**
@@ -947,11 +942,10 @@ doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)
 	struct kvm *kvm;
 	int ret;
 
-	file = fget(vm_fd);
-	if (!file)
-		return ERR_PTR(-EBADF);
-	kvm = file_kvm(file);
-	ret = kvm ? kvm_error(kvm) : -EINVAL;
+	kvm = vm_fd_get(vm_fd, &file);
+	if (IS_ERR(kvm))
+		return ERR_CAST(kvm);
+	ret = kvm_error(kvm);
 	if (ret) {
 		fput(file);
 		return ERR_PTR(ret);
@@ -968,7 +962,8 @@ doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)
 		module_put(owner);
 		return ERR_PTR(-ENOMEM);
 	}
-	ret = placement_start(p);
+	placement_queue(p);
+	ret = doorbell_placement_wait_added(p);
 	if (ret) {
 		placement_put(p);
 		return ERR_PTR(ret);
@@ -977,47 +972,95 @@ doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)
 }
 
 /**
- * doorbell_placement_move() - put a region elsewhere on the buses of its VM
+ * doorbell_placement_move() - prepare to put a region elsewhere on its buses
  * @from: the region's placement, which doorbell_placement_enable() enabled
+ * @vm_fd: file descriptor of its VM
  * @base: address of the region's first byte
  *
- * The new placement is enabled. On success the caller has to drop its reference
- * to @from with doorbell_placement_put(), on failure nothing has changed.
+ * doorbell_placement_start() begins the move. As soon as the new placement is
+ * on the buses, it is enabled, @from is not on them any more, and the caller
+ * has to drop its reference to @from. If that fails, nothing has changed.
  *
- * Context: as doorbell_placement_create(); one call at a time, and no
- * doorbell_placement_remove() during it.
- * Return: the new placement; or -EPIPE (the VM is gone, or a bus), -ESRCH,
- * -EIO, -EEXIST, -ENOMEM, -EINTR, as doorbell_placement_create().
+ * Context: may sleep.
+ * Return: the new placement; or -EBADF, -EINVAL (not its VM), -EPIPE (the VM is
+ * gone, or a bus), -ESRCH, -EIO, -ENOMEM, as doorbell_placement_create().
  */
 struct doorbell_placement *
-doorbell_placement_move(struct doorbell_placement *from, u64 base)
+doorbell_placement_move(struct doorbell_placement *from, int vm_fd, u64 base)
 {
-	struct kvm *kvm = placement_get_kvm(from);
 	struct doorbell_placement *p;
+	struct kvm *kvm, *of_file;
+	struct file *file;
 	int ret;
 
-	if (!kvm)
-		return ERR_PTR(-EPIPE);
-	ret = kvm_error(kvm);
-	if (ret)
-		goto err;
-	p = placement_alloc(from->region, base, kvm, from->owner);
-	if (!p) {
+	of_file = vm_fd_get(vm_fd, &file);
+	if (IS_ERR(of_file))
+		return ERR_CAST(of_file);
+	kvm = placement_get_kvm(from);
+	ret = !kvm ? -EPIPE : kvm != of_file ? -EINVAL : kvm_error(kvm);
+	fput(file);
+	if (!ret) {
+		p = placement_alloc(from->region, base, kvm, from->owner);
+		if (p) {
+			p->from = from;
+			kref_get(&from->ref);
+			return p;
+		}
 		ret = -ENOMEM;
-		goto err;
 	}
-	p->from = from;
-	kref_get(&from->ref);
-	ret = placement_start(p);
-	if (ret) {
-		placement_put(p);
-		return ERR_PTR(ret == -ENODEV ? -EPIPE : ret);
-	}
-	return p;
-
-err:
-	placement_put_kvm(from, kvm);
+	if (kvm)
+		placement_put_kvm(from, kvm);
 	return ERR_PTR(ret);
+}
+
+/**
+ * doorbell_placement_start() - begin what doorbell_placement_move() prepared
+ * @p: the new placement; takes another reference for the caller
+ *
+ * Context: any but NMI. At most one move of a region is under way.
+ */
+void doorbell_placement_start(struct doorbell_placement *p)
+{
+	kref_get(&p->ref);
+	placement_queue(p);
+}
+
+/**
+ * doorbell_placement_cancel() - keep a placement off the buses
+ * @p: the placement, which doorbell_placement_start() has started
+ *
+ * Context: any but NMI.
+ * Return: true, or false if the placement is on the buses.
+ */
+bool doorbell_placement_cancel(struct doorbell_placement *p)
+{
+	bool cancelled;
+
+	spin_lock(&p->lock);
+	p->cancelled = true;
+	cancelled = !p->ranges && !p->lost;
+	spin_unlock(&p->lock);
+	return cancelled;
+}
+
+/**
+ * doorbell_placement_wait_added() - wait until a placement is on the buses
+ * @p: the placement
+ *
+ * Context: may sleep, killably, for as long as another process holds
+ * kvm->slots_lock.
+ * Return: 0; or -EPIPE (its VM is gone, or a bus), -EEXIST, -ENOMEM, -EINTR
+ * (killed or cancelled), and it will not be.
+ */
+int doorbell_placement_wait_added(struct doorbell_placement *p)
+{
+	if (wait_killable(&p->added)) {
+		if (doorbell_placement_cancel(p))
+			return -EINTR;
+		/* the work item waits for no other process between the two */
+		wait_for_completion(&p->added);
+	}
+	return p->error == -ENODEV ? -EPIPE : p->error;
 }
 
 /**
@@ -1066,8 +1109,17 @@ int doorbell_placement_wait(struct doorbell_placement *p)
 }
 
 /**
- * doorbell_placement_put() - drop the reference of doorbell_placement_create()
- * @p: the placement, which is being removed
+ * doorbell_placement_get() - reference a placement
+ * @p: the placement, which the caller has a reference to, or a lock
+ */
+void doorbell_placement_get(struct doorbell_placement *p)
+{
+	kref_get(&p->ref);
+}
+
+/**
+ * doorbell_placement_put() - drop a reference of the caller
+ * @p: the placement, which is not on the buses, or is being removed
  *
  * Context: any but NMI.
  */

@@ -404,6 +404,7 @@ int doorbell_region_signal(struct doorbell_region *region, int queue)
 	struct eventfd_ctx *ctx;
 
 	if (queue >= 0) {
+		/* pairs with smp_store_release() in doorbell_region_bind() */
 		binding = &READ_ONCE(region->bindings)[queue];
 		rcu_read_lock();
 		/* pairs with xchg() in doorbell_region_bind() */
@@ -421,9 +422,11 @@ int doorbell_region_signal(struct doorbell_region *region, int queue)
 
 static void put_ctxs(struct eventfd_ctx **ctxs, u32 count)
 {
-	while (count--)
+	while (count--) {
 		if (ctxs[count])
 			eventfd_ctx_put(ctxs[count]);
+		cond_resched();
+	}
 }
 
 /* Reference the eventfds of descriptors: all or none. NULL stands for -1. */

@@ -38,10 +38,12 @@ struct doorbell_waiters {
  * @ctx: the eventfd, referenced, or NULL; changed by xchg() under bind_lock,
  *	read under RCU
  * @rings: rings of the queue that signalled an eventfd
+ * @charge: pays for an eventfd that was closed, which is charged to nobody
  */
 struct doorbell_binding {
 	struct eventfd_ctx __rcu *ctx;
 	atomic64_t rings;
+	u8 charge[48];
 };
 
 /**
@@ -119,7 +121,7 @@ u64 doorbell_region_bound_rings(const struct doorbell_region *region);
  */
 static inline bool doorbell_region_hung_up(const struct doorbell_region *region)
 {
-	/* pairs with the release in doorbell_region_hangup() */
+	/* pairs with the xchg() in doorbell_region_hangup() */
 	return smp_load_acquire(&region->hung_up);
 }
 
@@ -203,8 +205,8 @@ static inline int doorbell_region_ring(struct doorbell_region *region,
 {
 	int ret;
 
-	/* pairs with smp_store_release() in doorbell_region_bind() */
-	if (READ_ONCE(region->bindings) &&
+	/* only whether it is NULL: doorbell_region_signal() reads it again */
+	if (data_race(region->bindings) &&
 	    doorbell_geometry_contains(&region->geo, offset)) {
 		ret = doorbell_region_signal(region,
 					     doorbell_region_queue(region,

@@ -21,12 +21,12 @@
  *
  * What does not change: the layout of the records of read() and write(), and of
  * mapped memory; the numbers and the meaning of calls, flags, states, event
- * types and fields; for what a call fails with EINVAL, E2BIG or ENOTTY today, a
- * later module may have a meaning.
+ * types and fields.
  *
  * What may change: structures that begin with their size grow at their end, a
- * zero there means what it means today; there may be more calls, flags, event
- * types, states and DOORBELL_FEATURE_* bits, and lines in fdinfo. So a program
+ * zero there means what it means today; what fails with EINVAL, E2BIG or ENOTTY
+ * today may get a meaning; there may be more calls, flags, event types, states
+ * and DOORBELL_FEATURE_* bits, and lines in fdinfo. So a program
  * ignores what it does not know in results, and asks doorbell_info.features
  * before it relies on a feature. The sizes and offsets that DOORBELL_INFO
  * reports differ between modules: do not compute them.
@@ -292,7 +292,9 @@ struct doorbell_info {
 /**
  * struct doorbell_move - argument of DOORBELL_MOVE
  * @size: sizeof(struct doorbell_move)
- * @flags: 0
+ * @vm_fd: file descriptor of the VM that the region is attached to, or -1 for a
+ *	region without one: who has only the consumer's descriptor cannot move
+ *	the region over other devices of the VM
  * @base: first address of the region from now on; what holds for
  *	doorbell_attach.base holds for it
  *
@@ -300,7 +302,7 @@ struct doorbell_info {
  */
 struct doorbell_move {
 	__u32 size;
-	__u32 flags;
+	__s32 vm_fd;
 	__aligned_u64 base;
 };
 
@@ -378,7 +380,8 @@ struct doorbell_bindings {
  * Context: Sleeps until the region is on the bus. The VMM can delay that
  * without limit, by a call to KVM that does not return (slots_lock). So can a
  * region in the same place that was detached or closed and cannot leave the bus
- * yet. Only a fatal signal ends the wait.
+ * yet, and the region before, if its DOORBELL_DETACH has not come to its end.
+ * Only a fatal signal ends the wait.
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
@@ -414,6 +417,9 @@ struct doorbell_bindings {
  * the bus for now and declines all writes, and the module tries again until it
  * has removed the device.
  *
+ * A DOORBELL_MOVE that another thread has under way either has happened before,
+ * or fails with ENOTCONN.
+ *
  * Context: Sleeps until the region is off the bus and no vCPU is inside of the
  * handler. The VMM can delay that without limit, by a call to KVM that does not
  * return (slots_lock) or a vCPU that stays inside of KVM (kvm->srcu). Only a
@@ -423,7 +429,6 @@ struct doorbell_bindings {
  *
  * - EINVAL: the argument is not 0
  * - ENOTCONN: nothing is attached
- * - EBUSY: a DOORBELL_MOVE of the consumer is under way
  * - EINTR: the caller was killed. The region is detached all the same and
  *   leaves the bus as soon as it can.
  */
@@ -466,9 +471,11 @@ struct doorbell_bindings {
  * - EFAULT: the structure cannot be read
  * - E2BIG: @size is larger than a page, or bytes beyond the fields that the
  *   kernel knows are not zero
- * - EINVAL: @size is too small; @flags is not 0; @base is no multiple of the
- *   stride, or the region would not fit there
- * - ENOTCONN: nothing is attached
+ * - EINVAL: @size is too small; @base is no multiple of the stride, or the
+ *   region would not fit there; vm_fd is open but not the region's VM, or -1 for
+ *   a region of a VM, or not -1 for another one
+ * - EBADF: vm_fd is neither -1 nor open
+ * - ENOTCONN: nothing is attached, or another thread has detached the region
  * - EPIPE: hang-up
  * - EBUSY: another DOORBELL_MOVE of the consumer is under way
  * - ESRCH, EIO, EEXIST, ENOMEM, EINTR: as for DOORBELL_ATTACH
@@ -484,15 +491,16 @@ struct doorbell_bindings {
  * know eventfds only (vhost, vhost-user, vDPA) can serve some queues of a
  * region. Rings of bound queues are counted: see DOORBELL_BINDINGS.
  *
- * Each ring does one of the two: it makes an event, or it signals. Events from
- * before the call remain: a VMM that binds a queue while its guest runs reads
- * these afterwards, and signals the eventfd for them.
+ * Each ring does one of the two: it makes an event, or it signals. A ring that
+ * began before the call returned may make its event after that. So a VMM that
+ * binds a queue while its guest runs keeps reading, and signals the eventfd for
+ * each event of that queue.
  *
  * When the call returns 0, a ring that begins later signals the new eventfd,
  * and no eventfd that was replaced or unbound is signalled any more. Calls at
  * the same time for the same queues leave each queue with what one of them has
- * for it. Bindings end with the region. They keep the eventfds, which may be
- * closed.
+ * for it. Bindings keep the eventfds, which may be closed, and end with the
+ * region: when the next one is attached, or with the last descriptor.
  *
  * Context: Sleeps for an RCU grace period if a queue was bound before, and for
  * other calls at the same time.
@@ -546,7 +554,9 @@ struct doorbell_bindings {
  * has replaced do not come again.
  *
  * The call does no harm if there is nothing to repeat. While another process
- * gets events, though, it makes events come twice.
+ * gets events, though, it makes events come twice. The kernel cannot know what
+ * each of several readers has handled: by the next read() of any of them, all
+ * events of earlier ones count as handled. No DOORBELL_ATTACH must be under way.
  *
  * Context: Waits for a read() that is copying.
  *

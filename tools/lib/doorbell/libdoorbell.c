@@ -192,6 +192,18 @@ static void ordered_handled(struct doorbell *db, unsigned int n)
 	__atomic_store_n(&db->control->head, head, __ATOMIC_RELEASE);
 }
 
+/* The caller has handled what it got: a successor need not get it again. */
+static void all_handled(struct doorbell *db)
+{
+	__u64 head;
+
+	ordered_handled(db, db->nr_held);
+	if (db->entries || db->nr_held || db->nr_partial)
+		return;
+	head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
+	__atomic_store_n(&db->control->told, head, __ATOMIC_RELEASE);
+}
+
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
 {
 	struct doorbell_info info;
@@ -243,6 +255,8 @@ void doorbell_close(struct doorbell *db)
 {
 	if (!db)
 		return;
+	if (db->control)
+		all_handled(db);
 	unmap(db);
 	close(db->fd);
 	free(db);
@@ -279,9 +293,11 @@ int doorbell_detach_region(struct doorbell *db)
 	return ioctl(db->fd, DOORBELL_DETACH, 0) ? -errno : 0;
 }
 
-int doorbell_move_region(struct doorbell *db, __u64 base)
+int doorbell_move_region(struct doorbell *db, int vm_fd, __u64 base)
 {
-	struct doorbell_move arg = { .size = sizeof(arg), .base = base };
+	struct doorbell_move arg = {
+		.size = sizeof(arg), .vm_fd = vm_fd, .base = base,
+	};
 
 	return ioctl(db->fd, DOORBELL_MOVE, &arg) ? -errno : 0;
 }
@@ -594,9 +610,10 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 		max = TAKE_MAX;
 	if (db->nr_held)
 		held = take_held(db, events, max);
-	if (held == max)
+	/* ordered events are handled from the first one on */
+	if (held == max || (held && db->entries))
 		return held;
-	n = take_new(db, events + held, max - held, false, held);
+	n = take_new(db, events + held, max - held, true, held);
 	if (n < 0)
 		return held ? (int)held : n;
 	return held + n;
@@ -638,7 +655,8 @@ int doorbell_wait(struct doorbell *db, int timeout)
 	int ret;
 
 	ordered_handled(db, db->nr_held);
-	if (has_own_events(db))
+	/* a late write() may have rung the old region */
+	if (has_own_events(db) || (db->control && replaced(db)))
 		return 1;
 	ret = poll(&pfd, 1, timeout);
 	if (ret < 0)

@@ -68,11 +68,11 @@ struct doorbell *doorbell_open(unsigned int flags);
  *
  * The function takes over from a consumer that has died, by DOORBELL_RECOVER:
  * events that it may not have handled come again. What doorbell_take() returned
- * counts as handled at the next call that takes events, and an event of
- * doorbell_complete() when the callback returns. In an ordered region, events
- * that doorbell_take() returned are lost with the process, as are those of
- * read(). With DOORBELL_OPEN_NO_RECOVER nothing comes again: for a consumer that
- * follows one which has handled all that it took, or joins others at work.
+ * counts as handled at the next call that takes events, or at doorbell_close(),
+ * and an event of doorbell_complete() when the callback returns. Only events
+ * that read() returned from an ordered region are lost with the process. With
+ * DOORBELL_OPEN_NO_RECOVER nothing comes again: for a consumer that joins others
+ * at work, or follows one that ended in order and used read().
  *
  * Return: the consumer, or NULL with errno: EBADF if @fd is not open, usually
  * ENOTTY if it is another file than /dev/doorbell.
@@ -129,13 +129,14 @@ int doorbell_detach_region(struct doorbell *db);
 /**
  * doorbell_move_region() - move the region by DOORBELL_MOVE
  * @db: the consumer
+ * @vm_fd: the region's VM, or -1
  * @base: first address of the region from now on
  *
  * Queues, bindings, mapped memory and events stay.
  *
  * Return: 0, or a negative errno of DOORBELL_MOVE.
  */
-int doorbell_move_region(struct doorbell *db, __u64 base);
+int doorbell_move_region(struct doorbell *db, int vm_fd, __u64 base);
 
 /**
  * doorbell_bind_queues() - bind queues to eventfds by DOORBELL_BIND
