@@ -96,6 +96,7 @@ static int region_test_get_user(s32 *fd, const s32 __user *from)
 #define BY_VALUE	DOORBELL_ATTACH_BY_VALUE
 #define NO_VALUE	DOORBELL_ATTACH_NO_VALUE
 #define BOUND_ONLY	DOORBELL_ATTACH_BOUND_ONLY
+#define EXACT		DOORBELL_ATTACH_EXACT
 
 /* The kind of a ring with a value of 4 bytes. */
 #define WIDTH_4		doorbell_kind(DOORBELL_EVENT_QUEUE, 4)
@@ -151,6 +152,11 @@ static void region_arguments(struct kunit *test)
 		{ BOUND_ONLY, 0, 0, 0 },
 		{ BOUND_ONLY | PIO | ORDERED | BY_VALUE, 4, 4, 0 },
 		{ BOUND_ONLY | NO_VALUE, 0, 0, 0 },
+		{ EXACT | BOUND_ONLY, 0, 0, 0 },
+		{ EXACT | BOUND_ONLY | PIO | BY_VALUE, 0, 4, 0 },
+		{ EXACT | BOUND_ONLY | NO_VALUE, 0, 0, 0 },
+		{ EXACT, 0, 0, -EINVAL },
+		{ EXACT | NO_VALUE, 0, 0, -EINVAL },
 		{ ORDERED, 0, 0, -EINVAL },
 		{ ORDERED, DOORBELL_DEPTH_MAX + 1, 0, -EINVAL },
 		{ 0, 1, 0, -EINVAL },
@@ -161,7 +167,7 @@ static void region_arguments(struct kunit *test)
 		{ NO_VALUE | BY_VALUE, 0, 1, -EINVAL },
 		{ BOUND_ONLY, 1, 0, -EINVAL },
 		{ DOORBELL_ATTACH_DROP, 0, 0, 0 },
-		{ 1U << 6, 0, 0, -EINVAL },
+		{ 1U << 7, 0, 0, -EINVAL },
 		{ 1U << 31, 0, 0, -EINVAL },
 	};
 	struct doorbell_waiters *waiters = new_waiters(test);
@@ -185,6 +191,51 @@ static void region_arguments(struct kunit *test)
 	}
 	/* each region that is gone has dropped its reference */
 	KUNIT_EXPECT_EQ(test, 1, kref_read(&waiters->ref));
+}
+
+/* What an ioeventfd of the queue would take, and all else without EXACT. */
+static void region_takes(struct kunit *test)
+{
+	static const struct {
+		u32 flags;
+		u64 offset;
+		int width;
+		u64 value;
+		bool takes;
+	} cases[] = {
+		{ 0, 1, 8, 1ULL << 40, true },
+		{ BY_VALUE, 3, 1, 1ULL << 40, true },
+		{ NO_VALUE, 1, 0, 0, true },
+		{ EXACT, 0, 4, 1ULL << 31, true },
+		{ EXACT, 8, 4, 7, true },
+		{ EXACT, 8, 2, 7, false },
+		{ EXACT, 8, 8, 7, false },
+		{ EXACT, 9, 4, 7, false },
+		{ EXACT, 10, 2, 7, false },
+		{ EXACT | BY_VALUE, 0, 4, 4, true },
+		{ EXACT | BY_VALUE, 0, 4, 0xffff, true },
+		{ EXACT | BY_VALUE, 0, 4, 0x10004, false },
+		{ EXACT | BY_VALUE, 0, 2, 4, false },
+		{ EXACT | BY_VALUE, 2, 2, 4, false },
+		{ EXACT | NO_VALUE, 4, 0, 0, true },
+		{ EXACT | NO_VALUE, 4, 8, 0, true },
+		{ EXACT | NO_VALUE, 5, 0, 0, false },
+	};
+	struct doorbell_region *region;
+	u32 flags;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		flags = cases[i].flags;
+		region = new_region(test, flags | (flags & EXACT ? BOUND_ONLY :
+								   0));
+		KUNIT_EXPECT_EQ_MSG(test, cases[i].takes,
+				    doorbell_region_takes(region,
+							  cases[i].offset,
+							  cases[i].width,
+							  cases[i].value),
+				    "case %d", i);
+	}
 }
 
 /* The offset, or the value, names the queue; an offset outside names none. */
@@ -688,6 +739,7 @@ static void region_unbinds_twice(struct kunit *test)
 
 static struct kunit_case region_tests[] = {
 	KUNIT_CASE(region_arguments),
+	KUNIT_CASE(region_takes),
 	KUNIT_CASE(region_rings),
 	KUNIT_CASE(region_bounces),
 	KUNIT_CASE(region_wakes),

@@ -295,6 +295,8 @@ static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 		memcpy(&value, val, len);
 		width = len;
 	}
+	if (!doorbell_region_takes(region, addr - p->base, width, value))
+		return -EOPNOTSUPP;
 
 	/* KVM retries a write declined on the fast bus on the MMIO bus. */
 	if (doorbell_region_ring(region, region->flags, addr - p->base, value,
@@ -315,7 +317,8 @@ static noinline int write_bound(struct kvm_vcpu *vcpu,
 	u32 queue;
 
 	if (READ_ONCE(p->enabled) &&
-	    doorbell_geometry_contains(&region->geo, offset)) {
+	    doorbell_geometry_contains(&region->geo, offset) &&
+	    doorbell_region_takes(region, offset, len, 0)) {
 		queue = doorbell_geometry_queue(&region->geo, offset);
 		if (!doorbell_region_signal(region, queue))
 			return 0;

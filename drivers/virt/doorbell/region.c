@@ -22,7 +22,8 @@
 			 DOORBELL_ATTACH_BY_VALUE | \
 			 DOORBELL_ATTACH_NO_VALUE | \
 			 DOORBELL_ATTACH_BOUND_ONLY | \
-			 DOORBELL_ATTACH_DROP)
+			 DOORBELL_ATTACH_DROP | \
+			 DOORBELL_ATTACH_EXACT)
 
 /* Fail with -ENOMEM instead of invoking the OOM killer. */
 #define GFP_BINDINGS	(GFP_KERNEL_ACCOUNT | __GFP_ZERO | \
@@ -91,6 +92,9 @@ static bool attach_valid(const struct doorbell_attach *arg)
 		return false;
 	if (arg->flags & DOORBELL_ATTACH_NO_VALUE &&
 	    (by_value || arg->flags & DOORBELL_ATTACH_PIO))
+		return false;
+	if (arg->flags & DOORBELL_ATTACH_EXACT &&
+	    !(arg->flags & DOORBELL_ATTACH_BOUND_ONLY))
 		return false;
 	return ordered == !!arg->depth && arg->depth <= DOORBELL_DEPTH_MAX &&
 	       by_value == !!arg->queues;

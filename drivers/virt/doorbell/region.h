@@ -136,6 +136,32 @@ doorbell_region_queue(const struct doorbell_region *region, u32 flags,
 }
 
 /**
+ * doorbell_region_takes() - does an access of a guest ring the region?
+ * @region: the region
+ * @offset: address written less the region's base, inside of the region
+ * @width: bytes written
+ * @value: value written
+ *
+ * Return: false if only writes that an ioeventfd would take ring the region,
+ * and this is another one.
+ */
+static inline bool doorbell_region_takes(const struct doorbell_region *region,
+					 u64 offset, int width, u64 value)
+{
+	u32 stride = 1U << region->geo.shift;
+
+	if (!(region->flags & DOORBELL_ATTACH_EXACT))
+		return true;
+	if (offset & (stride - 1))
+		return false;
+	if (region->flags & DOORBELL_ATTACH_NO_VALUE)
+		return true;
+	return width == stride &&
+	       (!(region->flags & DOORBELL_ATTACH_BY_VALUE) ||
+		value <= U16_MAX);
+}
+
+/**
  * doorbell_region_ring_unbound() - ring the queue that an access names
  * @region: the region, which had no bindings a moment ago
  * @flags: those of @region->flags that matter here; callers in a hot path pass

@@ -168,6 +168,19 @@ struct doorbell_ring {
 #define DOORBELL_ATTACH_DROP		(1U << 5)
 
 /**
+ * DOORBELL_ATTACH_EXACT - what no ioeventfd would take reaches the VMM
+ *
+ * A flag in doorbell_attach.flags, only valid with DOORBELL_ATTACH_BOUND_ONLY.
+ * A guest's write rings only if it begins at the first byte of a queue and is
+ * stride bytes wide. With DOORBELL_ATTACH_BY_VALUE the whole value has to be
+ * the number of a queue. With DOORBELL_ATTACH_NO_VALUE the width does not
+ * matter. So a queue takes what a KVM_IOEVENTFD with a len of stride would take
+ * (with a len of 0 for DOORBELL_ATTACH_NO_VALUE, with the queue's number as
+ * datamatch for DOORBELL_ATTACH_BY_VALUE). The flag does not restrict write().
+ */
+#define DOORBELL_ATTACH_EXACT		(1U << 6)
+
+/**
  * struct doorbell_attach - argument of DOORBELL_ATTACH
  * @size: sizeof(struct doorbell_attach)
  * @vm_fd: file descriptor of a KVM virtual machine, or -1 for a region that
