@@ -8,6 +8,8 @@
 #   make install-lib      install it and its headers
 #   make uninstall        remove what make install, or install-lib, installed;
 #   make uninstall-lib    with the same KDIR, PREFIX and so on
+#   make preload          build libdoorbell-ioeventfd.so, for LD_PRELOAD
+#   make install-preload  install it; make uninstall-preload removes it
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
 #   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
@@ -45,6 +47,18 @@ install-lib:
 
 uninstall-lib:
 	$(MAKE_LIB) uninstall
+
+MAKE_PRELOAD = $(MAKE) -C tools/preload OUTPUT=$(CURDIR)/$(BUILD)/preload \
+	DESTDIR=$(abspath $(DESTDIR)) PREFIX=$(PREFIX) LIBDIR=$(LIBDIR)
+
+preload:
+	$(MAKE_PRELOAD)
+
+install-preload:
+	$(MAKE_PRELOAD) install
+
+uninstall-preload:
+	$(MAKE_PRELOAD) uninstall
 
 # kbuild runs depmod only where the headers have System.map; Debian's have not.
 # A tree without the kernel's own modules is staged for a package, which runs
@@ -155,4 +169,5 @@ lint: setup
 	@tools/test/lint.sh
 
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
+.PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus bench lint

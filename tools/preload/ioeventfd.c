@@ -1,0 +1,660 @@
+// SPDX-License-Identifier: LGPL-2.1 OR MIT
+/*
+ * libdoorbell-ioeventfd.so: an LD_PRELOAD library that serves a VMM's
+ * KVM_IOEVENTFD calls by regions of /dev/doorbell.
+ *
+ * In place of a device on KVM's bus for each ioeventfd, there is one for each
+ * page of notify addresses (or for each address, if the value names the queue):
+ * a region with DOORBELL_ATTACH_EXACT, whose queues are bound to the VMM's
+ * eventfds. The guest's writes signal what KVM's ioeventfds would signal, and
+ * all others reach the VMM. What no region can express, and what fails, goes to
+ * KVM as it came.
+ *
+ * Lifetime: a region exists as long as it has a bound queue, and holds no
+ * reference to its VM. The number of a descriptor does not name a VM, as
+ * close() and dup() are not intercepted. So the library marks the VM's open
+ * file: it sets the signal of its SIGIO, which KVM never sends, to a number,
+ * the VM's mark.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/kcmp.h>
+#include <linux/kvm.h>
+
+#include "libdoorbell.h"
+
+#define PAGE		4096
+/* Queues of a device whose value names the queue: as many as virtio has. */
+#define VALUES		1024
+#define MAX_QUEUES	(PAGE / DOORBELL_STRIDE_MIN)
+
+#define KNOWN_FLAGS	(KVM_IOEVENTFD_FLAG_DATAMATCH | \
+			 KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN)
+
+/**
+ * struct queue - a queue of a region
+ * @fd: the eventfd that it is bound to, by the VMM's number, or -1
+ * @used: it was bound at some time
+ * @rings: rings before the region was attached last
+ */
+struct queue {
+	int fd;
+	bool used;
+	__u64 rings;
+};
+
+/**
+ * struct region - a region, or the statistics of one that was detached
+ * @next: in @regions
+ * @db: its consumer, or NULL
+ * @mark: the mark of its VM
+ * @vm_fd: the VM's descriptor when the region was attached last
+ * @arg: what it was attached with, the same for all ioeventfds in it
+ * @bound: number of queues that are bound
+ * @nr_queues: number of queues
+ * @queue: its queues
+ */
+struct region {
+	struct region *next;
+	struct doorbell *db;
+	int mark;
+	int vm_fd;
+	struct doorbell_attach arg;
+	unsigned int bound;
+	unsigned int nr_queues;
+	struct queue queue[];
+};
+
+typedef int (*ioctl_fn)(int fd, unsigned long request, ...);
+
+static int find_next(int fd, unsigned long request, ...);
+
+/* libc's ioctl(), or that of the next preload */
+static ioctl_fn next_ioctl = find_next;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* The rest is protected by @lock. */
+static struct region *regions;
+static struct doorbell_queue_binding bindings[MAX_QUEUES];
+/* There is no /dev/doorbell for us. */
+static bool absent;
+static bool stats;
+/* SIGUSR2 found @lock taken. Atomic */
+static bool stats_wanted;
+
+static int find_next(int fd, unsigned long request, ...)
+{
+	void *arg;
+	va_list ap;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	next_ioctl = (ioctl_fn)dlsym(RTLD_NEXT, "ioctl");
+	return next_ioctl(fd, request, arg);
+}
+
+/* Statistics: printed by a signal handler, so without malloc() and stdio. */
+
+static void __attribute__((format(printf, 1, 2))) print(const char *format, ...)
+{
+	char line[128];
+	va_list ap;
+	int len;
+
+	va_start(ap, format);
+	len = vsnprintf(line, sizeof(line), format, ap);
+	va_end(ap);
+	if (write(STDERR_FILENO, line, len) < 0)
+		return;
+}
+
+/* Get the rings of each queue since the region was attached. */
+static void get_rings(const struct region *r)
+{
+	if (!r->db || doorbell_get_bindings(r->db, 0, r->nr_queues, bindings))
+		memset(bindings, 0, sizeof(bindings));
+}
+
+static void print_region(const struct region *r)
+{
+	bool by_value = r->arg.flags & DOORBELL_ATTACH_BY_VALUE;
+	unsigned int i, used = 0;
+	__u64 rings, total = 0;
+
+	get_rings(r);
+	for (i = 0; i < r->nr_queues; i++) {
+		used += r->queue[i].used;
+		total += r->queue[i].rings + bindings[i].rings;
+	}
+	print("doorbell: vm %d, %s %#llx: %u queues, %llu rings%s\n", r->vm_fd,
+	      r->arg.flags & DOORBELL_ATTACH_PIO ? "port" : "mmio", r->arg.base,
+	      used, total, r->db ? "" : ", detached");
+	for (i = 0, used = 0; i < r->nr_queues; i++) {
+		if (!r->queue[i].used)
+			continue;
+		rings = r->queue[i].rings + bindings[i].rings;
+		if (by_value)
+			print("doorbell:   queue %u, value %u: %llu rings\n",
+			      used++, i, rings);
+		else
+			print("doorbell:   queue %u, address %#llx: %llu rings\n",
+			      used++, r->arg.base + i * r->arg.stride, rings);
+	}
+}
+
+static void print_stats(void)
+{
+	const struct region *r;
+	int saved = errno;
+
+	for (r = regions; r; r = r->next)
+		print_region(r);
+	errno = saved;
+}
+
+static void unlock(void)
+{
+	pthread_mutex_unlock(&lock);
+	while (__atomic_load_n(&stats_wanted, __ATOMIC_SEQ_CST) &&
+	       !pthread_mutex_trylock(&lock)) {
+		if (__atomic_exchange_n(&stats_wanted, false, __ATOMIC_SEQ_CST))
+			print_stats();
+		pthread_mutex_unlock(&lock);
+	}
+}
+
+/* If another thread, or the one that was interrupted, is busy, it prints. */
+static void handle_usr2(int sig)
+{
+	int saved = errno;
+
+	(void)sig;
+	__atomic_store_n(&stats_wanted, true, __ATOMIC_SEQ_CST);
+	if (!pthread_mutex_trylock(&lock))
+		unlock();
+	errno = saved;
+}
+
+/* Regions */
+
+/* Return the marks of the regions that are attached, a bit for each mark. */
+static __u64 used_marks(void)
+{
+	const struct region *r;
+	__u64 used = 0;
+
+	for (r = regions; r; r = r->next)
+		if (r->db)
+			used |= 1ULL << (r->mark - 1);
+	return used;
+}
+
+static void region_detach(struct region *r)
+{
+	struct region **link = &regions;
+	unsigned int i;
+
+	if (stats) {
+		get_rings(r);
+		for (i = 0; i < r->nr_queues; i++) {
+			r->queue[i].fd = -1;
+			r->queue[i].rings += bindings[i].rings;
+		}
+	}
+	/* close() does not wait for vCPUs that signal */
+	doorbell_detach_region(r->db);
+	doorbell_close(r->db);
+	r->db = NULL;
+	r->bound = 0;
+	if (stats)
+		return;
+	while (*link != r)
+		link = &(*link)->next;
+	*link = r->next;
+	free(r);
+}
+
+/* Detach the regions of VMs that have ended. */
+static void reap(void)
+{
+	struct doorbell_info info;
+	struct region *r, *next;
+
+	for (r = regions; r; r = next) {
+		next = r->next;
+		if (r->db && !doorbell_get_info(r->db, &info) &&
+		    info.state == DOORBELL_HANGUP)
+			region_detach(r);
+	}
+}
+
+static bool same_place(const struct region *r, const struct doorbell_attach *a)
+{
+	return r->arg.base == a->base && r->arg.len == a->len &&
+	       r->arg.stride == a->stride && r->arg.flags == a->flags;
+}
+
+/* Find the statistics of an earlier region, or make a new one. */
+static struct region *region_get(const struct doorbell_attach *arg, int vm_fd)
+{
+	unsigned int i, n = arg->queues ?: arg->len / arg->stride;
+	struct region *r;
+
+	for (r = regions; r; r = r->next)
+		if (!r->db && r->vm_fd == vm_fd && same_place(r, arg))
+			return r;
+	r = calloc(1, sizeof(*r) + n * sizeof(r->queue[0]));
+	if (!r)
+		return NULL;
+	r->arg = *arg;
+	r->vm_fd = vm_fd;
+	r->nr_queues = n;
+	for (i = 0; i < n; i++)
+		r->queue[i].fd = -1;
+	r->next = regions;
+	regions = r;
+	return r;
+}
+
+/* Bind a queue, or unbind it with -1. Return 0, or -1 with errno. */
+static int region_bind(struct region *r, unsigned int queue, int fd)
+{
+	int ret = doorbell_bind_queues(r->db, queue, 1, &fd);
+
+	if (ret) {
+		errno = -ret;
+		return -1;
+	}
+	r->bound += fd < 0 ? -1 : 1;
+	r->queue[queue].fd = fd;
+	r->queue[queue].used = true;
+	return 0;
+}
+
+/* Attach a region whose first queue is @queue. Return whether that worked. */
+static bool region_attach(const struct doorbell_attach *arg, int mark,
+			  unsigned int queue, int fd)
+{
+	struct doorbell *db = doorbell_open(DOORBELL_OPEN_READ);
+	struct region *r;
+
+	if (!db) {
+		/* do not look for it at each call */
+		if (errno != EMFILE && errno != ENFILE)
+			__atomic_store_n(&absent, true, __ATOMIC_RELAXED);
+		return false;
+	}
+	if (doorbell_attach_region(db, arg) ||
+	    doorbell_bind_queues(db, queue, 1, &fd))
+		goto err;
+	r = region_get(arg, arg->vm_fd);
+	if (!r)
+		goto err;
+	r->db = db;
+	r->mark = mark;
+	r->bound = 1;
+	r->queue[queue].fd = fd;
+	r->queue[queue].used = true;
+	return true;
+
+err:
+	doorbell_detach_region(db);
+	doorbell_close(db);
+	return false;
+}
+
+/* What KVM is asked for */
+
+/* May KVM accept the call? If not, it has the right error. */
+static bool is_valid(const struct kvm_ioeventfd *e)
+{
+	switch (e->len) {
+	case 0:
+		if (e->flags & KVM_IOEVENTFD_FLAG_DATAMATCH)
+			return false;
+		break;
+	case 1: case 2: case 4: case 8:
+		break;
+	default:
+		return false;
+	}
+	/* -1 would unbind a queue */
+	return !(e->flags & ~KNOWN_FLAGS) && e->addr + e->len >= e->addr &&
+	       e->fd >= 0;
+}
+
+/*
+ * Which region, and which queue of it, takes exactly the writes that the
+ * ioeventfd would take? Return false if there is none.
+ */
+static bool express(const struct kvm_ioeventfd *e, int vm_fd,
+		    struct doorbell_attach *arg, unsigned int *queue)
+{
+	bool match = e->flags & KVM_IOEVENTFD_FLAG_DATAMATCH;
+	bool pio = e->flags & KVM_IOEVENTFD_FLAG_PIO;
+
+	/* a queue has two bytes at least; a port no more than four */
+	if (e->len == 1 || (pio && (!e->len || e->len == 8)))
+		return false;
+	*arg = (struct doorbell_attach) {
+		.vm_fd = vm_fd,
+		.stride = e->len ?: DOORBELL_STRIDE_MIN,
+		.flags = DOORBELL_ATTACH_BOUND_ONLY | DOORBELL_ATTACH_EXACT,
+	};
+	if (e->addr % arg->stride)
+		return false;
+	if (!e->len)
+		arg->flags |= DOORBELL_ATTACH_NO_VALUE;
+	if (pio)
+		arg->flags |= DOORBELL_ATTACH_PIO;
+	if (match) {
+		arg->flags |= DOORBELL_ATTACH_BY_VALUE;
+		arg->queues = VALUES;
+	}
+
+	arg->len = pio || match ? e->len : PAGE;
+	arg->base = e->addr / arg->len * arg->len;
+	*queue = match ? e->datamatch : (e->addr - arg->base) / arg->stride;
+	return !match || e->datamatch < VALUES;
+}
+
+/* Are a region and an ioeventfd on the same bus, and do they intersect? */
+static bool intersects(const struct region *r, int mark,
+		       const struct kvm_ioeventfd *e)
+{
+	bool pio = e->flags & KVM_IOEVENTFD_FLAG_PIO;
+	__u64 last = e->addr + (e->len ?: 1) - 1;
+
+	return r->db && r->mark == mark &&
+	       pio == !!(r->arg.flags & DOORBELL_ATTACH_PIO) &&
+	       last >= r->arg.base && e->addr <= r->arg.base + r->arg.len - 1;
+}
+
+/* KVM_IOEVENTFD's len of a region's ioeventfds */
+static unsigned int kvm_len(const struct region *r)
+{
+	return r->arg.flags & DOORBELL_ATTACH_NO_VALUE ? 0 : r->arg.stride;
+}
+
+/* Would KVM refuse an ioeventfd with another one of the region's there? */
+static bool collides(const struct region *r, const struct kvm_ioeventfd *e)
+{
+	__u64 offset = e->addr - r->arg.base;
+
+	if (kvm_len(r) && e->len && kvm_len(r) != e->len)
+		return false;
+	/* one with a datamatch has another one than all of the region's */
+	if (r->arg.flags & DOORBELL_ATTACH_BY_VALUE)
+		return !offset && !(e->flags & KVM_IOEVENTFD_FLAG_DATAMATCH);
+	return offset < r->arg.len && !(offset % r->arg.stride) &&
+	       r->queue[offset / r->arg.stride].fd >= 0;
+}
+
+static int kvm_deassign(int vm_fd, const struct kvm_ioeventfd *e)
+{
+	struct kvm_ioeventfd arg = *e;
+
+	arg.flags |= KVM_IOEVENTFD_FLAG_DEASSIGN;
+	return next_ioctl(vm_fd, KVM_IOEVENTFD, &arg);
+}
+
+/* KVM checks the descriptors before it finds that it has no such ioeventfd. */
+static int fail_exists(int vm_fd, const struct kvm_ioeventfd *e)
+{
+	if (kvm_deassign(vm_fd, e) && errno == ENOENT)
+		errno = EEXIST;
+	return -1;
+}
+
+/* The call that gives a queue's ioeventfd to KVM */
+static struct kvm_ioeventfd kvm_arg(const struct region *r, unsigned int queue)
+{
+	struct kvm_ioeventfd e = {
+		.addr = r->arg.base + queue * r->arg.stride,
+		.len = kvm_len(r),
+		.fd = r->queue[queue].fd,
+	};
+
+	if (r->arg.flags & DOORBELL_ATTACH_PIO)
+		e.flags |= KVM_IOEVENTFD_FLAG_PIO;
+	if (r->arg.flags & DOORBELL_ATTACH_BY_VALUE) {
+		e.flags |= KVM_IOEVENTFD_FLAG_DATAMATCH;
+		e.datamatch = queue;
+		e.addr = r->arg.base;
+	}
+	return e;
+}
+
+/*
+ * Give the ioeventfds of a region to KVM, all or none. No ring reaches the VMM
+ * meanwhile. The region precedes what is added, and KVM's search for an address
+ * that still belongs to the region only compares with ioeventfds above it: so
+ * begin with the highest address.
+ */
+static int region_evict(struct region *r, int vm_fd)
+{
+	struct kvm_ioeventfd e;
+	int i, saved;
+
+	for (i = r->nr_queues - 1; i >= 0; i--) {
+		e = kvm_arg(r, i);
+		if (e.fd >= 0 && next_ioctl(vm_fd, KVM_IOEVENTFD, &e))
+			goto err;
+	}
+	region_detach(r);
+	return 0;
+
+err:
+	saved = errno;
+	while (++i < (int)r->nr_queues) {
+		e = kvm_arg(r, i);
+		if (e.fd >= 0)
+			kvm_deassign(vm_fd, &e);
+	}
+	errno = saved;
+	return -1;
+}
+
+/* VMs */
+
+/*
+ * Return the mark of a VM, or 0 if its ioeventfds have to go to KVM: it belongs
+ * to another process, or there are too many.
+ */
+static int vm_mark(int vm_fd)
+{
+	int mark = fcntl(vm_fd, F_GETSIG);
+	__u64 used;
+
+	if (mark < 0)
+		return 0;
+	if (mark)
+		return used_marks() & 1ULL << (mark - 1) ? mark : 0;
+	if (next_ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD) <= 0)
+		return 0;
+	reap();
+	used = used_marks();
+	if (!~used)
+		return 0;
+	mark = __builtin_ctzll(~used) + 1;
+	return fcntl(vm_fd, F_SETSIG, mark) ? 0 : mark;
+}
+
+/* Take the mark back from a VM that has no region any more. */
+static void vm_release(int vm_fd, int mark)
+{
+	int saved = errno;
+
+	if (mark && !(used_marks() & 1ULL << (mark - 1)))
+		fcntl(vm_fd, F_SETSIG, 0);
+	errno = saved;
+}
+
+static struct region *region_find(int mark, const struct doorbell_attach *arg)
+{
+	struct region *r;
+
+	for (r = regions; r; r = r->next)
+		if (r->db && r->mark == mark && same_place(r, arg))
+			return r;
+	return NULL;
+}
+
+static int assign(int vm_fd, int mark, struct kvm_ioeventfd *e)
+{
+	struct region *r = NULL, *next;
+	struct doorbell_attach arg;
+	unsigned int queue;
+	bool ok;
+
+	ok = express(e, vm_fd, &arg, &queue);
+	if (ok)
+		r = region_find(mark, &arg);
+	if (r) {
+		if (r->queue[queue].fd >= 0)
+			return fail_exists(vm_fd, e);
+		return region_bind(r, queue, e->fd);
+	}
+
+	for (r = regions; r; r = r->next)
+		if (intersects(r, mark, e) && collides(r, e))
+			return fail_exists(vm_fd, e);
+	/* KVM's search misses parts of a region that has a device inside */
+	for (r = regions; r; r = next) {
+		next = r->next;
+		if (intersects(r, mark, e) && region_evict(r, vm_fd))
+			return -1;
+	}
+	if (ok && region_attach(&arg, mark, queue, e->fd))
+		return 0;
+	return next_ioctl(vm_fd, KVM_IOEVENTFD, e);
+}
+
+/* Do two descriptors have the same eventfd? The VMM may have closed @old. */
+static bool same_eventfd(int old, int new)
+{
+	pid_t pid = getpid();
+
+	return old == new ||
+	       !syscall(SYS_kcmp, pid, pid, KCMP_FILE, old, new) ||
+	       errno == EBADF;
+}
+
+static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
+{
+	struct doorbell_attach arg;
+	struct region *r = NULL;
+	unsigned int queue;
+	int ret;
+
+	if (express(e, vm_fd, &arg, &queue))
+		r = region_find(mark, &arg);
+	/* KVM also checks the descriptors of what it does not have */
+	ret = next_ioctl(vm_fd, KVM_IOEVENTFD, e);
+	if (!ret || errno != ENOENT || !r || r->queue[queue].fd < 0)
+		return ret;
+	if (!same_eventfd(r->queue[queue].fd, e->fd)) {
+		errno = ENOENT;
+		return -1;
+	}
+	if (r->bound > 1)
+		return region_bind(r, queue, -1);
+	region_detach(r);
+	return 0;
+}
+
+/* Not inlined: other calls of ioctl() must not pay for it. */
+static int __attribute__((noinline)) ioeventfd(int vm_fd,
+					       struct kvm_ioeventfd *e)
+{
+	int ret, mark;
+
+	if (__atomic_load_n(&absent, __ATOMIC_RELAXED) || !e || !is_valid(e))
+		return next_ioctl(vm_fd, KVM_IOEVENTFD, e);
+	pthread_mutex_lock(&lock);
+	mark = vm_mark(vm_fd);
+	if (!mark)
+		ret = next_ioctl(vm_fd, KVM_IOEVENTFD, e);
+	else if (e->flags & KVM_IOEVENTFD_FLAG_DEASSIGN)
+		ret = deassign(vm_fd, mark, e);
+	else
+		ret = assign(vm_fd, mark, e);
+	vm_release(vm_fd, mark);
+	unlock();
+	return ret;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	void *arg;
+	va_list ap;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	if (__builtin_expect(request == KVM_IOEVENTFD, 0))
+		return ioeventfd(fd, arg);
+	return next_ioctl(fd, request, arg);
+}
+
+/* The process */
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void after_fork(void)
+{
+	unlock();
+}
+
+/* The VM, and its regions, are the parent's. */
+static void in_child(void)
+{
+	struct region *r, *next;
+
+	for (r = regions; r; r = next) {
+		next = r->next;
+		if (r->db)
+			close(doorbell_fd(r->db));
+		free(r);
+	}
+	regions = NULL;
+	unlock();
+}
+
+static void __attribute__((constructor)) begin(void)
+{
+	const char *text = getenv("DOORBELL_STATS");
+	struct sigaction action = { .sa_handler = handle_usr2 }, old;
+
+	pthread_atfork(before_fork, after_fork, in_child);
+	stats = text && *text && strcmp(text, "0");
+	/* leave it to a VMM that uses it, or ignores it */
+	action.sa_flags = SA_RESTART;
+	if (stats && !sigaction(SIGUSR2, NULL, &old) &&
+	    !(old.sa_flags & SA_SIGINFO) && old.sa_handler == SIG_DFL)
+		sigaction(SIGUSR2, &action, NULL);
+}
+
+static void __attribute__((destructor)) end(void)
+{
+	if (!stats)
+		return;
+	pthread_mutex_lock(&lock);
+	print_stats();
+	unlock();
+}
