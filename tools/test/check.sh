@@ -94,6 +94,15 @@ run_kernel() {
 		[ "$prog" = demo ] ||
 			args+=(-f "$top/build/selftests/$prog:/tests/$prog")
 	done
+	# the library that preload loads, and those that it is linked with
+	if [[ " ${run[*]} " == *" preload "* ]]; then
+		prog=$top/build/selftests/libdoorbell-ioeventfd.so
+		args+=(-f "$prog:/tests/${prog##*/}")
+		while read -r prog; do
+			args+=(-f "$prog:$prog")
+		done < <(ldd "$top/build/selftests/preload" |
+			grep -o '/[^ ]*')
+	fi
 	for prog in user/demo-vmm user/demo-consumer; do
 		args+=(-f "$top/build/$prog:/tests/${prog#user/}")
 	done
