@@ -18,7 +18,7 @@ out=$top/build/bench
 
 run_kernel()
 {
-	local kernel=$1 ko floor dir
+	local kernel=$1 ko floor dir lib libs=()
 
 	ko=$("$testbed/module.sh" "$kernel")
 	dir=$("$testbed/kernel.sh" "$kernel")
@@ -29,10 +29,16 @@ run_kernel()
 	build_modules "$dir" "$floor/tools/bench" >"$floor/build.log" 2>&1 ||
 		{ cat "$floor/build.log"; return 1; } >&2
 
+	while read -r lib; do
+		libs+=(-f "$lib:$lib")
+	done < <(ldd "$out/calls" | grep -o '/[^ ]*')
+
 	echo "kernel $(cat "$dir/release")" >"$out/$kernel.txt"
 	"$testbed/run.sh" -k "$kernel" -o -t 1200 -l "$out/$kernel.log" \
 		-f "$here/guest.sh:/bench/guest.sh" \
-		-f "$out/bench:/bench/bench" \
+		-f "$out/bench:/bench/bench" -f "$out/calls:/bench/calls" \
+		-f "$out/libdoorbell-ioeventfd.so:/bench/preload.so" \
+		"${libs[@]}" \
 		-f "$ko/doorbell.ko:/bench/doorbell.ko" \
 		-f "$floor/tools/bench/floor.ko:/bench/floor.ko" \
 		-- /bench/guest.sh >>"$out/$kernel.txt"
