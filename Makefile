@@ -14,6 +14,7 @@
 #   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
 #   make litmus           run the memory-model proofs (part of make check)
+#   make qemu             run Linux guests in Debian's QEMU, in micro-VMs
 #   make bench            count instructions per ring, and those of ioeventfd
 #   make lint             run checkpatch, sparse, W=1, kernel-doc, shellcheck,
 #                         a build against musl, and checks of layers, words and
@@ -162,6 +163,11 @@ check: setup
 litmus: setup
 	@tools/test/litmus.sh
 
+QEMU_KERNELS := 6.12 6.12-debug
+
+qemu: setup
+	@tools/qemu/qemu.sh $(QEMU_KERNELS)
+
 bench: setup
 	@tools/bench/bench.sh
 
@@ -170,4 +176,4 @@ lint: setup
 
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
-.PHONY: demo selftests examples check litmus bench lint
+.PHONY: demo selftests examples check litmus qemu bench lint

@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The first process of a Linux guest: it does what lines on the second serial
+ * port ask for, and answers each with one line, "ok WHAT" or "not ok WHY".
+ *
+ *   data PASSES    write the data disk, read it back, compare
+ *   loop           the same without end, a line "pass N" each
+ *   files          mount the other disk, write files, mount again, compare
+ *   vsock KIB      send to the host, which sends all of it back, and compare
+ *   gone, there    wait until the data disk is unplugged, or plugged
+ *
+ * The data disk is the larger one. It prints "ready" when it is up.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+#include <linux/aio_abi.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <linux/vm_sockets.h>
+
+#include "port.h"
+
+#define DEPTH		32
+#define CHUNK		8192
+#define FILES		24
+/* sectors: the data disk is larger than this */
+#define DATA_MIN	(12 << 11)
+
+static int port;
+static char why[160];
+
+#define fail(...) (snprintf(why, sizeof(why), __VA_ARGS__), -1)
+
+/* splitmix64 */
+static uint64_t mix(uint64_t x)
+{
+	x += 0x9e3779b97f4a7c15;
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+	return x ^ (x >> 31);
+}
+
+static void fill(void *buf, size_t len, uint64_t seed)
+{
+	uint64_t *word = buf;
+
+	for (size_t i = 0; i < len / 8; i++)
+		word[i] = mix(seed + i);
+}
+
+static int same(const void *buf, size_t len, uint64_t seed)
+{
+	const uint64_t *word = buf;
+
+	for (size_t i = 0; i < len / 8; i++)
+		if (word[i] != mix(seed + i))
+			return 0;
+	return 1;
+}
+
+/* Find a disk. Returns its number of sectors, 0 if there is none. */
+static long find_disk(int data, char *path, size_t size)
+{
+	DIR *dir = opendir("/sys/class/block");
+	struct dirent *entry;
+	long found = 0;
+
+	while (dir && !found && (entry = readdir(dir))) {
+		char name[300];
+		long sectors = 0;
+		int large;
+		FILE *f;
+
+		if (strncmp(entry->d_name, "vd", 2))
+			continue;
+		snprintf(name, sizeof(name), "/sys/class/block/%s/size",
+			 entry->d_name);
+		f = fopen(name, "r");
+		if (!f)
+			continue;
+		if (fscanf(f, "%ld", &sectors) != 1)
+			sectors = 0;
+		large = sectors > DATA_MIN;
+		if (sectors && large == data) {
+			snprintf(path, size, "/dev/%.8s", entry->d_name);
+			found = sectors;
+		}
+		fclose(f);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* -- the data disk: each CPU does a part, with DEPTH requests at a time ---- */
+struct part {
+	pthread_t thread;
+	int cpu;
+	int fd;
+	unsigned long first;	/* chunk */
+	unsigned long chunks;
+	uint64_t seed;
+	int opcode;
+	char *error;
+};
+
+static void *do_part(void *arg)
+{
+	struct part *p = arg;
+	struct iocb iocbs[DEPTH], *iocb;
+	char *bufs, *buf;
+	struct io_event events[DEPTH];
+	unsigned long next = 0, done = 0, stride;
+	aio_context_t ctx = 0;
+	int slots = 0;
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(p->cpu, &cpus);
+	sched_setaffinity(0, sizeof(cpus), &cpus);
+	if (posix_memalign((void **)&bufs, 4096, DEPTH * CHUNK) ||
+	    syscall(SYS_io_setup, DEPTH, &ctx)) {
+		p->error = "no memory";
+		return NULL;
+	}
+	/* Any odd number visits all chunks, if they are a power of two. */
+	stride = p->opcode == IOCB_CMD_PREAD ? 37 : 101;
+	while (done < p->chunks && !p->error) {
+		long n = 0;
+
+		if (slots == DEPTH || next == p->chunks)
+			n = syscall(SYS_io_getevents, ctx, 1, DEPTH, events,
+				    NULL);
+		for (long i = 0; i < n; i++) {
+			iocb = (struct iocb *)(uintptr_t)events[i].obj;
+			if (events[i].res != CHUNK)
+				p->error = "a request failed";
+			else if (p->opcode == IOCB_CMD_PREAD &&
+				 !same((void *)(uintptr_t)iocb->aio_buf, CHUNK,
+				       p->seed + iocb->aio_offset))
+				p->error = "the data differ";
+		}
+		done += n;
+		/* One call for each request, so that most of them ring. */
+		for (long i = 0; next < p->chunks &&
+				 (n ? i < n : slots < DEPTH); i++) {
+			iocb = n ? (void *)(uintptr_t)events[i].obj :
+				   &iocbs[slots++];
+			buf = bufs + (iocb - iocbs) * CHUNK;
+			memset(iocb, 0, sizeof(*iocb));
+			iocb->aio_fildes = p->fd;
+			iocb->aio_lio_opcode = p->opcode;
+			iocb->aio_buf = (uintptr_t)buf;
+			iocb->aio_nbytes = CHUNK;
+			iocb->aio_offset = CHUNK * (p->first +
+				(next++ * stride) % p->chunks);
+			if (p->opcode == IOCB_CMD_PWRITE)
+				fill(buf, CHUNK, p->seed + iocb->aio_offset);
+			if (syscall(SYS_io_submit, ctx, 1, &iocb) != 1)
+				p->error = "io_submit";
+		}
+	}
+	syscall(SYS_io_destroy, ctx);
+	free(bufs);
+	return NULL;
+}
+
+static int data_pass(uint64_t seed)
+{
+	static const int opcodes[] = { IOCB_CMD_PWRITE, IOCB_CMD_PREAD };
+	int fd, cpus = sysconf(_SC_NPROCESSORS_ONLN), ret = 0;
+	struct part part[8];
+	char path[32];
+	long chunks;
+
+	chunks = find_disk(1, path, sizeof(path)) / (CHUNK >> 9);
+	if (!chunks)
+		return fail("no data disk");
+	fd = open(path, O_RDWR | O_DIRECT);
+	if (fd < 0)
+		return fail("%s: %m", path);
+	for (int k = 0; k < 2 && !ret; k++) {
+		for (int i = 0; i < cpus; i++) {
+			part[i] = (struct part) {
+				.cpu = i, .fd = fd, .seed = mix(seed),
+				.first = i * (chunks / cpus),
+				.chunks = chunks / cpus,
+				.opcode = opcodes[k],
+			};
+			pthread_create(&part[i].thread, NULL, do_part,
+				       &part[i]);
+		}
+		for (int i = 0; i < cpus; i++) {
+			pthread_join(part[i].thread, NULL);
+			if (part[i].error)
+				ret = fail("%s: %s", k ? "read" : "write",
+					   part[i].error);
+		}
+	}
+	close(fd);
+	return ret;
+}
+
+static int data(int passes)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	for (int i = 0; i < passes; i++)
+		if (data_pass(now.tv_nsec + i))
+			return -1;
+	return 0;
+}
+
+static int loop(int arg)
+{
+	(void)arg;
+	for (int i = 1;; i++) {
+		if (data_pass(i))
+			return -1;
+		dprintf(port, "pass %d\n", i);
+	}
+}
+
+/* -- a file system --------------------------------------------------------- */
+static int one_file(int i, int compare)
+{
+	size_t len = 4096 * (1 + i * i % 47);
+	char name[32], *buf = malloc(len);
+	int fd, ret = 0;
+
+	snprintf(name, sizeof(name), "/mnt/%d/file", i % 4);
+	*strrchr(name, '/') = 0;
+	mkdir(name, 0700);
+	snprintf(name, sizeof(name), "/mnt/%d/%d", i % 4, i);
+	fd = open(name, compare ? O_RDONLY : O_RDWR | O_CREAT | O_TRUNC, 0600);
+	if (!compare)
+		fill(buf, len, i);
+	if (fd < 0 || (compare ? read(fd, buf, len) : write(fd, buf, len)) !=
+		      (ssize_t)len || (!compare && i % 3 == 0 && fsync(fd)))
+		ret = fail("%s: %m", name);
+	else if (compare && !same(buf, len, i))
+		ret = fail("%s differs", name);
+	if (fd >= 0)
+		close(fd);
+	free(buf);
+	return ret;
+}
+
+static int files(int arg)
+{
+	char path[32];
+	int ret = 0;
+
+	(void)arg;
+	if (!find_disk(0, path, sizeof(path)))
+		return fail("no disk for files");
+	mkdir("/mnt", 0700);
+	for (int compare = 0; compare < 2 && !ret; compare++) {
+		if (mount(path, "/mnt", "ext2", 0, NULL))
+			return fail("mount %s: %m", path);
+		for (int i = 0; i < FILES && !ret; i++)
+			ret = one_file(i, compare);
+		if (umount("/mnt"))
+			ret = fail("umount: %m");
+	}
+	return ret;
+}
+
+/* -- vsock ----------------------------------------------------------------- */
+struct stream {
+	int fd;
+	size_t len;
+	int failed;
+};
+
+static void *send_all(void *arg)
+{
+	struct stream *s = arg;
+	uint64_t buf[512];
+
+	for (size_t at = 0; at < s->len; at += sizeof(buf)) {
+		fill(buf, sizeof(buf), at);
+		if (write(s->fd, buf, sizeof(buf)) != sizeof(buf))
+			s->failed = 1;
+	}
+	return NULL;
+}
+
+static int vsock(int kib)
+{
+	struct sockaddr_vm addr = {
+		.svm_family = AF_VSOCK,
+		.svm_cid = VMADDR_CID_HOST,
+		.svm_port = VSOCK_PORT,
+	};
+	struct stream s = { .len = kib * 1024UL };
+	pthread_t thread;
+	uint64_t buf[512];
+	size_t at = 0, n = 0;
+
+	s.fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+	if (s.fd < 0 || connect(s.fd, (void *)&addr, sizeof(addr)))
+		return fail("connect: %m");
+	pthread_create(&thread, NULL, send_all, &s);
+	while (at < s.len) {
+		ssize_t got = read(s.fd, (char *)buf + n, sizeof(buf) - n);
+
+		if (got <= 0)
+			return fail("read after %zu bytes: %m", at + n);
+		n += got;
+		if (n < sizeof(buf))
+			continue;
+		if (!same(buf, n, at))
+			return fail("the data differ after %zu bytes", at);
+		at += n;
+		n = 0;
+	}
+	pthread_join(thread, NULL);
+	close(s.fd);
+	return s.failed ? fail("write") : 0;
+}
+
+/* -- hotplug --------------------------------------------------------------- */
+static int wait_disk(int present)
+{
+	char path[32];
+
+	for (int i = 0; i < 600; i++) {
+		if (!!find_disk(1, path, sizeof(path)) == present)
+			return 0;
+		usleep(50000);
+	}
+	return fail("the disk is still %s", present ? "away" : "there");
+}
+
+static int gone(int arg)
+{
+	(void)arg;
+	return wait_disk(0);
+}
+
+static int there(int arg)
+{
+	(void)arg;
+	return wait_disk(1);
+}
+
+static const struct {
+	const char *name;
+	int (*fn)(int arg);
+} commands[] = {
+	{ "data", data }, { "loop", loop }, { "files", files },
+	{ "vsock", vsock }, { "gone", gone }, { "there", there },
+};
+
+static int command(const char *name, int arg)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+		if (!strcmp(name, commands[i].name))
+			return commands[i].fn(arg);
+	return fail("unknown command");
+}
+
+int main(void)
+{
+	struct termios raw;
+	char line[80];
+	FILE *in;
+
+	mkdir("/dev", 0755);
+	mkdir("/sys", 0755);
+	mkdir("/proc", 0755);
+	mount("dev", "/dev", "devtmpfs", 0, NULL);
+	mount("sys", "/sys", "sysfs", 0, NULL);
+	mount("proc", "/proc", "proc", 0, NULL);
+
+	port = open("/dev/ttyS1", O_RDWR | O_NOCTTY);
+	tcgetattr(port, &raw);
+	cfmakeraw(&raw);
+	tcsetattr(port, TCSANOW, &raw);
+	in = fdopen(port, "r");
+
+	there(0);
+	/* A reset may have cut off a line. */
+	dprintf(port, "\nready\n");
+	for (;;) {
+		char name[16];
+		int arg = 0;
+
+		if (!fgets(line, sizeof(line), in) ||
+		    sscanf(line, "%15s %d", name, &arg) < 1)
+			continue;
+		if (command(name, arg))
+			dprintf(port, "not ok %s: %s\n", name, why);
+		else
+			dprintf(port, "ok %s\n", name);
+	}
+}

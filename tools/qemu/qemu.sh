@@ -1,0 +1,119 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Run a Linux guest in Debian's QEMU in micro-VMs, without and with the preload:
+# what "make qemu" runs.
+#
+# Usage: qemu.sh KERNEL...
+#        qemu.sh --short
+#
+# The kernels are those of kernel.sh. The last line is "N passed, N failed";
+# build/qemu/ keeps all output. With --short it prints only the TAP of some
+# scenarios on one kernel, for "make check".
+#
+# PRELOAD, in the environment, names another preload than the checkout's, or
+# none if it is empty: then only the half without it runs. SCENARIOS is a list
+# of those of machine.sh.
+set -uo pipefail
+
+. "$(dirname "$0")/../testbed/lib.sh"
+me=qemu
+out=$top/build/qemu
+PRELOAD=${PRELOAD-$out/libdoorbell-ioeventfd.so}
+all="pci exits mmio vhost reset unplug"
+short="pci vhost"
+# a debug kernel is three times slower
+limit=900
+
+# vhost_modules KERNEL DIR: put vhost_vsock and what it needs into DIR
+vhost_modules()
+{
+	local dir=$1 to=$2 release ko n=10
+
+	mkdir -p "$to"
+	release=$(cat "$dir/release")
+	[ -d "$dir/modules" ] || return 0
+	PATH=$PATH:/usr/sbin:/sbin modprobe -d "$dir/modules" -S "$release" \
+		--show-depends vhost_vsock |
+		sed -n 's/^insmod \([^ ]*\).*/\1/p' |
+		while read -r ko; do
+			ko_name=$(basename "${ko%.xz}")
+			case $ko in
+			*.xz) xz -dc "$ko" ;;
+			*) cat "$ko" ;;
+			esac >"$to/$n-$ko_name"
+			n=$((n + 1))
+		done
+}
+
+# prepare KERNEL: build what the machine needs. Sets pack, guest, ko
+prepare()
+{
+	pack=$("$top/tools/qemu/pack.sh") || return
+	guest=$("$testbed/kernel.sh" 6.12-guest) || return
+	dir=$("$testbed/kernel.sh" "$1") || return
+	ko=$("$testbed/module.sh" "$1") || return
+	make -s -C "$top/tools/qemu" OUTPUT="$out" || return
+	[ "$PRELOAD" != "$out/libdoorbell-ioeventfd.so" ] ||
+		make -s -C "$top/tools/preload" OUTPUT="$out" || return
+	[ "$out/vmlinux" -nt "$guest/complete" ] ||
+		strip -o "$out/vmlinux" "$guest/build/vmlinux" || return
+	mkdir -p "$out/root"
+	cp "$out/guest" "$out/root/init"
+	(cd "$out/root" && echo init | cpio -o -H newc --owner=0:0 --quiet) \
+		>"$out/guest.cpio"
+	rm -rf "$out/modules-$1"
+	vhost_modules "$dir" "$out/modules-$1"
+}
+
+# machine KERNEL SCENARIO...: print TAP
+machine()
+{
+	local kernel=$1 file files=()
+	shift
+
+	for file in guest.cpio vmlinux count.so; do
+		files+=(-f "$out/$file:/q/$file")
+	done
+	[ -z "$PRELOAD" ] || files+=(-f "$PRELOAD:/q/preload.so")
+	"$testbed/run.sh" -k "$kernel" -c 1 -m 2048 -t $limit \
+		-a 'nohz=off highres=off' -l "$out/$kernel.log" \
+		-f "$pack:/" -f "$out/host:/bin/host" "${files[@]}" \
+		-f "$ko/doorbell.ko:/q/doorbell.ko" \
+		-f "$out/modules-$kernel:/q/modules" \
+		-f "$top/tools/qemu/machine.sh:/q/machine.sh" \
+		-- /q/machine.sh "$@"
+}
+
+mkdir -p "$out"
+if [ "${1-}" = --short ]; then
+	prepare 6.12 || exit
+	# shellcheck disable=SC2086	# a list
+	machine 6.12 ${SCENARIOS:-$short}
+	exit
+fi
+
+[ $# -gt 0 ] || usage
+rm -f "$out"/*.tap
+for kernel; do
+	prepare "$kernel"
+	ret=$?
+	if [ $ret -eq 77 ]; then
+		echo "# verdict skip $kernel or QEMU is unavailable"
+	elif [ $ret -ne 0 ]; then
+		echo "# verdict the programs do not build"
+	else
+		echo "# begin qemu"
+		# shellcheck disable=SC2086	# a list
+		machine "$kernel" ${SCENARIOS:-$all}
+		ret=$?
+		# run.sh says 126 for a bug report, which the verdict has
+		echo "# end qemu $((ret == 126 ? 0 : ret))"
+		if "$testbed/splat.sh" "$out/$kernel.log" >&2; then
+			echo "# verdict clean"
+		else
+			echo "# verdict a bug report in the kernel log"
+		fi
+	fi >"$out/$kernel.tap"
+	say "$kernel done after $SECONDS s"
+done
+exec "$top/tools/test/tap.py" "$out"/*.tap
