@@ -35,7 +35,7 @@
 #define CHUNK		8192
 #define FILES		24
 /* sectors: the data disk is larger than this */
-#define DATA_MIN	(12 << 11)
+#define DATA_MIN	(7 << 11)
 
 static int port;
 static char why[160];
@@ -137,7 +137,7 @@ static void *do_part(void *arg)
 	/* Any odd number visits all chunks, if they are a power of two. */
 	stride = p->opcode == IOCB_CMD_PREAD ? 37 : 101;
 	while (done < p->chunks && !p->error) {
-		long n = 0;
+		long n = 0, room;
 
 		if (slots == DEPTH || next == p->chunks)
 			n = syscall(SYS_io_getevents, ctx, 1, DEPTH, events,
@@ -153,8 +153,8 @@ static void *do_part(void *arg)
 		}
 		done += n;
 		/* One call for each request, so that most of them ring. */
-		for (long i = 0; next < p->chunks &&
-				 (n ? i < n : slots < DEPTH); i++) {
+		room = n ? n : DEPTH - slots;
+		for (long i = 0; i < room && next < p->chunks; i++) {
 			iocb = n ? (void *)(uintptr_t)events[i].obj :
 				   &iocbs[slots++];
 			buf = bufs + (iocb - iocbs) * CHUNK;

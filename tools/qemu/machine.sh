@@ -36,7 +36,7 @@ skip() {
 	echo "ok $count $scenario $mode: $1 # SKIP $2"
 }
 
-note() { echo "# $scenario $mode: $*"; }
+note() { echo "# $scenario $mode, $(cut -d . -f 1 /proc/uptime) s: $*"; }
 
 # wait_for FILE REGEX: wait until a file has a line
 wait_for() {
@@ -56,10 +56,11 @@ disk() {
 
 # start OPTION...: start QEMU and wait until the guest is up
 start() {
-	dd if=/dev/zero of=/tmp/data bs=1M count=16 2>/dev/null
-	dd if=/dev/zero of=/tmp/files bs=1M count=8 2>/dev/null
+	dd if=/dev/zero of=/tmp/data bs=1M count=8 2>/dev/null
+	dd if=/dev/zero of=/tmp/files bs=1M count=6 2>/dev/null
 	mke2fs -F /tmp/files >/dev/null 2>&1
-	rm -f /tmp/console /tmp/count /tmp/*.in /tmp/*.out
+	echo 0 >/tmp/count
+	rm -f /tmp/console /tmp/*.in /tmp/*.out
 	mkfifo /tmp/port.in /tmp/port.out /tmp/monitor.in /tmp/monitor.out
 	exec 3<>/tmp/port.in 4<>/tmp/port.out 5<>/tmp/monitor.in \
 		6<>/tmp/monitor.out
@@ -78,6 +79,7 @@ start() {
 	cat <&6 >/tmp/monitor.log &
 	monitor=$!
 	answer ready || return 1
+	note "the guest is up"
 	host hangup $qemu >/tmp/hangup 2>&1 &
 	waiter=$!
 	wait_for /tmp/hangup attached
@@ -140,6 +142,7 @@ work() {
 	before=$(exits) rung=$(regions bound-rings | sum)
 	try "random data come back" ask data 1
 	after=$(exits)
+	note "the data are compared"
 	try "files come back" ask files
 	rung=$(($(regions bound-rings | sum) - rung))
 	mmio=$((after - before))
