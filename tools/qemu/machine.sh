@@ -254,7 +254,7 @@ run_vhost() {
 		-device vhost-user-blk-pci,chardev=data,$queues \
 		-chardev socket,id=files,path=/tmp/files.sock \
 		-device vhost-user-blk-pci,chardev=files,$queues $vsock ||
-		{ broken; return; }
+		{ broken; kill $daemon; return; }
 	if [ -n "$vsock" ]; then
 		host echo >/tmp/echo 2>&1 &
 		echo=$!

@@ -3,9 +3,9 @@
 # Make sure that Debian's QEMU is in the cache, unpacked and ready to be put
 # into a micro-VM with all that it needs, and print its directory.
 #
-# The directory holds the programs and firmware of the packages, and the
-# libraries that ldd names, those that this machine has. setup.sh has installed
-# them with qemu-system-x86.
+# The directory holds programs and firmware of the packages, and the libraries
+# that ldd names. These are this machine's own: setup.sh has installed them with
+# qemu-system-x86 and e2fsprogs.
 #
 # The cache is that of kernel.sh. Exit status: 77 if a package is unavailable.
 set -euo pipefail
@@ -17,7 +17,7 @@ use_cache
 packages=(qemu-system-x86 qemu-system-common qemu-system-data seabios
 	e2fsprogs)
 programs=(usr/bin/qemu-system-x86_64 usr/bin/qemu-storage-daemon sbin/e2fsck)
-firmware=(bios-256k.bin qboot.rom kvmvapic.bin pvh.bin)
+firmware=(seabios/bios-256k.bin qemu/qboot.rom qemu/kvmvapic.bin qemu/pvh.bin)
 
 # pack FROM TO: copy what QEMU needs out of the unpacked packages
 pack()
@@ -26,17 +26,15 @@ pack()
 
 	mkdir -p "$2"/{usr/bin,usr/share/qemu,sbin}
 	for file in "${programs[@]}"; do
-		cp "$1/$file" "$2/$file"
+		cp "$1/$file" "$2/$file" || return 1
 		ldd "$2/$file" >"$2.ldd" || return 1
 		! grep 'not found' "$2.ldd" >&2 || return 1
 		sed -n 's/^[^/]*\(\/[^ ]*\) (.*/\1/p' "$2.ldd" |
-			xargs -I{} cp -L --parents {} "$2"
+			xargs -I{} cp -L --parents {} "$2" || return 1
 	done
 	for file in "${firmware[@]}"; do
-		cp -L "$1/usr/share/qemu/$file" "$2/usr/share/qemu/" ||
-			cp -L "$1/usr/share/seabios/$file" \
-				"$2/usr/share/qemu/" || return 1
-	done 2>/dev/null
+		cp "$1/usr/share/$file" "$2/usr/share/qemu/" || return 1
+	done
 	rm "$2.ldd"
 }
 

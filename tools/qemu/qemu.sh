@@ -18,7 +18,8 @@ set -uo pipefail
 . "$(dirname "$0")/../testbed/lib.sh"
 me=qemu
 out=$top/build/qemu
-PRELOAD=${PRELOAD-$out/libdoorbell-ioeventfd.so}
+ours=$top/build/preload/libdoorbell-ioeventfd.so
+PRELOAD=${PRELOAD-$ours}
 all="pci exits mmio vhost reset unplug"
 short="pci vhost"
 # a debug kernel is three times slower
@@ -53,10 +54,9 @@ prepare()
 	dir=$("$testbed/kernel.sh" "$1") || return
 	ko=$("$testbed/module.sh" "$1") || return
 	make -s -C "$top/tools/qemu" OUTPUT="$out" || return
-	[ "$PRELOAD" != "$out/libdoorbell-ioeventfd.so" ] ||
-		make -s -C "$top/tools/preload" OUTPUT="$out" || return
-	[ "$out/vmlinux" -nt "$guest/complete" ] ||
-		strip -o "$out/vmlinux" "$guest/build/vmlinux" || return
+	[ "$PRELOAD" != "$ours" ] ||
+		make -s -C "$top/tools/preload" OUTPUT="${ours%/*}" || return
+	strip -o "$out/vmlinux" "$guest/build/vmlinux" || return
 	mkdir -p "$out/root"
 	cp "$out/guest" "$out/root/init"
 	(cd "$out/root" && echo init | cpio -o -H newc --owner=0:0 --quiet) \

@@ -136,6 +136,10 @@ for kernel; do
 		room
 		run_here install "$top/tools/test/install.sh" &
 	fi
+	if [ "$kernel" = 6.12 ]; then
+		room
+		run_here qemu "$top/tools/qemu/qemu.sh" --short &
+	fi
 	room
 	run_kernel "$kernel" "$ko" &
 done

@@ -22,6 +22,7 @@ needs()
 	liburing-dev      io_uring tests
 	qemu-system-x86   the virtual machines
 	busybox-static    their user space
+	e2fsprogs         their file systems
 	cpio              their initramfs
 	kmod              module dependencies
 	flex              kernel build
