@@ -55,7 +55,7 @@ prepare()
 	ko=$("$testbed/module.sh" "$1") || return
 	make -s -C "$top/tools/qemu" OUTPUT="$out" || return
 	[ "$PRELOAD" != "$ours" ] ||
-		make -s -C "$top/tools/preload" OUTPUT="${ours%/*}" || return
+		make -s -C "$top" preload || return
 	strip -o "$out/vmlinux" "$guest/build/vmlinux" || return
 	mkdir -p "$out/root"
 	cp "$out/guest" "$out/root/init"
