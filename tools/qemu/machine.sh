@@ -54,11 +54,14 @@ disk() {
 	echo "-blockdev driver=file,node-name=$1,filename=/tmp/$1,locking=off"
 }
 
-# start OPTION...: start QEMU and wait until the guest is up
-start() {
+make_disks() {
 	dd if=/dev/zero of=/tmp/data bs=1M count=8 2>/dev/null
 	dd if=/dev/zero of=/tmp/files bs=1M count=6 2>/dev/null
 	mke2fs -F /tmp/files >/dev/null 2>&1
+}
+
+# start OPTION...: start QEMU and wait until the guest is up
+start() {
 	echo 0 >/tmp/count
 	rm -f /tmp/console /tmp/*.in /tmp/*.out
 	mkfifo /tmp/port.in /tmp/port.out /tmp/monitor.in /tmp/monitor.out
@@ -132,7 +135,7 @@ try() {
 	tried=$1
 	shift
 	why=
-	"$@" || why=${why:-failed}
+	"$@" || { why=${why:-failed}; tail -n 9 /tmp/console | sed 's/^/# /'; }
 	result "$tried" "$why"
 	[ -z "$why" ]
 }
@@ -361,6 +364,7 @@ for mode in plain preload; do
 		break
 	fi
 	for scenario; do
+		make_disks
 		case $scenario in
 		pci) run_pci ;;
 		exits) run_exits ;;
