@@ -16,7 +16,7 @@ export PATH=$PATH:/usr/bin
 guest=/q/guest.cpio kernel=/q/vmlinux ko=/q/doorbell.ko
 preload=/q/preload.so
 # seconds until a guest must have answered
-patience=120
+patience=300
 count=0 failed=0
 
 # result NAME [WHY]: print a line of TAP, "not ok" if there is a WHY
