@@ -6,6 +6,8 @@
 #   make install          install it and its udev rule
 #   make lib              build libdoorbell
 #   make install-lib      install it and its headers
+#   make tools            build the doorbell command, in build/tools/
+#   make install-tools    install it, its man page and bash completion
 #   make uninstall        remove what make install, or install-lib, installed;
 #   make uninstall-lib    with the same KDIR, PREFIX and so on
 #   make preload          build libdoorbell-ioeventfd.so, for LD_PRELOAD
@@ -60,6 +62,19 @@ install-preload:
 
 uninstall-preload:
 	$(MAKE_PRELOAD) uninstall
+
+MAKE_TOOLS = $(MAKE) -s -C tools/doorbell OUTPUT=$(CURDIR)/$(BUILD)/tools \
+	LIB=$(CURDIR)/$(BUILD)/lib/libdoorbell.a \
+	DESTDIR=$(abspath $(DESTDIR)) PREFIX=$(PREFIX) LIBDIR=$(LIBDIR)
+
+tools: lib
+	$(MAKE_TOOLS)
+
+install-tools: lib
+	$(MAKE_TOOLS) install
+
+uninstall-tools:
+	$(MAKE_TOOLS) uninstall
 
 # kbuild runs depmod only where the headers have System.map; Debian's have not.
 # A tree without the kernel's own modules is staged for a package, which runs
@@ -157,7 +172,7 @@ examples: $(LIB)
 		LIB=$(CURDIR)/$(LIB)
 
 check: setup
-	@$(MAKE) -s -j$(shell nproc) selftests examples $(DEMO)
+	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
 	@ELSEWHERE="$(ELSEWHERE)" tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
 litmus: setup
@@ -177,3 +192,4 @@ lint: setup
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus qemu bench lint
+.PHONY: tools install-tools uninstall-tools
