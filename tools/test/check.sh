@@ -106,6 +106,11 @@ run_kernel() {
 	for prog in user/demo-vmm user/demo-consumer; do
 		args+=(-f "$top/build/$prog:/tests/${prog#user/}")
 	done
+	# the doorbell command, with its libraries where ld.so looks for them
+	for prog in $(ldd "$top/build/tools/doorbell" | grep -o '/[^ ]*'); do
+		args+=(-f "$prog:$prog")
+	done
+	args+=(-f "$top/build/tools/doorbell:/bin/doorbell")
 	# from 7.x on KUnit runs suites only with kunit.autorun
 	"$testbed/run.sh" -k "$kernel" -c $cpus -t $limit \
 		-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \

@@ -20,6 +20,9 @@ needs()
 	libc6-dev-i386    32-bit user-space programs
 	musl-tools        libdoorbell against another libc
 	liburing-dev      io_uring tests
+	libsmartcols-dev  tables and JSON of the doorbell command
+	libjansson-dev    tests of its JSON
+	mandoc            checks of its man page
 	qemu-system-x86   the virtual machines
 	busybox-static    their user space
 	e2fsprogs         their file systems

@@ -1,0 +1,1059 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Tool: the doorbell command. It is /bin/doorbell here.
+ *
+ * This program is the owner of the consumers and the VMM. The guest counts its
+ * rings, and the owner reads its events after the command has looked: both must
+ * agree with what the command printed. A JSON parser that the command does not
+ * use reads the output.
+ */
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <termios.h>
+
+#include <jansson.h>
+
+#include "rules.h"
+#include "vmutil.h"
+
+#define ORDERED		DOORBELL_ATTACH_ORDERED
+#define BY_VALUE	DOORBELL_ATTACH_BY_VALUE
+#define NO_VALUE	DOORBELL_ATTACH_NO_VALUE
+#define BOUND_ONLY	DOORBELL_ATTACH_BOUND_ONLY
+
+/* Exit statuses, as in doorbell(1) */
+#define FAILED		1
+#define USAGE		2
+#define NO_DEVICE	3
+#define DENIED		4
+#define NOT_FOUND	5
+
+#define ARGS		16
+#define OUTPUT_SIZE	(1U << 20)
+#define NOBODY		65534
+#define DEPTH		4096
+
+/* Running the command */
+
+/**
+ * struct tool - a command that runs, or has run
+ * @pid: its process
+ * @out: reading end of its output, if it is a pipe
+ * @text: output so far
+ * @len: of @text
+ * @errors: what it printed on stderr
+ * @err_fd: file of @errors
+ */
+struct tool {
+	pid_t pid;
+	int out;
+	char *text;
+	size_t len;
+	char errors[4096];
+	int err_fd;
+};
+
+static struct tool tool;
+static char self_text[16], fd_text[16];
+
+static const char *text_of(char *text, long number)
+{
+	snprintf(text, 16, "%ld", number);
+	return text;
+}
+
+/* Start a command. Its output is a pipe, or else @terminal. */
+static int start_tool(const char * const *argv, uid_t uid, int terminal)
+{
+	int pipes[2] = { -1, -1 };
+
+	if (!tool.text)
+		tool.text = malloc(OUTPUT_SIZE);
+	tool.len = 0;
+	tool.text[0] = '\0';
+	tool.err_fd = memfd_create("errors", MFD_CLOEXEC);
+	if (tool.err_fd < 0 || (terminal < 0 && pipe2(pipes, O_CLOEXEC)))
+		return -errno;
+	tool.out = pipes[0];
+	tool.pid = fork();
+	if (tool.pid) {
+		close(pipes[1]);
+		return tool.pid < 0 ? -errno : 0;
+	}
+
+	if (terminal >= 0)
+		dup2(terminal, 0);
+	dup2(terminal >= 0 ? terminal : pipes[1], 1);
+	dup2(tool.err_fd, 2);
+	if (uid && (setgid(uid) || setuid(uid)))
+		_exit(99);
+	execvp(argv[0], (char **)argv);
+	_exit(99);
+}
+
+/* Take more output: false at its end. */
+static bool more_output(void)
+{
+	int n = read(tool.out, tool.text + tool.len,
+		     OUTPUT_SIZE - tool.len - 1);
+
+	if (n <= 0)
+		return false;
+	tool.len += n;
+	tool.text[tool.len] = '\0';
+	return true;
+}
+
+/* Return the exit status. */
+static int end_tool(void)
+{
+	int status, n;
+
+	while (tool.out >= 0 && more_output())
+		;
+	close(tool.out);
+	status = ended(tool.pid);
+	n = pread(tool.err_fd, tool.errors, sizeof(tool.errors) - 1, 0);
+	tool.errors[n > 0 ? n : 0] = '\0';
+	close(tool.err_fd);
+	return status;
+}
+
+static int run_as(uid_t uid, const char * const *argv)
+{
+	int ret = start_tool(argv, uid, -1);
+
+	return ret ?: end_tool();
+}
+
+#define START(...)							\
+	start_tool((const char *[]) { "doorbell", __VA_ARGS__, NULL }, 0, -1)
+#define RUN_AS(uid, ...)						\
+	run_as(uid, (const char *[]) { "doorbell", __VA_ARGS__, NULL })
+#define RUN(...)	RUN_AS(0, __VA_ARGS__)
+#define SELF		text_of(self_text, getpid())
+#define FD(fd)		text_of(fd_text, fd)
+
+#define EXPECT_STATUS(expected, ran) do {				\
+	int _status = ran;						\
+									\
+	ASSERT_EQ(expected, _status) {					\
+		TH_LOG("printed: %s%s", tool.text, tool.errors);	\
+	}								\
+} while (0)
+
+/* The command has said @text on stderr, */
+#define EXPECT_ERROR(text) ASSERT_NE(NULL, strstr(tool.errors, text)) {	\
+	TH_LOG("printed: %s", tool.errors);				\
+}
+
+/* or in its output. */
+#define EXPECT_OUTPUT(line) ASSERT_NE(NULL, strstr(tool.text, line)) {	\
+	TH_LOG("printed: %s", tool.text);				\
+}
+
+/* JSON */
+
+/* The array that is the only member of what the command printed */
+static json_t *json_array_of(const char *key)
+{
+	json_t *root = json_loads(tool.text, 0, NULL);
+
+	return json_object_size(root) == 1 ? json_object_get(root, key) : NULL;
+}
+
+static __u64 json_number(const json_t *object, const char *key)
+{
+	const json_t *value = json_object_get(object, key);
+
+	return json_is_integer(value) ? json_integer_value(value) : -1;
+}
+
+static double json_double(const json_t *object, const char *key)
+{
+	return json_number_value(json_object_get(object, key));
+}
+
+/* A number that is a hexadecimal string */
+static __u64 json_hex(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text && text[0] == '0' ? strtoull(text, NULL, 16) : -1;
+}
+
+static bool json_is(const json_t *object, const char *key, const char *text)
+{
+	const char *is = json_string_value(json_object_get(object, key));
+
+	return is && !strcmp(is, text);
+}
+
+/* The consumer of a process in the output of list --json */
+static json_t *json_consumer(pid_t pid, int fd)
+{
+	json_t *list = json_array_of("consumers"), *consumer;
+	size_t i;
+
+	json_array_foreach(list, i, consumer)
+		if (json_number(consumer, "pid") == (__u64)pid &&
+		    (fd < 0 || json_number(consumer, "fd") == (__u64)fd))
+			return consumer;
+	return NULL;
+}
+
+/* Consumers with a guest */
+
+static int attach_as(int fd, int vm_fd, __u32 flags, __u32 depth, __u32 queues)
+{
+	struct doorbell_attach arg = db_attach_arg(vm_fd, base_of(flags),
+						   REGION_LEN);
+
+	arg.stride = REGION_STRIDE;
+	arg.flags = flags;
+	arg.depth = depth;
+	arg.queues = queues;
+	return db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
+}
+
+/* Everything that the owner shares with the kernel */
+static void *map_control(int fd, size_t *size)
+{
+	struct doorbell_info info = info_of(fd);
+	void *mem = mmap(NULL, info.control_size, PROT_READ, MAP_SHARED, fd, 0);
+
+	*size = info.control_size;
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+/* Rings of some queues: each by both vCPUs, one after the other */
+static int ring_some(struct vmm *vmm, __u32 flags, __u64 limit)
+{
+	struct guest_job job = {
+		.kind = GUEST_STORM, .width = 4, .pio = !!(flags & PIO),
+		.base = base_of(flags), .stride = REGION_STRIDE,
+		.range = { { .first = 1, .nr = REGION_QUEUES - 2 } },
+		.limit = limit, .seed = 7,
+	};
+	unsigned int v;
+	int ret = 0;
+
+	for (v = 0; !ret && v < vmm->nr_vcpus; v++) {
+		ret = vmm_job(vmm, v, &job);
+		if (!ret)
+			ret = vmm_vcpu_run(vmm, v);
+	}
+	return ret;
+}
+
+FIXTURE(owner) {
+	struct vmm *vmm;
+	int fd;
+};
+
+FIXTURE_VARIANT(owner) {
+	__u32 flags;
+	__u32 depth;
+	const char *mode;
+};
+
+FIXTURE_VARIANT_ADD(owner, mmio) { .mode = "coalescing" };
+FIXTURE_VARIANT_ADD(owner, pio) { .flags = PIO, .mode = "coalescing" };
+FIXTURE_VARIANT_ADD(owner, ordered) {
+	.flags = ORDERED, .depth = DEPTH, .mode = "ordered"
+};
+FIXTURE_VARIANT_ADD(owner, no_value) {
+	.flags = NO_VALUE, .mode = "coalescing,no-value"
+};
+
+FIXTURE_SETUP(owner)
+{
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+	self->vmm = vmm_create(2);
+	ASSERT_NE(NULL, self->vmm);
+	ASSERT_EQ(0, attach_as(self->fd, self->vmm->vm_fd, variant->flags,
+			       variant->depth, 0));
+}
+
+FIXTURE_TEARDOWN(owner)
+{
+	close(self->fd);
+	vmm_destroy(self->vmm);
+}
+
+/* Also by info, whose JSON is a list with one consumer */
+TEST_F(owner, list)
+{
+	static const char * const commands[] = { "list", "info" };
+	json_t *consumer;
+	size_t i;
+
+	ASSERT_EQ(0, ring_some(self->vmm, variant->flags, 100));
+	for (i = 0; i < 2; i++) {
+		if (i)
+			EXPECT_STATUS(0, RUN("info", "--json", SELF,
+					     FD(self->fd)));
+		else
+			EXPECT_STATUS(0, RUN("list", "--json"));
+		consumer = json_consumer(getpid(), self->fd);
+		ASSERT_NE(NULL, consumer) {
+			TH_LOG("%s: %s", commands[i], tool.text);
+		}
+		ASSERT_TRUE(json_is(consumer, "command", "tool"));
+		ASSERT_EQ(getpid(), json_number(consumer, "vm"));
+		ASSERT_TRUE(json_is(consumer, "state", "attached"));
+		ASSERT_TRUE(json_is(consumer, "bus",
+				    variant->flags & PIO ? "pio" : "mmio"));
+		ASSERT_TRUE(json_is(consumer, "mode", variant->mode));
+		ASSERT_EQ(base_of(variant->flags), json_hex(consumer, "base"));
+		ASSERT_EQ(REGION_LEN, json_hex(consumer, "len"));
+		ASSERT_EQ(variant->flags, json_hex(consumer, "flags"));
+		ASSERT_EQ(REGION_STRIDE, json_number(consumer, "stride"));
+		ASSERT_EQ(REGION_QUEUES, json_number(consumer, "queues"));
+		ASSERT_EQ(variant->depth, json_number(consumer, "depth"));
+		ASSERT_EQ(guest_total(self->vmm->shared),
+			  json_number(consumer, "rings"));
+		ASSERT_EQ(guest_total(self->vmm->shared),
+			  json_number(consumer, "pending"));
+		ASSERT_EQ(0, json_number(consumer, "bad"));
+		ASSERT_EQ(0, json_number(consumer, "bounced"));
+		ASSERT_EQ(info_of(self->fd).wakeups,
+			  json_number(consumer, "wakeups"));
+	}
+
+	EXPECT_STATUS(0, RUN("info", SELF, FD(self->fd)));
+	EXPECT_OUTPUT("RINGS     200\n");
+	EXPECT_STATUS(0, RUN("list"));
+	EXPECT_OUTPUT("WAKEUPS");
+	EXPECT_OUTPUT("attached");
+	vmm_destroy(self->vmm);
+	self->vmm = vmm_create(1);
+	ASSERT_TRUE(eventually(info_of(self->fd).state == DOORBELL_HANGUP));
+	EXPECT_STATUS(0, RUN("list"));
+	EXPECT_OUTPUT("hangup");
+}
+
+/* Nothing that the owner has changes, and its events are all there. */
+TEST_F(owner, queues)
+{
+	__u32 left = variant->flags & ORDERED ? 200 : 0;
+	struct db_snapshot before, after;
+	struct book book = {};
+	void *control, *copy;
+	json_t *list, *queue;
+	size_t size, i;
+	__u64 value;
+
+	ASSERT_EQ(0, ring_some(self->vmm, variant->flags, 100));
+	if (!left) {
+		ASSERT_EQ(0, book_drain(&book, self->fd));
+	}
+	ASSERT_EQ(0, ring_some(self->vmm, variant->flags, 50));
+	control = map_control(self->fd, &size);
+	copy = malloc(size);
+	ASSERT_NE(NULL, control);
+	ASSERT_EQ(0, db_snapshot(self->fd, &before));
+	/* disarm, as the command must not arm */
+	ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4,
+				 base_of(variant->flags), 0x99));
+	ASSERT_EQ(0, db_info(self->fd, &before.info));
+	ASSERT_EQ(0, ((struct doorbell_control *)control)->armed);
+	memcpy(copy, control, size);
+
+	EXPECT_STATUS(0, RUN("queues", "--json", SELF, FD(self->fd)));
+	ASSERT_EQ(0, memcmp(copy, control, size));
+	ASSERT_EQ(0, db_info(self->fd, &after.info));
+	ASSERT_EQ(0, memcmp(&before.info, &after.info, sizeof(after.info)));
+	ASSERT_STREQ("", tool.errors);
+
+	list = json_array_of("queues");
+	ASSERT_EQ(REGION_QUEUES, json_array_size(list));
+	ASSERT_EQ(1, json_number(json_array_get(list, 0), "rings"));
+	json_array_foreach(list, i, queue) {
+		if (!i)
+			continue;
+		ASSERT_EQ(i, json_number(queue, "queue"));
+		ASSERT_EQ(guest_count(self->vmm->shared, i),
+			  json_number(queue, "rings")) {
+			TH_LOG("queue %zu of %s", i, tool.text);
+		}
+		ASSERT_EQ(guest_count(self->vmm->shared, i) - book.count[i],
+			  json_number(queue, "pending"));
+		ASSERT_TRUE(json_is_false(json_object_get(queue, "bound")));
+	}
+	ASSERT_EQ(0, json_number(json_array_get(list, REGION_QUEUES - 1),
+				 "rings"));
+	queue = json_array_get(list, REGION_QUEUES - 1);
+	ASSERT_TRUE(json_is_null(json_object_get(queue, "value")));
+	queue = json_array_get(list, 0);
+	value = variant->flags & NO_VALUE ? 0 : 0x99;
+	ASSERT_EQ(value, json_hex(queue, "value"));
+	ASSERT_EQ(value ? 4 : 0, json_number(queue, "width"));
+
+	ASSERT_EQ(0, book_drain(&book, self->fd));
+	ASSERT_EQ(0, book.wrong);
+	for (i = 1; i < REGION_QUEUES; i++) {
+		ASSERT_EQ(guest_count(self->vmm->shared, i), book.count[i]);
+		queue = json_array_get(list, i);
+		if (book.count[i]) {
+			ASSERT_EQ(book.last[i], json_hex(queue, "value"));
+		}
+	}
+	free(copy);
+	munmap(control, size);
+}
+
+/*
+ * The first table proves that the command has looked: what it has not seen is
+ * rung after it. Its intervals add up to what the guest counted.
+ */
+TEST_F(owner, top)
+{
+	__u64 rings[REGION_QUEUES] = {}, total = 0, last, n;
+	__u64 before[REGION_QUEUES];
+	json_error_t error;
+	json_t *root, *list, *queue;
+	size_t at, i, used = 0;
+
+	ASSERT_EQ(0, ring_some(self->vmm, variant->flags, 30));
+	for (i = 0; i < REGION_QUEUES; i++)
+		before[i] = guest_count(self->vmm->shared, i);
+	ASSERT_EQ(0, START("top", "--json", "--interval", "0.2", SELF,
+			   FD(self->fd)));
+	for (;;) {
+		root = json_loads(tool.text + used, JSON_DISABLE_EOF_CHECK,
+				  &error);
+		if (!root) {
+			ASSERT_TRUE(more_output());
+			continue;
+		}
+		at = used;
+		used += error.position;
+		list = json_object_get(root, "queues");
+		ASSERT_TRUE(json_is_array(list));
+		/* the first table: all that was rung was rung before it */
+		if (!at) {
+			ASSERT_EQ(0, json_array_size(list));
+			ASSERT_EQ(0, ring_some(self->vmm, variant->flags, 300));
+			continue;
+		}
+		last = UINT64_MAX;
+		json_array_foreach(list, i, queue) {
+			n = json_number(queue, "rings");
+			ASSERT_GE(last, n);
+			last = n;
+			total += n;
+			ASSERT_GT(REGION_QUEUES, json_number(queue, "queue"));
+			rings[json_number(queue, "queue")] += n;
+			ASSERT_LT(0, json_double(queue, "rate"));
+		}
+		if (total >= 600)
+			break;
+	}
+	ASSERT_EQ(600, total);
+	kill(tool.pid, SIGTERM);
+	ASSERT_EQ(0x100 + SIGTERM, end_tool());
+	for (i = 0; i < REGION_QUEUES; i++)
+		ASSERT_EQ(guest_count(self->vmm->shared, i) - before[i],
+			  rings[i]);
+}
+
+TEST_F(owner, ring)
+{
+	struct doorbell_event event;
+	__u64 value = variant->flags & NO_VALUE ? 0 : 7, n;
+	json_t *queue;
+
+	EXPECT_STATUS(0, RUN("ring", "--count", "3", "--value", "7", SELF,
+			     FD(self->fd), "5"));
+	for (n = 0; n < 3; n += event.count) {
+		ASSERT_EQ(1, read_now(self->fd, &event, 1));
+		ASSERT_TRUE(db_event_is(&event, 5, event.count, value));
+	}
+	ASSERT_EQ(3, n);
+	EXPECT_STATUS(0, RUN("ring", "--address", SELF, FD(self->fd), "0x10"));
+	ASSERT_EQ(1, read_now(self->fd, &event, 1));
+	ASSERT_TRUE(db_event_is_bad(&event, 1, 0x10));
+	EXPECT_STATUS(0, RUN("queues", "--json", "--rung", SELF,
+			     FD(self->fd)));
+	ASSERT_EQ(2, json_array_size(json_array_of("queues")));
+	queue = json_array_get(json_array_of("queues"), 1);
+	ASSERT_TRUE(json_is_null(json_object_get(queue, "queue")));
+	EXPECT_STATUS(NOT_FOUND, RUN("ring", SELF, FD(self->fd), "32"));
+	EXPECT_ERROR("queues 0 to 31");
+	vmm_destroy(self->vmm);
+	self->vmm = vmm_create(1);
+	ASSERT_TRUE(eventually(info_of(self->fd).state == DOORBELL_HANGUP));
+	EXPECT_STATUS(FAILED, RUN("ring", SELF, FD(self->fd), "5"));
+	EXPECT_ERROR("the VM of the consumer is gone");
+	ASSERT_EQ(0, db_detach(self->fd));
+	EXPECT_STATUS(FAILED, RUN("ring", SELF, FD(self->fd), "5"));
+	EXPECT_ERROR("not attached");
+}
+
+/* Consumers without a guest */
+
+FIXTURE(consumer) {
+	int fd;
+};
+
+FIXTURE_SETUP(consumer)
+{
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+}
+
+FIXTURE_TEARDOWN(consumer)
+{
+	close(self->fd);
+}
+
+/* Was queue 17 of 1,024 rung at all? */
+TEST_F(consumer, one_queue)
+{
+	json_t *list;
+
+	ASSERT_EQ(0, db_attach(self->fd, -1, MMIO_BASE, 4096));
+	ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE + 4 * 18, 1));
+	EXPECT_STATUS(0, RUN("queues", "--json", SELF, FD(self->fd), "17",
+			     "18"));
+	list = json_array_of("queues");
+	ASSERT_EQ(2, json_array_size(list));
+	ASSERT_EQ(0, json_number(json_array_get(list, 0), "rings"));
+	ASSERT_EQ(1, json_number(json_array_get(list, 1), "rings"));
+	EXPECT_STATUS(NOT_FOUND, RUN("queues", SELF, FD(self->fd), "1024"));
+	EXPECT_ERROR("queues 0 to 1023");
+	EXPECT_STATUS(0, RUN("queues", "--rung", SELF, FD(self->fd)));
+	EXPECT_OUTPUT("BOUND-RINGS");
+	EXPECT_OUTPUT("   18     1       1 no              0     0 0x1\n");
+}
+
+TEST_F(consumer, bound)
+{
+	int eventfd_fd = eventfd(0, EFD_CLOEXEC);
+	json_t *list, *queue;
+
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE + 3 * REGION_STRIDE, 1));
+	ASSERT_EQ(0, db_bind_one(self->fd, 3, eventfd_fd));
+	ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE + 3 * REGION_STRIDE, 1));
+	ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE + 3 * REGION_STRIDE, 1));
+	EXPECT_STATUS(0, RUN("queues", "--json", "--rung", SELF,
+			     FD(self->fd)));
+	list = json_array_of("queues");
+	ASSERT_EQ(1, json_array_size(list));
+	queue = json_array_get(list, 0);
+	ASSERT_EQ(3, json_number(queue, "queue"));
+	ASSERT_EQ(3, json_number(queue, "rings"));
+	ASSERT_EQ(1, json_number(queue, "pending"));
+	ASSERT_EQ(2, json_number(queue, "bound-rings"));
+	ASSERT_TRUE(json_is_true(json_object_get(queue, "bound")));
+	close(eventfd_fd);
+
+	ASSERT_EQ(0, db_detach(self->fd));
+	ASSERT_EQ(0, attach_as(self->fd, -1, BOUND_ONLY | DOORBELL_ATTACH_DROP,
+			       0, 0));
+	EXPECT_STATUS(FAILED, RUN("ring", SELF, FD(self->fd), "3"));
+	EXPECT_ERROR("bound-only");
+}
+
+/* The kernel keeps the last rings only. */
+TEST_F(consumer, ordered)
+{
+	struct doorbell_event events[4];
+	json_t *list;
+	int i;
+
+	ASSERT_EQ(0, attach_as(self->fd, -1, ORDERED, 4, 0));
+	ASSERT_EQ(4, info_of(self->fd).nr_entries);
+	for (i = 0; i < 6; i++) {
+		if (i == 4) {
+			ASSERT_EQ(3, db_read(self->fd, events, 3));
+		}
+		ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE + i * REGION_STRIDE,
+				     i));
+	}
+	EXPECT_STATUS(0, RUN("queues", "--json", "--rung", SELF,
+			     FD(self->fd)));
+	EXPECT_ERROR("the last 4 rings, of 6");
+	list = json_array_of("queues");
+	ASSERT_EQ(4, json_array_size(list));
+	for (i = 0; i < 4; i++) {
+		json_t *queue = json_array_get(list, i);
+
+		ASSERT_EQ(i + 2, json_number(queue, "queue"));
+		ASSERT_EQ(i + 2, json_hex(queue, "value"));
+		ASSERT_EQ(1, json_number(queue, "rings"));
+		ASSERT_EQ(i > 0, json_number(queue, "pending"));
+	}
+	/* one place is left */
+	EXPECT_STATUS(0, RUN("ring", SELF, FD(self->fd), "7"));
+	EXPECT_STATUS(FAILED, RUN("ring", SELF, FD(self->fd), "7"));
+	EXPECT_ERROR("is full");
+}
+
+TEST_F(consumer, by_value)
+{
+	struct doorbell_event event;
+
+	ASSERT_EQ(0, attach_as(self->fd, -1, BY_VALUE, 0, 10));
+	EXPECT_STATUS(0, RUN("ring", "--value", "0x50007", SELF,
+			     FD(self->fd), "9"));
+	ASSERT_EQ(1, read_now(self->fd, &event, 1));
+	ASSERT_TRUE(db_event_is(&event, 9, 1, 0x50009));
+	EXPECT_STATUS(NOT_FOUND, RUN("ring", SELF, FD(self->fd), "10"));
+}
+
+TEST_F(consumer, not_attached)
+{
+	EXPECT_STATUS(0, RUN("list", "--json"));
+	ASSERT_TRUE(json_is(json_consumer(getpid(), self->fd), "state",
+			    "detached"));
+	EXPECT_STATUS(NOT_FOUND, RUN("queues", SELF, FD(self->fd)));
+	EXPECT_ERROR("no region was ever attached");
+	EXPECT_STATUS(0, RUN("info", SELF, FD(self->fd)));
+	EXPECT_OUTPUT("STATE     detached\n");
+	EXPECT_STATUS(0, RUN("top", "--interval", "0.001", "--count", "1"));
+	ASSERT_STREQ("", tool.text);
+}
+
+/* A region that the owner drops while the command runs does not stay. */
+TEST_F(consumer, not_kept)
+{
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	ASSERT_EQ(0, START("top", "--json", "--interval", "0.1", SELF));
+	ASSERT_TRUE(more_output());
+	close(self->fd);
+	ASSERT_TRUE(eventually(!db_module_refs()));
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+	kill(tool.pid, SIGKILL);
+	ASSERT_EQ(0x100 + SIGKILL, end_tool());
+}
+
+TEST_F(consumer, lines)
+{
+	const char *at;
+	int headings = 0, lines = 0;
+
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	ASSERT_EQ(0, START("top", "--interval", "0.2", "--lines", "2", SELF));
+	/* two intervals with rings, and the output of each */
+	while (lines < 4) {
+		ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE, 0xabc));
+		ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE, 0xabc));
+		ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE + 8, 1));
+		ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE + 16, 1));
+		usleep(20000);
+		if (db_poll(tool.out, POLLIN, 0) & POLLIN)
+			ASSERT_TRUE(more_output());
+		for (lines = 0, at = tool.text; (at = strchr(at, '\n')); at++)
+			lines++;
+	}
+	kill(tool.pid, SIGKILL);
+	ASSERT_EQ(0x100 + SIGKILL, end_tool());
+	ASSERT_EQ(NULL, strchr(tool.text, '\033'));
+	for (at = tool.text; (at = strstr(at, "QUEUE")); at++)
+		headings++;
+	ASSERT_EQ(1, headings);
+	EXPECT_OUTPUT("0xabc\n");
+	/* the busiest one comes first */
+	at = strchr(tool.text, '\n');
+	ASSERT_LT(strstr(at, "0xabc\n"), strstr(at, "0x1\n"));
+}
+
+TEST_F(consumer, screen)
+{
+	struct winsize size = { .ws_row = 7, .ws_col = 120 };
+	int terminal, program, unlock = 0, i;
+	char path[32], *at, *end;
+
+	mkdir("/dev/pts", 0755);
+	mount("devpts", "/dev/pts", "devpts", 0, "ptmxmode=0666");
+	terminal = open("/dev/pts/ptmx", O_RDWR | O_CLOEXEC | O_NOCTTY);
+	if (terminal < 0)
+		SKIP(return, "this kernel has no pseudoterminals");
+	ASSERT_EQ(0, ioctl(terminal, TIOCSPTLCK, &unlock));
+	ASSERT_EQ(0, ioctl(terminal, TIOCGPTN, &i));
+	snprintf(path, sizeof(path), "/dev/pts/%d", i);
+	program = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	ASSERT_LE(0, program);
+	ASSERT_EQ(0, ioctl(terminal, TIOCSWINSZ, &size));
+
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	ASSERT_EQ(0, start_tool((const char *[]) { "doorbell", "top",
+				"--interval", "0.2", NULL }, 0, program));
+	close(program);
+	tool.out = terminal;
+	/* more queues than fit, until they show on a whole screen */
+	do {
+		for (i = 0; i < REGION_QUEUES; i++)
+			ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE +
+					     i * REGION_STRIDE, 0xabc));
+		ASSERT_TRUE(more_output());
+		at = strstr(tool.text, "0xabc");
+	} while (!at || !strstr(at, "\033[H\033[J"));
+	EXPECT_OUTPUT("\033[?1049h");
+	EXPECT_OUTPUT("rings/s");
+	/* the screen with the first queues: a line each, the headings, two */
+	while (at > tool.text && *at != '\033')
+		at--;
+	end = strstr(at + 1, "\033[H");
+	for (i = 0; (at = memchr(at, '\n', end - at)); at++)
+		i++;
+	ASSERT_EQ(6, i);
+	ASSERT_EQ(1, write(terminal, "q", 1));
+	ASSERT_EQ(0, end_tool());
+	EXPECT_OUTPUT("\033[?1049l");
+}
+
+/* Monitoring */
+
+/* Wait until the command is attached. */
+static bool monitor_attached(void)
+{
+	struct tool monitor = tool;
+	bool attached;
+
+	tool.text = NULL;
+	RUN("list", "--json");
+	attached = json_is(json_consumer(monitor.pid, -1), "state",
+			   "attached");
+	free(tool.text);
+	tool = monitor;
+	return attached;
+}
+
+/* The line that begins at @at is complete. */
+static bool line_ends(size_t at)
+{
+	while (!strchr(tool.text + at, '\n'))
+		if (!more_output())
+			return false;
+	return true;
+}
+
+TEST(monitor_vm)
+{
+	struct vmm *vmm = vmm_create(1);
+	json_t *event;
+	size_t at = 0;
+	int i;
+
+	ASSERT_NE(NULL, vmm);
+	ASSERT_EQ(0, START("monitor", "--json", "--vm", SELF,
+			   "--num-events", "5", "0xd0000000", "256", "8"));
+	ASSERT_TRUE(eventually(monitor_attached()));
+	for (i = 0; i < 5; i++) {
+		ASSERT_EQ(0, guest_write(vmm, 0, 4, MMIO_BASE + i * 8,
+					 0xc0000000 + i));
+		ASSERT_TRUE(line_ends(at));
+		event = json_loads(tool.text + at, JSON_DISABLE_EOF_CHECK,
+				   NULL);
+		ASSERT_TRUE(json_is(event, "type", "queue"));
+		ASSERT_EQ(i, json_number(event, "queue"));
+		ASSERT_EQ(1, json_number(event, "rings"));
+		ASSERT_EQ(4, json_number(event, "width"));
+		ASSERT_EQ(0xc0000000 + i, json_hex(event, "value"));
+		ASSERT_LT(0, json_double(event, "monotonic"));
+		at = strchr(tool.text + at, '\n') + 1 - tool.text;
+	}
+	ASSERT_EQ(0, vmm_exits(vmm));
+	EXPECT_STATUS(0, end_tool());
+	/* the region is gone with the command */
+	ASSERT_EQ(0, guest_write(vmm, 0, 4, MMIO_BASE, 1));
+	ASSERT_EQ(1, vmm_exits(vmm));
+	vmm_destroy(vmm);
+}
+
+/* The command does not keep the VM alive, and ends with it. */
+TEST(monitor_hangup)
+{
+	struct vmm *vmm = vmm_create(1);
+
+	ASSERT_NE(NULL, vmm);
+	ASSERT_EQ(0, START("monitor", "--vm", SELF, "--vm-fd",
+			   FD(vmm->vm_fd), "--format", "%k %q %c %v %w 100%%",
+			   "--pio", "--ordered", "16", "0x1000", "64"));
+	ASSERT_TRUE(eventually(monitor_attached()));
+	ASSERT_EQ(0, guest_write(vmm, PIO, 2, PIO_BASE + 4, 5));
+	ASSERT_EQ(0, guest_write(vmm, PIO, 1, PIO_BASE + 4, 6));
+	vmm_destroy(vmm);
+	EXPECT_STATUS(0, end_tool());
+	ASSERT_STREQ("queue 1 1 0x5 2 100%\nqueue 1 1 0x6 1 100%\n", tool.text);
+	EXPECT_ERROR("the VM is gone");
+}
+
+TEST(monitor_none)
+{
+	char pid[16];
+	json_t *list, *consumer = NULL;
+	struct tool monitor;
+	size_t i;
+
+	EXPECT_STATUS(0, RUN("monitor", "--idle-timeout", "0.01", "0x1000",
+			     "64"));
+	ASSERT_STREQ("", tool.text);
+	EXPECT_STATUS(0, RUN("monitor", "--num-events", "0", "0x1000", "64"));
+
+	ASSERT_EQ(0, START("monitor", "--num-events", "2", "0x1000", "64"));
+	ASSERT_TRUE(eventually(monitor_attached()));
+	monitor = tool;
+	tool.text = NULL;
+	EXPECT_STATUS(0, RUN("list", "--json"));
+	list = json_array_of("consumers");
+	json_array_foreach(list, i, consumer)
+		if (json_number(consumer, "pid") == (__u64)monitor.pid)
+			break;
+	ASSERT_TRUE(json_is_null(json_object_get(consumer, "vm")));
+	text_of(pid, monitor.pid);
+	FD(json_number(consumer, "fd"));
+	EXPECT_STATUS(0, RUN("ring", pid, fd_text, "3"));
+	EXPECT_STATUS(0, RUN("ring", "--address", pid, fd_text, "3"));
+	tool = monitor;
+	EXPECT_STATUS(0, end_tool());
+	EXPECT_OUTPUT(" queue 3 rings 1 value 0 width 0\n");
+	EXPECT_OUTPUT(" bad-address - rings 1 value 0x3 width 0\n");
+}
+
+TEST(monitor_refused)
+{
+	struct vmm *vmm;
+	int fd;
+
+	EXPECT_STATUS(NOT_FOUND, RUN("monitor", "--vm", SELF, "0", "64"));
+	EXPECT_ERROR("has no KVM VM");
+	EXPECT_STATUS(USAGE, RUN("monitor", "2", "64"));
+	EXPECT_ERROR("base: the base is a multiple of the stride");
+	EXPECT_STATUS(USAGE, RUN("monitor", "--format", "%x", "0", "64"));
+	EXPECT_STATUS(USAGE, RUN("monitor", "--vm", SELF, "--vm-fd", "2", "0",
+				 "64"));
+	EXPECT_ERROR("no KVM VM");
+
+	vmm = vmm_create(1);
+	ASSERT_NE(NULL, vmm);
+	fd = db_must_open(_metadata, O_NONBLOCK);
+	ASSERT_EQ(0, attach_as(fd, vmm->vm_fd, 0, 0, 0));
+	EXPECT_STATUS(FAILED, RUN("monitor", "--vm", SELF, "0xd0000000",
+				  "64"));
+	EXPECT_ERROR("a device of the VM is there");
+	close(fd);
+	vmm_destroy(vmm);
+}
+
+/* Checking */
+
+static void note_rule(const char *rule, const char *why, void *ctx)
+{
+	*(const char **)ctx = rule;
+}
+
+/* Mostly valid, so that one wrong field makes the difference */
+static struct doorbell_attach random_attach(uint32_t *random)
+{
+	static const __u64 bases[] = { 0, 0x1000, 0x8000, 0xd0000000, 0xfe0000,
+				       -65536, 0xff00, 0x10000 };
+	static const __u64 lens[] = { 64, 256, 4096, 4096, 0x10000, 65535 * 4,
+				      0, 65536 * 4, 65535ULL << 16, 1ULL << 32,
+				      -64 };
+	static const __u32 strides[] = { 0, 2, 4, 8, 64, 4096, 65536, 1, 3, 12,
+					 131072, 1U << 31 };
+	static const __u32 depths[] = { 1, 16, 1024, DOORBELL_DEPTH_MAX,
+					DOORBELL_DEPTH_MAX + 1, UINT32_MAX };
+	static const __u32 queues[] = { 1, 16, DOORBELL_QUEUES_MAX,
+					DOORBELL_QUEUES_MAX + 1, UINT32_MAX };
+	struct doorbell_attach arg = db_attach_arg(-1, 0, 0);
+	uint32_t r = db_random(random);
+
+#define PICK(array)	((array)[db_random(random) % (sizeof(array) /	\
+					     sizeof((array)[0]))])
+	arg.base = PICK(bases) + (r % 8 ? 0 : db_random(random) % 9);
+	arg.len = PICK(lens) + (r / 8 % 8 ? 0 : db_random(random) % 9);
+	arg.stride = PICK(strides);
+	/* few flags, and seldom one that there is not */
+	arg.flags |= db_random(random) & db_random(random) &
+		     (r / 64 % 16 ? 0x1f : UINT32_MAX);
+	if (!!(arg.flags & ORDERED) == !!(r / 1024 % 8))
+		arg.depth = PICK(depths);
+	if (!!(arg.flags & BY_VALUE) == !!(r / 8192 % 8))
+		arg.queues = PICK(queues);
+#undef PICK
+	return arg;
+}
+
+/* The kernel has the last word: EINVAL if, and only if, a rule is broken. */
+TEST(check_oracle)
+{
+	unsigned int n = db_debug_kernel() ? 2000 : 10000, i, good = 0;
+	int fd = db_must_open(_metadata, O_NONBLOCK), ret;
+	struct doorbell_attach arg;
+	uint32_t random = 1;
+	const char *rule;
+
+	for (i = 0; i < n; i++) {
+		arg = random_attach(&random);
+		rule = "none";
+		check_attach(&arg, note_rule, &rule);
+		ret = db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
+		ASSERT_EQ(strcmp(rule, "none") != 0, ret == -EINVAL) {
+			TH_LOG("base %#llx len %#llx stride %u flags %#x depth %u queues %u: %d, %s",
+			       arg.base, arg.len, arg.stride, arg.flags,
+			       arg.depth, arg.queues, ret, rule);
+		}
+		if (ret)
+			continue;
+		good++;
+		ASSERT_EQ(0, db_detach(fd));
+	}
+	printf("# %u of %u are valid\n", good, n);
+	ASSERT_LT(n / 20, good);
+	close(fd);
+}
+
+/* One rule is broken. */
+static const struct {
+	const char *rule;
+	const char *args[5];
+} broken[] = {
+	{ "flags", { "--flags", "0x100", "0", "64" } },
+	{ "no-value", { "--no-value", "--pio", "0", "64" } },
+	{ "depth", { "--ordered", "0", "0", "64" } },
+	{ "depth", { "--depth", "1", "0", "64" } },
+	{ "queues", { "--by-value", "65536", "0", "64" } },
+	{ "queues", { "--queues", "1", "0", "64" } },
+	{ "stride", { "0", "64", "12" } },
+	{ "stride", { "0", "131072", "131072" } },
+	{ "base", { "2", "64" } },
+	{ "len", { "0", "66" } },
+	{ "size", { "0", "0" } },
+	{ "size", { "0", "262144" } },
+	{ "end", { "0xffffffffffffffc0", "64" } },
+	{ "ports", { "--pio", "0xffc0", "128" } },
+	{}
+};
+
+TEST(check_rules)
+{
+	json_t *list;
+	size_t i;
+
+	for (i = 0; broken[i].rule; i++) {
+		const char * const *args = broken[i].args;
+
+		EXPECT_STATUS(FAILED, RUN("check", "--json", args[0], args[1],
+					  args[2], args[3]));
+		list = json_array_of("broken");
+		ASSERT_EQ(1, json_array_size(list));
+		ASSERT_TRUE(json_is(json_array_get(list, 0), "rule",
+				    broken[i].rule)) {
+			TH_LOG("%s: %s", broken[i].rule, tool.text);
+		}
+	}
+	EXPECT_STATUS(FAILED, RUN("check", "0", "64", "12"));
+	EXPECT_OUTPUT("the stride is a power of two");
+	EXPECT_STATUS(0, RUN("check", "--json", "0xfe000000", "4096"));
+	ASSERT_EQ(0, json_array_size(json_array_of("broken")));
+	EXPECT_STATUS(0, RUN("check", "0xfe000000", "4096"));
+	ASSERT_STREQ("valid: 1024 queues\n", tool.text);
+	EXPECT_STATUS(0, RUN("check", "--by-value", "7", "0", "2", "2"));
+	ASSERT_STREQ("valid: 7 queues\n", tool.text);
+}
+
+/* Running a VMM */
+
+TEST(run)
+{
+	const char *library = "/tmp/libpreload-test.so";
+
+	close(open(library, O_CREAT | O_RDWR, 0644));
+	unsetenv("LD_PRELOAD");
+	EXPECT_STATUS(NOT_FOUND, RUN("run", "env"));
+	EXPECT_ERROR("set DOORBELL_PRELOAD");
+	setenv("DOORBELL_PRELOAD", "/nowhere", 1);
+	EXPECT_STATUS(NOT_FOUND, RUN("run", "env"));
+	setenv("DOORBELL_PRELOAD", library, 1);
+	/* BusyBox is static: no loader reads the variable */
+	EXPECT_STATUS(0, RUN("run", "--", "env"));
+	EXPECT_OUTPUT("LD_PRELOAD=/tmp/libpreload-test.so\n");
+	ASSERT_EQ(NULL, strstr(tool.text, "DOORBELL_STATS"));
+	setenv("LD_PRELOAD", "/tmp/other.so", 1);
+	EXPECT_STATUS(0, RUN("run", "--stats", "--", "env"));
+	EXPECT_OUTPUT("LD_PRELOAD=/tmp/libpreload-test.so:/tmp/other.so\n");
+	EXPECT_OUTPUT("DOORBELL_STATS=1\n");
+	unsetenv("LD_PRELOAD");
+	EXPECT_STATUS(7, RUN("run", "sh", "-c", "exit 7"));
+	EXPECT_STATUS(127, RUN("run", "--", "no-such-vmm"));
+	EXPECT_STATUS(126, RUN("run", "--", "/tmp"));
+	EXPECT_STATUS(USAGE, RUN("run"));
+	unsetenv("DOORBELL_PRELOAD");
+	unlink(library);
+}
+
+/* Errors */
+
+TEST(usage)
+{
+	EXPECT_STATUS(USAGE, RUN(NULL));
+	EXPECT_STATUS(USAGE, RUN("lists"));
+	EXPECT_ERROR("there is no command \"lists\"");
+	EXPECT_STATUS(USAGE, RUN("list", "--nothing"));
+	EXPECT_ERROR("Try \"doorbell list --help\"");
+	EXPECT_STATUS(USAGE, RUN("list", "1"));
+	EXPECT_STATUS(USAGE, RUN("info", "1"));
+	EXPECT_STATUS(USAGE, RUN("queues", "1"));
+	EXPECT_STATUS(USAGE, RUN("queues", "x", "3"));
+	EXPECT_STATUS(USAGE, RUN("top", "--interval", "0"));
+	EXPECT_STATUS(USAGE, RUN("check", "--", "-4", "64"));
+	EXPECT_STATUS(USAGE, RUN("ring", "1", "3"));
+	EXPECT_STATUS(0, RUN("--help"));
+	EXPECT_OUTPUT("monitor");
+	EXPECT_STATUS(0, RUN("queues", "--help"));
+	EXPECT_OUTPUT("[--rung] PID FD");
+	EXPECT_STATUS(0, RUN("--version"));
+}
+
+TEST(not_found)
+{
+	EXPECT_STATUS(NOT_FOUND, RUN("info", "999999", "3"));
+	EXPECT_ERROR("there is no process 999999");
+	EXPECT_STATUS(NOT_FOUND, RUN("queues", SELF, "0"));
+	EXPECT_ERROR("is no consumer");
+	EXPECT_STATUS(NOT_FOUND, RUN("info", SELF, "999"));
+	EXPECT_ERROR("\"doorbell list\" has those that are");
+}
+
+TEST(denied)
+{
+	int fd = db_must_open(_metadata, O_NONBLOCK);
+
+	ASSERT_EQ(0, attach_as(fd, -1, 0, 0, 0));
+	EXPECT_STATUS(0, RUN_AS(NOBODY, "list", "--json"));
+	EXPECT_ERROR("no permission to look into ");
+	ASSERT_EQ(NULL, json_consumer(getpid(), fd));
+	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "info", SELF, FD(fd)));
+	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "queues", SELF, FD(fd)));
+	EXPECT_ERROR("run as root");
+	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "ring", SELF, FD(fd), "0"));
+	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "monitor", "0", "64"));
+	EXPECT_ERROR("no permission to open /dev/doorbell");
+	close(fd);
+}
+
+TEST(no_module)
+{
+	int file = db_module_open();
+
+	if (file < 0)
+		SKIP(return, "no file of the module");
+	ASSERT_TRUE(eventually(!db_module_unload()));
+	EXPECT_STATUS(NO_DEVICE, RUN("list"));
+	EXPECT_ERROR("modprobe doorbell");
+	EXPECT_STATUS(NO_DEVICE, RUN("queues", SELF, "0"));
+	EXPECT_STATUS(NO_DEVICE, RUN("top"));
+	EXPECT_STATUS(NO_DEVICE, RUN("monitor", "0", "64"));
+	EXPECT_STATUS(0, RUN("check", "0", "64"));
+	ASSERT_EQ(0, db_module_load(file));
+	close(file);
+}
+
+TEST_HARNESS_MAIN
