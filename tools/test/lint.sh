@@ -93,6 +93,10 @@ make -s -B -C tools/lib/doorbell CC=musl-gcc OUTPUT="$top/$musl" \
 # The scripts find the file that they source by their own directory.
 shellcheck -x -P SCRIPTDIR -f gcc "${scripts[@]}" >&2 || fail "shellcheck"
 
+shellcheck -f gcc tools/doorbell/completion/doorbell >&2 || fail "completion"
+
+mandoc -T lint -W warning tools/doorbell/doorbell.1 >&2 || fail "mandoc"
+
 tools/test/lint-text.sh || failed=1
 
 [ $failed -eq 0 ] && echo "lint: clean"
