@@ -36,6 +36,12 @@ CFLAGS_USER := -std=gnu11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -Iinclude/uapi
 BUILD := build
 USER := $(BUILD)/user
 
+# A module has to come from the compiler that the kernel comes from.
+ifneq ($(shell grep -s '^CONFIG_CC_IS_CLANG=y' \
+	$(KDIR)/include/config/auto.conf),)
+export LLVM ?= 1
+endif
+
 modules:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 

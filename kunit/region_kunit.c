@@ -14,8 +14,6 @@
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
 
-#include "../drivers/virt/doorbell/compat.h"
-
 /**
  * struct eventfd_ctx - an eventfd
  * @refs: references

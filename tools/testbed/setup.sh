@@ -37,6 +37,9 @@ needs()
 	xz-utils          kernel source and modules
 	zstd              stock kernels
 	pahole            modules for stock kernels
+	clang             a kernel that clang builds
+	lld               its linker
+	llvm              its other tools
 	mmdebstrap        a Debian to install into
 	uidmap            mmdebstrap as an ordinary user
 	squashfs-tools    the image of this Debian

@@ -15,7 +15,6 @@
 
 #include <linux/doorbell.h>
 
-#include "compat.h"
 #include "region.h"
 
 #define ATTACH_FLAGS	(DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_ORDERED | \
