@@ -206,7 +206,7 @@ root "the stage is complete" staged \
 	"/lib/modules/$(uname -r)/extra/drivers/virt/doorbell/doorbell.ko" \
 	/usr/lib/udev/rules.d/60-doorbell.rules \
 	/usr/include/libdoorbell.h /usr/include/linux/doorbell.h \
-	$lib/libdoorbell.{a,so,so.0} $lib/pkgconfig/libdoorbell.pc
+	$lib/libdoorbell.{a,so,so.1} $lib/pkgconfig/libdoorbell.pc
 user "make uninstall, of a package" "make uninstall $where"
 user "make uninstall-lib, of a package" "make uninstall-lib $where_lib"
 root "the stage is empty" staged ''
