@@ -58,8 +58,8 @@ headers()
 	done
 }
 
-# refused NAME MESSAGE FILE EXPRESSION: with this file of the kernel edited, does
-# the build print this one error?
+# refused NAME MESSAGE FILE EXPRESSION: with this file of the kernel edited, is
+# this the one error of the build?
 refused()
 {
 	sources "$1"
