@@ -12,6 +12,8 @@
 #   make uninstall-lib    with the same KDIR, PREFIX and so on
 #   make preload          build libdoorbell-ioeventfd.so, for LD_PRELOAD
 #   make install-preload  install it; make uninstall-preload removes it
+#   make deb              build Debian packages in build/deb/
+#   make dist             make build/doorbell-VERSION.tar.gz, also for DKMS
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
 #   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
@@ -113,6 +115,20 @@ uninstall:
 	@$(DEPMOD)
 	rm -f $(DESTDIR)$(UDEVDIR)/60-doorbell.rules
 
+VERSION := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
+DIST := $(BUILD)/doorbell-$(VERSION)
+
+# what git knows of the checkout, with the changes that are not committed
+dist:
+	@mkdir -p $(BUILD)
+	git ls-files -z | tar -czf $(DIST).tar.gz --null -T - --sort=name \
+		--owner=0 --group=0 --numeric-owner \
+		--transform 's,^,doorbell-$(VERSION)/,'
+	@echo $(DIST).tar.gz
+
+deb: dist
+	@tools/package/deb.sh $(DIST).tar.gz $(BUILD)/deb
+
 clean:
 	rm -rf $(BUILD)
 	[ ! -d $(KDIR) ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
@@ -195,6 +211,7 @@ bench: setup
 lint: setup
 	@tools/test/lint.sh
 
+.PHONY: dist deb
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus qemu bench lint

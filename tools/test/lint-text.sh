@@ -34,6 +34,8 @@ spdx() {
 	while IFS= read -r file; do
 		case $file in
 		COPYING | *.gitignore) continue ;;
+		debian/changelog | debian/copyright | *.dkms | debian/source/*)
+			continue ;;
 		esac
 		[ ! -s "$file" ] ||
 			head -n 3 "$file" | grep -q SPDX-License-Identifier ||

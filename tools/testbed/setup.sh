@@ -43,6 +43,9 @@ needs()
 	mmdebstrap        a Debian to install into
 	uidmap            mmdebstrap as an ordinary user
 	squashfs-tools    the image of this Debian
+	debhelper         Debian packages
+	dh-dkms           Debian packages of a module
+	lintian           checks of Debian packages
 	perl              kernel scripts
 	python3           kernel scripts
 	sparse            static analysis
