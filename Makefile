@@ -17,6 +17,7 @@
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
 #   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
+#   make check-deb        install the packages in a Debian (part of make check)
 #   make litmus           run the memory-model proofs (part of make check)
 #   make qemu             run Linux guests in Debian's QEMU, in micro-VMs
 #   make bench            count instructions per ring, and those of ioeventfd
@@ -197,6 +198,9 @@ check: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
 	@ELSEWHERE="$(ELSEWHERE)" tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
+check-deb: setup
+	@tools/test/package.sh
+
 litmus: setup
 	@tools/test/litmus.sh
 
@@ -211,7 +215,7 @@ bench: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: dist deb
+.PHONY: dist deb check-deb
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus qemu bench lint

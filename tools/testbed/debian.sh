@@ -3,9 +3,14 @@
 # Make sure that a minimal Debian is in the cache, and print the path of its
 # image, a squashfs.
 #
+# Usage: debian.sh [fresh]
+#
 # It is this machine's release, with the packages that README.md asks for on a
-# host, and the headers of kernel.sh's stock 6.1. mmdebstrap makes it, from the
-# mirror that this machine uses. This needs no root, and installs nothing.
+# host, and the headers of kernel.sh's stock 6.1. With "fresh", apt has yet to
+# install what doorbell's packages depend on, and the headers of the stock 6.12:
+# they are in apt's cache, so that it needs no network. mmdebstrap makes the
+# image, from the mirror that this machine uses. This needs no root, and
+# installs nothing.
 #
 # The cache is that of kernel.sh. Exit status: 77 if a package is unavailable.
 set -euo pipefail
@@ -15,12 +20,18 @@ use_cache
 
 export LC_ALL=C
 
+name=${1-host}
 packages=(
 	# README.md asks for them
 	linux-headers-amd64 gcc make python3 pkg-config
 	# each Debian host has them: apt installs libc6-dev with gcc
 	libc6-dev kmod sudo udev
 )
+later=()
+if [ "$name" = fresh ]; then
+	packages=(linux-headers-amd64 kmod udev)
+	later=(dkms systemd gcc libc6-dev pkg-config)
+fi
 small=(
 	--dpkgopt='path-exclude=/usr/share/doc/*'
 	--dpkgopt='path-exclude=/usr/share/man/*'
@@ -59,6 +70,14 @@ make_image()
 	say "making a Debian with the headers of $release (about a minute)"
 	mapfile -t apt < <(acquire)
 	# shellcheck disable=SC2016	# mmdebstrap expands it
+	[ "$name" = host ] || apt+=(
+		--skip=cleanup/apt
+		--customize-hook='chroot "$1" apt-get -qy --download-only \
+			--no-install-recommends \
+			install '"${later[*]}"
+		--customize-hook='rm -f "$1/etc/resolv.conf"'
+	)
+	# shellcheck disable=SC2016	# mmdebstrap expands it
 	sources | mmdebstrap --format=tar --variant=minbase \
 		--include="${packages[*]} linux-headers-$release" \
 		"${small[@]}" "${apt[@]}" \
@@ -72,6 +91,13 @@ kernel=$("$testbed/kernel.sh" 6.1)
 release=$(cat "$kernel/release")
 recipe=$(printf '%s\n' "${packages[@]}" "${small[@]}" | sha256sum)
 image=$cache/debian_${kernel##*_}_${recipe:0:12}.squashfs
+if [ "$name" = fresh ]; then
+	newer=$("$testbed/kernel.sh" 6.12)
+	later+=("linux-headers-$(cat "$newer/release")")
+	recipe=$(printf '%s\n' "${packages[@]}" "${small[@]}" "${later[@]}" |
+		sha256sum)
+	image=$cache/debian-fresh_${kernel##*_}_${recipe:0:12}.squashfs
+fi
 if [ ! -e "$image" ]; then
 	lock debian
 fi

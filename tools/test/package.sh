@@ -1,0 +1,114 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Check the packages of "make deb", and DKMS from the tarball of "make dist".
+#
+# Unpacks a Debian that has none of the packages that ours depend on
+# (debian.sh), and lets apt install them there, without a network (root.sh in
+# package/). Boots that Debian with the stock kernels 6.1 and 6.12,
+# for which DKMS built the module (boot.sh). Removes all of it. The chroot needs
+# root.
+#
+# Prints TAP. Exit status: 1 if a test fails, 77 if a kernel or Debian is
+# unavailable.
+set -uo pipefail
+
+. "$(dirname "$0")/../testbed/lib.sh"
+here=$top/tools/test/package
+
+# get NAME SCRIPT [ARGUMENT]: set path to the output of a script of the testbed.
+get() {
+	local ret
+
+	path=$("$testbed/$2" "${@:3}")
+	ret=$?
+	[ $ret -ne 77 ] || { echo "1..0 # SKIP $1 is unavailable"; exit 77; }
+	[ $ret -eq 0 ] || { echo "Bail out! $2 failed"; exit 1; }
+}
+
+# in_root COMMAND...: run it in the Debian, without a network
+in_root() {
+	# shellcheck disable=SC2016	# the inner shell expands it
+	as_root unshare --mount --pid --fork --net --mount-proc="$root/proc" \
+		sh -c 'mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"' \
+		"$root" "$@"
+}
+
+# boot KERNEL DIR: boot the Debian with this kernel
+boot() {
+	local release modules path files
+
+	release=$(cat "$2/release")
+	modules=$2/modules/lib/modules/$release
+	files=(-f "$tmp/boot:/install")
+	# as in install.sh, the modules that vm.sh and KVM need
+	for path in "$modules"/modules.* "$modules"/kernel/{arch,virt,lib} \
+		    "$modules"/kernel/drivers/virtio \
+		    "$modules"/kernel/drivers/block/virtio_blk.ko* \
+		    "$modules"/kernel/fs/{squashfs,overlayfs}; do
+		files+=(-f "$path:/lib/modules/$release/${path#"$modules/"}")
+	done
+	"$testbed/run.sh" -k "$1" -m 2048 -t 300 "${files[@]}" -q -drive \
+		-q "file=$tmp/image,if=virtio,format=raw,readonly=on" \
+		-- /install/vm.sh
+}
+
+# step NAME COMMAND...: run a command that prints TAP, and test its exit status
+step() {
+	local ret
+
+	"${@:2}"
+	ret=$?
+	if [ $ret -eq 0 ]; then
+		echo "ok - $1"
+	else
+		echo "# exit status $ret"
+		echo "not ok - $1"
+	fi
+	return $ret
+}
+
+all() {
+	step "install" in_root /install/root.sh install "$old" &&
+		step "another kernel" in_root /install/root.sh kernel "$new" ||
+		return
+	as_root mksquashfs "$root" "$tmp/image" -comp zstd \
+		-Xcompression-level 3 -quiet -no-progress >&2 -e \
+		"$root"/{usr/src/linux-*,usr/lib/gcc,var/cache,var/lib/apt}
+	step "boot 6.1" boot 6.1 "$kernel_old"
+	step "boot 6.12" boot 6.12 "$kernel_new"
+	step "purge" in_root /install/root.sh purge
+	step "DKMS from the tarball" in_root /install/root.sh tarball "$new"
+	step "autoremove" in_root /install/root.sh autoremove
+}
+
+make -s -C "$top" deb >&2 || { echo "Bail out! make deb failed"; exit 1; }
+get "Linux 6.1" kernel.sh 6.1
+kernel_old=$path
+old=$(cat "$path/release")
+get "Linux 6.12" kernel.sh 6.12
+kernel_new=$path
+new=$(cat "$path/release")
+get "a Debian with the headers of $old" debian.sh fresh
+image=$path
+
+tmp=$(mktemp -d)
+trap 'as_root rm -rf "$tmp"' EXIT
+chmod 755 "$tmp"
+root=$tmp/root
+mkdir "$tmp/boot"
+cp "$here/boot.sh" "$tmp/boot/host.sh"
+cp "$here/lib.sh" "$tmp/boot"
+cp "$top/tools/test/install/vm.sh" "$tmp/boot"
+as_root unsquashfs -quiet -no-progress -d "$root" "$image" >&2 || exit 1
+as_root mkdir "$root/install"
+as_root cp "$top"/build/deb/*.deb "$top"/build/doorbell-*.tar.gz \
+	"$here"/{root,lib}.sh "$top"/examples/{try,consumer}.c \
+	"$top/tools/test/install/main.c" "$root/install"
+
+# Each script numbers its tests from 1 on: number all of them.
+all | awk '
+/^(not )?ok / { sub(/ok [0-9-]+/, "ok " ++n) }
+/^not ok / { failed = 1 }
+/^[0-9]+\.\./ || /^TAP version/ { next }
+{ print; fflush() }
+END { print "1.." n; exit failed || !n }'

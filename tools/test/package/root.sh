@@ -1,0 +1,140 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck disable=SC2317	# check() calls functions by name
+# One step of package.sh, in its Debian. Prints TAP.
+#
+# Usage: root.sh STEP [RELEASE]
+#
+# RELEASE names the kernel that DKMS builds for.
+set -uo pipefail
+
+. "$(dirname "$0")/lib.sh"
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+step=$1
+release=${2-}
+cd /install || exit 1
+version=$(basename doorbell-*.tar.gz .tar.gz)
+version=${version#doorbell-}
+
+apt() { apt-get -qy -o Dpkg::Use-Pty=0 "$@"; }
+install() { apt install --no-install-recommends "$@"; }
+
+fresh()
+{
+	! command -v dkms &&
+		same "/lib/modules/$release" "$(echo /lib/modules/*)"
+}
+
+# Has DKMS built and installed the module?
+built()
+{
+	local ko
+
+	dkms status
+	ko=$(modinfo -k "$release" -n doorbell) && echo "$ko" &&
+		[[ $ko = "/lib/modules/$release/updates/dkms/doorbell.ko"* ]] ||
+		return
+	dkms status | grep "^doorbell/$version, $release, .*: installed" &&
+		modinfo -F vermagic "$ko" | grep "^$release "
+}
+
+compiles()
+{
+	local flags
+	flags=$(pkg-config --cflags --libs libdoorbell) || return
+
+	# shellcheck disable=SC2086	# it is a list
+	cc -Wall -o try try.c $flags &&
+		cc -Wall -o consumer consumer.c main.c $flags &&
+		ldd ./try | grep -E '/lib/[^/]*/libdoorbell\.so\.1 '
+}
+
+static()
+{
+	local flags
+	flags=$(pkg-config --static --cflags --libs libdoorbell) || return
+
+	# shellcheck disable=SC2086	# it is a list
+	cc -Wall -static -o try-static try.c $flags
+}
+
+# All files but those that DKMS, apt and dpkg keep books with.
+files()
+{
+	find / -xdev -path /install -prune -o -path /proc -prune -o \
+		-path /dev -prune -o -path /tmp -prune -o \
+		-path /var/log -prune -o -path /var/cache -prune -o \
+		-path /var/lib/apt -prune -o -path /var/lib/dpkg -prune -o \
+		-print | sort
+}
+
+nothing_named_doorbell()
+{
+	! files | grep doorbell && ! dpkg -l | grep doorbell &&
+		! dkms status | grep . &&
+		! grep doorbell /lib/modules/*/modules.*
+}
+
+# tar as in a description of a release
+add_tarball()
+{
+	tar -C /usr/src -xzf /install/doorbell-*.tar.gz &&
+		dkms add "doorbell/$version" &&
+		dkms install "doorbell/$version" -k "$release"
+}
+
+remove_tarball()
+{
+	dkms remove "doorbell/$version" --all &&
+		rm -r "/usr/src/doorbell-$version"
+}
+
+# What packages that are no longer there leave is not of doorbell.
+unchanged()
+{
+	local more
+
+	more=$(comm -13 before <(files))
+	echo "$more"
+	same '' "$(comm -23 before <(files))" &&
+		! echo "$more" | grep doorbell
+}
+
+echo "TAP version 13"
+case $step in
+install)
+	files >before
+	check "there is no DKMS, and one kernel" fresh
+	check "apt installs the packages" install ./*.deb
+	check "DKMS built the module" built
+	check "the group kvm exists" getent group kvm
+	check "apt installs a compiler" install gcc libc6-dev pkg-config
+	check "programs compile with pkg-config" compiles
+	check "a static program compiles with pkg-config" static
+	;;
+kernel)
+	check "apt installs the headers of another kernel" \
+		install "linux-headers-$release"
+	check "DKMS built the module for it" built
+	;;
+purge)
+	mapfile -t names < <(dpkg-query -W -f '${Package}\n' |
+		grep doorbell)
+	check "apt purges the packages" apt purge "${names[@]}"
+	check "nothing is left of doorbell" nothing_named_doorbell
+	;;
+tarball)
+	check "DKMS installs the module from a tarball" add_tarball
+	check "DKMS built the module" built
+	check "DKMS removes it" remove_tarball
+	check "nothing is left of doorbell" nothing_named_doorbell
+	;;
+autoremove)
+	check "apt removes the packages that ours needed" apt \
+		--purge autoremove
+	check "the files are the same as in the beginning" unchanged
+	;;
+esac
+echo "1..$count"
+exit "$failed"
