@@ -14,6 +14,7 @@
 #   make install-preload  install it; make uninstall-preload removes it
 #   make deb              build Debian packages in build/deb/
 #   make dist             make build/doorbell-VERSION.tar.gz, also for DKMS
+#   make kernel-patch     make patches for a kernel tree, KSRC=...
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
 #   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
@@ -130,6 +131,10 @@ dist:
 deb: dist
 	@tools/package/deb.sh $(DIST).tar.gz $(BUILD)/deb
 
+kernel-patch:
+	@tools/package/kernel-patch.sh $(or $(KSRC),$(error set KSRC)) \
+		$(BUILD)/kernel-patch
+
 clean:
 	rm -rf $(BUILD)
 	[ ! -d $(KDIR) ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
@@ -215,7 +220,7 @@ bench: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: dist deb check-deb
+.PHONY: dist deb check-deb kernel-patch
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus qemu bench lint

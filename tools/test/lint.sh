@@ -32,16 +32,7 @@ checkpatch() {
 # compat.h compares kernel versions.
 checkpatch LINUX_VERSION_CODE,CONSTANT_COMPARISON "${kernel_code[@]}"
 
-# User space has no strscpy(), __section, u32 or BIT(), and returns errno as it
-# likes. Macros of the kselftest harness look like calls but begin blocks.
-ignore=(
-	STRCPY VOLATILE PREFER_DEFINED_ATTRIBUTE_MACRO AVOID_EXTERNS
-	PREFER_KERNEL_TYPES BIT_MACRO USE_NEGATIVE_ERRNO CAMELCASE
-	EMBEDDED_FUNCTION_NAME COMPLEX_MACRO MACRO_ARG_REUSE SPACING
-	MACRO_WITH_FLOW_CONTROL BRACES LEADING_SPACE LINE_SPACING
-	LONG_LINE_STRING
-)
-checkpatch "$(IFS=, && echo "${ignore[*]}")" "${user_code[@]}"
+checkpatch "$user_style" "${user_code[@]}"
 
 "$source/scripts/kernel-doc" -none -Werror \
 	drivers/virt/doorbell/*.[ch] include/uapi/linux/doorbell.h \

@@ -144,3 +144,16 @@ build_modules()
 {
 	make -C "$1/build" M="$2" W=1 KCFLAGS=-Werror "${@:3}" modules
 }
+
+# -- style -------------------------------------------------------------------
+# User space has no strscpy(), __section, u32 or BIT(), and returns errno as it
+# likes. Macros of the kselftest harness look like calls but begin blocks.
+user_style=(
+	STRCPY VOLATILE PREFER_DEFINED_ATTRIBUTE_MACRO AVOID_EXTERNS
+	PREFER_KERNEL_TYPES BIT_MACRO USE_NEGATIVE_ERRNO CAMELCASE
+	EMBEDDED_FUNCTION_NAME COMPLEX_MACRO MACRO_ARG_REUSE SPACING
+	MACRO_WITH_FLOW_CONTROL BRACES LEADING_SPACE LINE_SPACING
+	LONG_LINE_STRING
+)
+# for checkpatch --ignore
+user_style=$(IFS=, && echo "${user_style[*]}")

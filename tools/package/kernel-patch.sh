@@ -1,0 +1,166 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Make a series of patches that puts doorbell into a kernel tree: what
+# "make kernel-patch KSRC=..." runs.
+#
+# Usage: kernel-patch.sh KSRC DIR
+#
+# Writes the patches to DIR, for git am or patch -p1 in KSRC, which stays as it
+# is. Left out is what serves only this project: compat.h, the KUnit suites,
+# tools, and the documents about them.
+# shellcheck disable=SC2016	# makefiles and documents have $() and ``
+set -euo pipefail
+
+. "$(dirname "$0")/../testbed/lib.sh"
+[ $# = 2 ] || usage
+ksrc=$(cd "$1" && pwd)
+mkdir -p "$2"
+out=$(cd "$2" && pwd)
+[ -e "$ksrc/drivers/virt/Kconfig" ] || die 1 "$1 is not a kernel tree"
+
+# who KEY FORMAT: git's configuration, or else the author of the last commit
+who() { git -C "$top" config "$1" || git -C "$top" log -1 --format="$2"; }
+GIT_AUTHOR_NAME=$(who user.name %an)
+GIT_AUTHOR_EMAIL=$(who user.email %ae)
+export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL
+export GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME
+export GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL LC_ALL=C
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+cd "$tmp"
+git init -q
+
+# take DIR FILE...: copy files
+take() { mkdir -p "$1" && cp -- "${@:2}" "$1"; }
+
+# before REGEX FILE: put standard input before the first line that matches
+before()
+{
+	awk -v regex="$1" '
+	NR == FNR { text = text $0 "\n"; next }
+	!done && $0 ~ regex { printf "%s", text; done = 1 }
+	{ print }
+	END { exit !done }' - "$2" >new || die 1 "$2 has no line $1"
+	mv new "$2"
+}
+
+# patch: commit everything, with the message on standard input
+patch() { git add -A && git commit -qsF -; }
+
+changed=(MAINTAINERS drivers/virt/Kconfig drivers/virt/Makefile
+	Documentation/virt/index.rst tools/testing/selftests/Makefile
+	Documentation/userspace-api/ioctl/ioctl-number.rst)
+for file in "${changed[@]}"; do
+	install -D -m 644 "$ksrc/$file" "$file"
+done
+echo base | patch
+
+# -- the driver --------------------------------------------------------------
+driver=drivers/virt/doorbell
+take $driver "$top"/$driver/{*.c,*.h,Kbuild,Kconfig}
+rm $driver/compat.h
+sed -i 's/\bdoorbell_eventfd_signal\b/eventfd_signal/' $driver/*.[ch]
+take include/uapi/linux "$top"/include/uapi/linux/doorbell.h
+echo "source \"$driver/Kconfig\"
+" | before '^endif' drivers/virt/Kconfig
+echo 'obj-$(CONFIG_DOORBELL)		+= doorbell/' >>drivers/virt/Makefile
+printf '0xD8  00-0F  %-56s KVM guest doorbells\n' linux/doorbell.h |
+	before '^0xD[9A-F] ' "${changed[5]}"
+# The sections are sorted.
+awk -v name="$GIT_AUTHOR_NAME" -v email="$GIT_AUTHOR_EMAIL" '
+/^Maintainers List/ { list = 1 }
+list && last == "" && /^[A-Z0-9]/ && $0 > "DOORBELL" && !done {
+	print "DOORBELL (KVM GUEST DOORBELLS)"
+	print "M:\t" name " <" email ">"
+	print "L:\tkvm@vger.kernel.org"
+	print "S:\tMaintained"
+	print "F:\tDocumentation/litmus-tests/doorbell/"
+	print "F:\tDocumentation/virt/doorbell/"
+	print "F:\tdrivers/virt/doorbell/"
+	print "F:\tinclude/uapi/linux/doorbell.h"
+	print "F:\ttools/lib/doorbell/"
+	print "F:\ttools/testing/selftests/doorbell/"
+	print ""
+	done = 1
+}
+{ print; last = $0 }
+END { exit !done }' MAINTAINERS >new
+mv new MAINTAINERS
+patch <<EOF
+virt: doorbell: Add doorbells of KVM guests as events
+
+A VMM gives KVM one eventfd per queue today. That is a descriptor, a
+registration and a read() for each queue, and the value that the guest
+wrote is lost.
+
+Add /dev/doorbell. A VMM or a device back end attaches a guest's notify
+region to one descriptor, and reads from it which queue the guest rang,
+how often, and the last value written. One descriptor and one ioctl()
+serve up to 65,535 queues, and KVM handles the guest's writes without an
+exit to user space.
+EOF
+
+# -- documents ---------------------------------------------------------------
+docs=Documentation/virt/doorbell
+take $docs "$top"/Documentation/{design,recipes,userspace-api}.rst
+# without the sections about the documents that are left out
+awk -v RS= -v ORS='\n\n' '!/^`(testing|benchmarks)\.rst/' \
+	"$top/Documentation/index.rst" | sed '$d' >$docs/index.rst
+cat >>$docs/index.rst <<EOF
+
+.. toctree::
+   :hidden:
+
+   userspace-api
+   recipes
+   design
+EOF
+sed -i -e 's|``selftests/doorbell|``tools/testing/selftests/doorbell|' \
+	-e 's|litmus-tests/README|/litmus-tests/doorbell/README|' $docs/*.rst
+take Documentation/litmus-tests/doorbell "$top"/Documentation/litmus-tests/*
+echo '   doorbell/index' | before '^   guest-halt-polling' "${changed[3]}"
+patch <<EOF
+Documentation: virt: Add documents of doorbell
+
+Describe the interface and its guarantees, what to attach for which
+device, and the inside of the driver. The litmus tests show that no ring
+and no wake-up is lost.
+EOF
+
+# -- the library -------------------------------------------------------------
+lib=tools/lib/doorbell
+take $lib "$top"/$lib/{Makefile,*.c,*.h,*.map,*.pc.in}
+# Programs need the exported headers, of "make headers".
+headers='$(or $(KHDR_INCLUDES),-isystem $(TOP)/usr/include)'
+sed -i "s|-I\$(TOP)/include/uapi|$headers|" $lib/Makefile
+patch <<EOF
+tools: lib: doorbell: Add a consumer of /dev/doorbell
+
+The library consumes events from mapped memory, and hides its protocol.
+EOF
+
+# -- selftests ---------------------------------------------------------------
+tests=tools/testing/selftests/doorbell
+take $tests "$top"/selftests/doorbell/{*.c,*.h,Makefile}
+take $tests/vmm "$top"/tools/vmm/*
+sed -i -e "s|-I\$(TOP)/include/uapi|$headers|" \
+	-e '/^# The kselftests/,/^KSELFTEST/d' \
+	-e '1a # The kselftests of doorbell.\nKSELFTEST := ..' \
+	-e 's|^TOP ?= .*|TOP ?= $(abspath ../../../..)|' \
+	-e 's|^VMM_DIR := .*|VMM_DIR := $(CURDIR)/vmm|' $tests/Makefile
+{
+	echo '# SPDX-License-Identifier: GPL-2.0'
+	sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' $tests/Makefile | tr ' ' '\n'
+} >$tests/.gitignore
+echo 'TARGETS += doorbell' | before '^TARGETS \+= drivers/' "${changed[4]}"
+patch <<EOF
+selftests: doorbell: Add tests of /dev/doorbell
+
+Guests of a small VMM ring, and the tests compare what the consumers read
+with what the guests counted.
+EOF
+
+rm -f "$out"/*.patch
+git format-patch -q -o "$out" HEAD~4
+ls "$out"/*.patch
