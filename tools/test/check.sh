@@ -150,6 +150,10 @@ for kernel; do
 done
 room
 run_here litmus "$top/tools/test/litmus.sh" &
+for test in compat kernel-patch package; do
+	room
+	run_here $test "$top/tools/test/$test.sh" &
+done
 room
 run_here runner "$top/tools/test/runner.sh" &
 wait
