@@ -149,7 +149,7 @@ TEST_F_TIMEOUT(lib, stopped_complete_keeps_events, TEST_SECONDS)
 {
 	struct log log = { .stop = 2 };
 	struct doorbell_event events[16];
-	unsigned int i;
+	unsigned int i, taken;
 
 	ASSERT_EQ(0, ring_queues(self->db, 0, 6));
 	ASSERT_EQ(1, doorbell_complete(self->db, log_event, &log));
@@ -170,7 +170,12 @@ TEST_F_TIMEOUT(lib, stopped_complete_keeps_events, TEST_SECONDS)
 
 	/* before those of later rings */
 	ASSERT_EQ(0, ring_queues(self->db, 7, 9));
-	ASSERT_EQ(4, doorbell_take(self->db, events, 16));
+	taken = doorbell_take(self->db, events, 16);
+	/* an ordered region hands out alone what it had taken */
+	ASSERT_EQ(variant->flags & DOORBELL_ATTACH_ORDERED ? 2 : 4, taken);
+	if (taken == 2)
+		taken += doorbell_take(self->db, events + 2, 14);
+	ASSERT_EQ(4, taken);
 	for (i = 0; i < 4; i++)
 		ASSERT_TRUE(db_event_is(&events[i], 4 + i + (i > 1), 1,
 					104 + i + (i > 1)));

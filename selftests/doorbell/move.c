@@ -370,7 +370,7 @@ TEST_F_TIMEOUT(move, refusals, TEST_SECONDS)
 	/* who has no descriptor of this VM cannot move its region */
 	other = vmm_create(1);
 	ASSERT_NE(NULL, other);
-	ASSERT_EQ(-EINVAL, db_move(fd, -1, away));
+	ASSERT_EQ(-EBADF, db_move(fd, -1, away));
 	ASSERT_EQ(-EINVAL, db_move(fd, fd, away));
 	ASSERT_EQ(-EINVAL, db_move(fd, other->vm_fd, away));
 	ASSERT_EQ(-EBADF, db_move(fd, 999, away));

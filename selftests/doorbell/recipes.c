@@ -1528,7 +1528,8 @@ static int swap_exit(void *ctx, unsigned int vcpu, struct vmm_exit *exit)
 		return ret ?: -EPROTO;
 	ret = doorbell_move_region(bars->db[0], bars->vm_fd, PARKED);
 	ret = ret ?: doorbell_move_region(bars->db[1], bars->vm_fd, base);
-	ret = ret ?: doorbell_move_region(bars->db[0], bars->vm_fd, bars->base[1]);
+	ret = ret ?: doorbell_move_region(bars->db[0], bars->vm_fd,
+					  bars->base[1]);
 	bars->base[0] = bars->base[1];
 	bars->base[1] = base;
 	return ret;

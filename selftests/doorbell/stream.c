@@ -445,7 +445,9 @@ TEST_F(stream, info)
 
 	ASSERT_EQ(0, db_snapshot(self->fd, &snap));
 	EXPECT_EQ(0, memcmp(&zero, &snap.info, sizeof(zero)));
-	EXPECT_STREQ("doorbell-state:\tdetached\n", snap.fdinfo);
+	EXPECT_STREQ("detached", fdinfo(snap.fdinfo, "doorbell-state"));
+	EXPECT_STRNE("", fdinfo(snap.fdinfo, "doorbell-id"));
+	EXPECT_STREQ("", fdinfo(snap.fdinfo, "doorbell-bus"));
 
 	ASSERT_EQ(0, db_attach_as(self->fd, -1, 0x100, 0x30, 0,
 				  DOORBELL_ATTACH_PIO));

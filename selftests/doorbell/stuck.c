@@ -149,6 +149,17 @@ static int call_attach(const struct call *call)
 			    REGION_STRIDE, 0);
 }
 
+/* Without DOORBELL_ATTACH_DROP */
+static int call_attach_next(const struct call *call)
+{
+	struct doorbell_attach arg = db_attach_arg(call->vm_fd, call->base,
+						   REGION_LEN);
+
+	arg.stride = REGION_STRIDE;
+	arg.flags = 0;
+	return db_result(ioctl(call->fd, DOORBELL_ATTACH, &arg));
+}
+
 static int call_attach_no_vm(const struct call *call)
 {
 	return db_attach(call->fd, -1, 0, 4);
@@ -582,7 +593,7 @@ TEST_F_TIMEOUT(stuck, detach_settles_move, TEST_SECONDS)
 	ASSERT_TRUE(waits(detacher));
 	ASSERT_EQ(1, ring(self, 0));
 	ASSERT_EQ(1, ring(self, 2));
-	attacher = start(call_attach, &next);
+	attacher = start(call_attach_next, &next);
 	ASSERT_TRUE(waits(attacher));
 
 	ASSERT_EQ(0, stuck_end(self));

@@ -8,6 +8,7 @@
 #include "../../drivers/virt/doorbell/region.c"
 #include "../../drivers/virt/doorbell/buffer.c"
 #include "../../drivers/virt/doorbell/geometry.c"
+#include "../../drivers/virt/doorbell/trace.c"
 
 #include <linux/miscdevice.h>
 #include <linux/uaccess.h>

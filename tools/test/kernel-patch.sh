@@ -57,6 +57,10 @@ style()
 {
 	local ignore=FILE_PATH_CHANGES
 
+	# a trace header has its own style
+	! grep -q '^+++ b/drivers/' "$1" ||
+		ignore+=,OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT
+
 	! grep -q '^+++ b/tools/lib/\|^+++ b/tools/testing/.*[ch]$' "$1" ||
 		ignore+=,$user_style
 	# with a tree it asks for the maintainer of each file: minutes

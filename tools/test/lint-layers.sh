@@ -9,7 +9,8 @@
 set -uo pipefail
 
 # An object may only use objects of a higher number.
-declare -A layer=([chardev]=1 [kvm]=2 [region]=3 [buffer]=4 [geometry]=4)
+declare -A layer=([chardev]=1 [kvm]=2 [region]=3 [buffer]=4 [geometry]=4
+	[trace]=5)
 
 . "$(dirname "$0")/../testbed/lib.sh"
 me="lint: layers"

@@ -28,6 +28,7 @@
 
 #include "kvm.h"
 #include "region.h"
+#include "trace.h"
 
 /* Events moved at a time, from the buffer to the reader. */
 #define BATCH		64
@@ -62,8 +63,8 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  *	@attach_lock, read after it; changes when the region moves
  * @placement: @region on the buses of a VM, or NULL; under @attach_lock
  * @moving: takes the place of @placement, or NULL; under @attach_lock
- * @leaving: was detached; the next attach waits until it has left its buses;
- *	NULL if that has been waited for; under @attach_lock
+ * @leaving: was detached; the next attach waits until it has left its buses,
+ *	unless it drops the events; NULL after that; under @attach_lock
  * @attaching: an attach is under way; under @attach_lock
  * @generation: that of @region; under @attach_lock
  * @replaced: RCU grace period of the region replaced last; under @attach_lock
@@ -335,18 +336,17 @@ static int ring(struct doorbell_region *region, u64 base,
 		const struct doorbell_ring *ring)
 {
 	bool no_value = region->flags & DOORBELL_ATTACH_NO_VALUE;
+	u16 kind = doorbell_kind(DOORBELL_EVENT_QUEUE, 0);
 	int ret = doorbell_region_ring(region, region->flags, ring->addr - base,
-				       no_value ? 0 : ring->value,
-				       doorbell_kind(DOORBELL_EVENT_QUEUE, 0),
-				       false);
+				       no_value ? 0 : ring->value, kind, false);
 
 	if (ret != -ERANGE)
 		return ret;
 	if (region->flags & DOORBELL_ATTACH_BOUND_ONLY)
 		return -ENXIO;
-	return doorbell_region_ring_bad(region,
-			doorbell_kind(DOORBELL_EVENT_BAD_ADDRESS, 0),
-			ring->addr) ? 0 : -EAGAIN;
+	kind = doorbell_kind(DOORBELL_EVENT_BAD_ADDRESS, 0);
+	trace_ring(region->waiters->id, DOORBELL_QUEUE_NONE, kind, ring->addr);
+	return doorbell_region_ring_bad(region, kind, ring->addr) ? 0 : -EAGAIN;
 }
 
 static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
@@ -495,8 +495,10 @@ static int attach_begin(struct doorbell *db, bool drop)
 
 	mutex_lock(&db->attach_lock);
 	region = region_of(db);
-	/* another thread has attached and detached since wait_left() */
-	if (db->attaching || db->leaving || (region && region->attached))
+	if (db->attaching || (region && region->attached))
+		ret = -EBUSY;
+	else if (!drop && db->leaving)
+		/* another thread has attached and detached since wait_left() */
 		ret = -EBUSY;
 	else if (region && !drop && doorbell_region_pending(region))
 		ret = -ENOTEMPTY;
@@ -571,7 +573,7 @@ static int doorbell_attach(struct doorbell *db,
 	}
 
 	drop = arg.flags & DOORBELL_ATTACH_DROP;
-	ret = wait_left(db);
+	ret = drop ? 0 : wait_left(db);
 	if (!ret)
 		ret = attach_begin(db, drop);
 	if (ret)
@@ -584,6 +586,7 @@ static int doorbell_attach(struct doorbell *db,
 			goto err_abort;
 		}
 	}
+	trace_attach(db->waiters->id, &arg, region->geo.queues);
 	attach_commit(db, region, arg.base, placement, drop);
 	return 0;
 
@@ -615,13 +618,17 @@ static int doorbell_detach(struct doorbell *db)
 	mutex_lock(&db->attach_lock);
 	region = region_of(db);
 	if (region && region->attached) {
+		trace_detach(db->waiters->id);
 		doorbell_region_detach(region);
 		move_settle(db);
 		/* before another attach can find the device in its way */
 		if (db->placement)
 			doorbell_placement_remove(db->placement);
-		/* attaching has waited for the one before */
-		swap(db->leaving, db->placement);
+		/* an attach that drops has not waited for the one before */
+		if (db->leaving)
+			doorbell_placement_put(db->leaving);
+		db->leaving = db->placement;
+		db->placement = NULL;
 		ret = 0;
 	}
 	mutex_unlock(&db->attach_lock);
@@ -629,6 +636,13 @@ static int doorbell_detach(struct doorbell *db)
 }
 
 /* Moving */
+
+static void set_base(struct doorbell *db, u64 base)
+{
+	trace_move(db->waiters->id, db->base, base);
+	/* pairs with region_get_base() */
+	smp_store_release(&db->base, base);
+}
 
 /* May the region move there? Gets its placement, referenced, or NULL. */
 static int move_begin(struct doorbell *db, const struct doorbell_move *arg,
@@ -652,8 +666,7 @@ static int move_begin(struct doorbell *db, const struct doorbell_move *arg,
 	else if (*from)
 		doorbell_placement_get(*from);
 	else
-		/* pairs with region_get_base() */
-		smp_store_release(&db->base, arg->base);
+		set_base(db, arg->base);
 out:
 	mutex_unlock(&db->attach_lock);
 	return ret;
@@ -691,8 +704,7 @@ static int move_commit(struct doorbell *db, struct doorbell_placement *to,
 	}
 	if (!ret) {
 		swap(db->moving, db->placement);
-		/* pairs with region_get_base() */
-		smp_store_release(&db->base, base);
+		set_base(db, base);
 	}
 	/* the old one, or the one that is not on the buses */
 	doorbell_placement_put(db->moving);
@@ -844,9 +856,11 @@ static void doorbell_show_fdinfo(struct seq_file *m, struct file *file)
 		[DOORBELL_ATTACHED] = "attached",
 		[DOORBELL_HANGUP] = "hangup",
 	};
+	struct doorbell *db = file->private_data;
 	struct doorbell_info info;
 
-	fill_info(file->private_data, &info, true);
+	fill_info(db, &info, true);
+	seq_printf(m, "doorbell-id:\t%u\n", db->waiters->id);
 	seq_printf(m, "doorbell-state:\t%s\n", states[info.state]);
 	if (!info.queues)
 		return;

@@ -18,8 +18,11 @@
 #endif
 
 #ifndef DOORBELL_HAS_VM_FLAGS_MOD
-#define vm_flags_mod(vma, set, clear) \
-	((vma)->vm_flags = ((vma)->vm_flags | (set)) & ~(clear))
+#define vm_flags_mod(vma, set, clear) do {				\
+	unsigned long *_flags = &(vma)->vm_flags;			\
+									\
+	*_flags = (*_flags | (set)) & ~(clear);				\
+} while (0)
 #endif
 
 #ifdef DOORBELL_HAS_EVENTFD_COUNT

@@ -316,7 +316,9 @@ static noinline int write_bound(struct kvm_vcpu *vcpu,
 	u64 offset = addr - p->base;
 	u32 queue;
 
-	if (READ_ONCE(p->enabled) &&
+	/* write_any() has what a tracepoint shows */
+	if (!static_branch_unlikely(&doorbell_tracing) &&
+	    READ_ONCE(p->enabled) &&
 	    doorbell_geometry_contains(&region->geo, offset) &&
 	    doorbell_region_takes(region, offset, len, 0)) {
 		queue = doorbell_geometry_queue(&region->geo, offset);
@@ -342,6 +344,8 @@ static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 
 	if (unlikely(!region))
 		return -EOPNOTSUPP;
+	if (static_branch_unlikely(&doorbell_tracing))
+		return write_any(vcpu, dev, addr, len, val);
 	/* only whether it is NULL: READ_ONCE() would be one instruction more */
 	if (unlikely(data_race(region->bindings)))
 		return write_bound(vcpu, dev, addr, len, val);

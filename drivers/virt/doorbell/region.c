@@ -16,6 +16,7 @@
 #include <linux/doorbell.h>
 
 #include "region.h"
+#include "trace.h"
 
 #define ATTACH_FLAGS	(DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_ORDERED | \
 			 DOORBELL_ATTACH_BY_VALUE | \
@@ -35,12 +36,14 @@
  */
 struct doorbell_waiters *doorbell_waiters_create(void)
 {
+	static atomic_t last_id;
 	struct doorbell_waiters *waiters;
 
 	waiters = kzalloc(sizeof(*waiters), GFP_KERNEL_ACCOUNT);
 	if (!waiters)
 		return NULL;
 	init_waitqueue_head(&waiters->wait);
+	waiters->id = atomic_inc_return(&last_id);
 	kref_init(&waiters->ref);
 	return waiters;
 }
@@ -319,6 +322,36 @@ bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
 }
 
 /**
+ * doorbell_region_trace_ring() - trace a ring, before it is one
+ * @region: the region
+ * @queue: the queue, or -1 if the ring names none
+ * @kind: doorbell_kind()
+ * @value: the value written, or the bad address
+ *
+ * Context: any but NMI.
+ */
+void doorbell_region_trace_ring(const struct doorbell_region *region,
+				int queue, u16 kind, u64 value)
+{
+	trace_ring(region->waiters->id, queue, kind, value);
+}
+
+/**
+ * doorbell_region_trace_bounce() - trace a guest's ring that found no room
+ * @region: the region
+ * @queue: the queue, or -1 if the ring names none
+ * @kind: doorbell_kind()
+ * @value: the value written
+ *
+ * Context: any but NMI.
+ */
+void doorbell_region_trace_bounce(const struct doorbell_region *region,
+				  int queue, u16 kind, u64 value)
+{
+	trace_bounce(region->waiters->id, queue, kind, value);
+}
+
+/**
  * doorbell_region_wake() - wake the consumer for a ring
  * @region: the region, whose wake-up the caller has claimed
  *
@@ -326,6 +359,7 @@ bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
  */
 void doorbell_region_wake(struct doorbell_region *region)
 {
+	trace_wake(region->waiters->id);
 	atomic64_inc(&region->wakeups);
 	doorbell_waiters_wake(region->waiters);
 }
@@ -345,6 +379,7 @@ void doorbell_region_hangup(struct doorbell_region *region)
 	 */
 	if (xchg(&region->hung_up, true))
 		return;
+	trace_hangup(region->waiters->id);
 	cmpxchg(&region->buffer.status->state, DOORBELL_ATTACHED,
 		DOORBELL_HANGUP);
 	wake_up_interruptible_all(&region->waiters->wait);
@@ -518,6 +553,7 @@ int doorbell_region_bind(struct doorbell_region *region, u32 first, u32 count,
 	 */
 	if (replaced)
 		synchronize_rcu();
+	trace_bind(region->waiters->id, first, count);
 out_unlock:
 	mutex_unlock(&region->bind_lock);
 out_put:

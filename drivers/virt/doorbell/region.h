@@ -10,6 +10,7 @@
 #ifndef _DOORBELL_REGION_H
 #define _DOORBELL_REGION_H
 
+#include <linux/jump_label.h>
 #include <linux/kref.h>
 #include <linux/mutex.h>
 #include <linux/wait.h>
@@ -18,6 +19,9 @@
 #include "geometry.h"
 #include "produce.h"
 
+/* On while somebody traces rings. */
+DECLARE_STATIC_KEY_FALSE(doorbell_tracing);
+
 struct eventfd_ctx;
 struct vm_area_struct;
 
@@ -25,11 +29,13 @@ struct vm_area_struct;
  * struct doorbell_waiters - what waits for events of one consumer
  * @wait: tasks and poll tables; has its own lock
  * @fasync: owners of SIGIO; changed by fasync_helper(), under its locks
+ * @id: names the consumer in tracepoints and fdinfo; constant
  * @ref: held by the consumer and by each of its regions
  */
 struct doorbell_waiters {
 	wait_queue_head_t wait;
 	struct fasync_struct *fasync;
+	u32 id;
 	struct kref ref;
 };
 
@@ -102,6 +108,10 @@ int doorbell_region_error(const struct doorbell_region *region);
 int doorbell_region_signal(struct doorbell_region *region, int queue);
 bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
 			      u64 value);
+void doorbell_region_trace_ring(const struct doorbell_region *region,
+				int queue, u16 kind, u64 value);
+void doorbell_region_trace_bounce(const struct doorbell_region *region,
+				  int queue, u16 kind, u64 value);
 void doorbell_region_wake(struct doorbell_region *region);
 void doorbell_region_hangup(struct doorbell_region *region);
 int doorbell_region_mmap(struct doorbell_region *region,
@@ -212,7 +222,7 @@ doorbell_region_ring_unbound(struct doorbell_region *region, u32 flags,
 }
 
 /**
- * doorbell_region_ring() - the same for a queue that may be bound to an eventfd
+ * doorbell_region_ring() - the same where a queue may be bound, or traced
  * @region: the region
  * @flags: @region->flags
  * @offset: address written less the region's base, any 64-bit number
@@ -229,21 +239,25 @@ static inline int doorbell_region_ring(struct doorbell_region *region,
 				       u32 flags, u64 offset, u64 value,
 				       u16 kind, bool bounces)
 {
-	int ret;
+	int queue, ret;
 
+	if (!doorbell_geometry_contains(&region->geo, offset))
+		return -ERANGE;
+
+	queue = doorbell_region_queue(region, flags, offset, value);
 	/* only whether it is NULL: doorbell_region_signal() reads it again */
-	if (data_race(region->bindings) &&
-	    doorbell_geometry_contains(&region->geo, offset)) {
-		ret = doorbell_region_signal(region,
-					     doorbell_region_queue(region,
-								   flags,
-								   offset,
-								   value));
-		if (ret <= 0)
-			return ret;
-	}
-	return doorbell_region_ring_unbound(region, flags, offset, value, kind,
-					    bounces);
+	ret = data_race(region->bindings) ?
+	      doorbell_region_signal(region, queue) : 1;
+	if (static_branch_unlikely(&doorbell_tracing) && ret >= 0)
+		doorbell_region_trace_ring(region, queue, kind, value);
+	if (ret <= 0)
+		return ret;
+
+	ret = doorbell_region_ring_unbound(region, flags, offset, value, kind,
+					   bounces);
+	if (static_branch_unlikely(&doorbell_tracing) && ret && bounces)
+		doorbell_region_trace_bounce(region, queue, kind, value);
+	return ret;
 }
 
 #endif /* _DOORBELL_REGION_H */

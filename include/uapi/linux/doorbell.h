@@ -393,8 +393,8 @@ struct doorbell_bindings {
  * Context: Sleeps until the region is on the bus. The VMM can delay that
  * without limit, by a call to KVM that does not return (slots_lock). So can a
  * region in the same place that was detached or closed and cannot leave the bus
- * yet, and the region before, if its DOORBELL_DETACH has not come to its end.
- * Only a fatal signal ends the wait.
+ * yet; and so can, unless DOORBELL_ATTACH_DROP is set, the region before, whose
+ * last rings may yet become events. Only a fatal signal ends the wait.
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
@@ -485,9 +485,9 @@ struct doorbell_bindings {
  * - E2BIG: @size is larger than a page, or bytes beyond the fields that the
  *   kernel knows are not zero
  * - EINVAL: @size is too small; @base is no multiple of the stride, or the
- *   region would not fit there; vm_fd is open but not the region's VM, or -1 for
- *   a region of a VM, or not -1 for another one
- * - EBADF: vm_fd is neither -1 nor open
+ *   region would not fit there; vm_fd is open, but not the region's VM; vm_fd
+ *   is not -1 for a region without a VM
+ * - EBADF: vm_fd is not open, for a region of a VM
  * - ENOTCONN: nothing is attached, or another thread has detached the region
  * - EPIPE: hang-up
  * - EBUSY: another DOORBELL_MOVE of the consumer is under way
@@ -569,7 +569,8 @@ struct doorbell_bindings {
  * The call does no harm if there is nothing to repeat. While another process
  * gets events, though, it makes events come twice. The kernel cannot know what
  * each of several readers has handled: by the next read() of any of them, all
- * events of earlier ones count as handled. No DOORBELL_ATTACH must be under way.
+ * events of earlier ones count as handled. No DOORBELL_ATTACH must be under
+ * way.
  *
  * Context: Waits for a read() that is copying.
  *
