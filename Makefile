@@ -18,7 +18,7 @@
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
 #   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
-#   make check-deb        install the packages in a Debian (part of make check)
+#   make check-deb        test packages, kernel patch, and other kernels
 #   make litmus           run the memory-model proofs (part of make check)
 #   make qemu             run Linux guests in Debian's QEMU, in micro-VMs
 #   make bench            count instructions per ring, and those of ioeventfd
@@ -183,8 +183,8 @@ KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12
 # The debug kernels are several times slower than the stock ones, where all
 # programs run. Those that take long run on one of the debug kernels, or on
 # none. With PROGRAMS on the command line, all of these run.
-ELSEWHERE_6.12-debug := fault move orders owner recipes
-ELSEWHERE_7.2-debug := bind bus library mmap modes recipes storm wait
+ELSEWHERE_6.12-debug := crash fault move orders owner preload recipes tool
+ELSEWHERE_7.2-debug := bind bus crash library mmap modes recipes storm wait
 ifneq ($(origin PROGRAMS),command line)
 ELSEWHERE = $(foreach k,$(KERNELS),$(ELSEWHERE_$(k):%=$(k)/%))
 endif
@@ -201,10 +201,11 @@ examples: $(LIB)
 
 check: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
-	@ELSEWHERE="$(ELSEWHERE)" tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
+	@ELSEWHERE="$(ELSEWHERE)" HOST_TESTS="litmus runner" \
+		tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
 check-deb: setup
-	@tools/test/package.sh
+	@HOST_TESTS="compat kernel-patch package" tools/test/check.sh ""
 
 litmus: setup
 	@tools/test/litmus.sh

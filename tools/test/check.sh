@@ -5,7 +5,8 @@
 # Usage: check.sh PROGRAMS [KERNEL]...
 #
 # PROGRAMS is a list of kselftest programs in build/selftests. ELSEWHERE, in the
-# environment, is a list of KERNEL/PROGRAM that are left to other kernels. This
+# environment, is a list of KERNEL/PROGRAM that are left to other kernels, and
+# HOST_TESTS a list of scripts beside this one that run on this machine. This
 # script builds the modules, boots one micro-VM per kernel, some at a time, and
 # adds up their TAP. Each machine is a test of its own: it passes if nothing
 # hangs or panics and the kernel log has no bug report. build/check/ keeps all
@@ -148,14 +149,10 @@ for kernel; do
 	room
 	run_kernel "$kernel" "$ko" &
 done
-room
-run_here litmus "$top/tools/test/litmus.sh" &
-for test in compat kernel-patch package; do
+for test in ${HOST_TESTS:-}; do
 	room
-	run_here $test "$top/tools/test/$test.sh" &
+	run_here "$test" "$top/tools/test/$test.sh" &
 done
-room
-run_here runner "$top/tools/test/runner.sh" &
 wait
 
 exec "$top/tools/test/tap.py" "$out"/*.tap
