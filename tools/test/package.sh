@@ -10,6 +10,7 @@
 #
 # Prints TAP. Exit status: 1 if a test fails, 77 if a kernel or Debian is
 # unavailable.
+# shellcheck disable=SC2317	# step() calls functions by name
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -106,9 +107,18 @@ as_root cp "$top"/build/deb/*.deb "$top"/build/doorbell-*.tar.gz \
 	"$top/tools/test/install/main.c" "$root/install"
 
 # Each script numbers its tests from 1 on: number all of them.
-all | awk '
-/^(not )?ok / { sub(/ok [0-9-]+/, "ok " ++n) }
-/^not ok / { failed = 1 }
-/^[0-9]+\.\./ || /^TAP version/ { next }
-{ print; fflush() }
-END { print "1.." n; exit failed || !n }'
+count=0
+while IFS= read -r line; do
+	case $line in
+	"ok "* | "not ok "*)
+		count=$((count + 1))
+		[[ $line = ok* ]] || failed=1
+		line=${line%%ok *}"ok $count "${line#*ok * }
+		;;
+	1..* | TAP*) continue ;;
+	esac
+	printf '%s\n' "$line"
+done < <(all)
+echo "1..$count"
+[ $count -gt 0 ] || failed=1
+exit "$failed"

@@ -19,7 +19,7 @@
 
 #ifndef DOORBELL_HAS_VM_FLAGS_MOD
 #define vm_flags_mod(vma, set, clear) do {				\
-	unsigned long *_flags = &(vma)->vm_flags;			\
+	vm_flags_t *_flags = &(vma)->vm_flags;				\
 									\
 	*_flags = (*_flags | (set)) & ~(clear);				\
 } while (0)

@@ -22,5 +22,6 @@ mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /host/run
 cp -a /lib/modules/. /host/lib/modules
-cp -a /install /host/install
+mkdir -p /host/install
+cp -a /install/. /host/install
 exec chroot /host /install/host.sh

@@ -40,7 +40,11 @@ mode()
 
 # udevd's database: are the tags of a device, uaccess included, those of the
 # other one?
-tags() { udevadm info "$1" | sed -n 's/^E: CURRENT_TAGS=//p'; }
+tags()
+{
+	udevadm info "$1" | sed -n 's/^E: CURRENT_TAGS=//p' | tr ':' '\n' | sort
+}
+
 tags_of_kvm()
 {
 	tags /dev/kvm | grep uaccess && same "$(tags /dev/kvm)" \
