@@ -11,42 +11,108 @@
 
 #include "util.h"
 
-_Static_assert(sizeof(struct doorbell_event) == 16, "event");
-_Static_assert(offsetof(struct doorbell_event, count) == 4, "event.count");
-_Static_assert(offsetof(struct doorbell_event, value) == 8, "event.value");
-_Static_assert(sizeof(struct doorbell_ring) == 16, "ring");
-_Static_assert(sizeof(struct doorbell_attach) == 40, "attach");
-_Static_assert(offsetof(struct doorbell_attach, base) == 8, "attach.base");
-_Static_assert(sizeof(struct doorbell_info) == 112, "info");
-_Static_assert(offsetof(struct doorbell_info, nr_entries) == 52,
-	       "info.nr_entries");
-_Static_assert(offsetof(struct doorbell_info, rings) == 64, "info.rings");
+/* Every structure: its size, and where each of its members is */
+#define SIZE(_name, _size)						\
+	_Static_assert(sizeof(struct doorbell_##_name) == (_size), #_name)
+#define MEMBER(_name, _member, _at)					\
+	_Static_assert(offsetof(struct doorbell_##_name, _member) == (_at), \
+		       #_name "." #_member)
+
+SIZE(event, 16);
+MEMBER(event, queue, 0);
+MEMBER(event, type, 2);
+MEMBER(event, width, 3);
+MEMBER(event, count, 4);
+MEMBER(event, value, 8);
+
+SIZE(ring, 16);
+MEMBER(ring, addr, 0);
+MEMBER(ring, value, 8);
+
+SIZE(attach, 40);
+MEMBER(attach, size, 0);
+MEMBER(attach, vm_fd, 4);
+MEMBER(attach, base, 8);
+MEMBER(attach, len, 16);
+MEMBER(attach, stride, 24);
+MEMBER(attach, flags, 28);
+MEMBER(attach, depth, 32);
+MEMBER(attach, queues, 36);
+
+SIZE(info, 112);
+MEMBER(info, size, 0);
+MEMBER(info, state, 4);
+MEMBER(info, base, 8);
+MEMBER(info, len, 16);
+MEMBER(info, stride, 24);
+MEMBER(info, flags, 28);
+MEMBER(info, depth, 32);
+MEMBER(info, queues, 36);
+MEMBER(info, control_size, 40);
+MEMBER(info, readonly_size, 44);
+MEMBER(info, entries_offset, 48);
+MEMBER(info, nr_entries, 52);
+MEMBER(info, features, 56);
+MEMBER(info, generation, 60);
+MEMBER(info, rings, 64);
+MEMBER(info, bad_rings, 72);
+MEMBER(info, pending, 80);
+MEMBER(info, wakeups, 88);
+MEMBER(info, bounced, 96);
+MEMBER(info, bound_rings, 104);
+
+SIZE(move, 16);
+MEMBER(move, size, 0);
+MEMBER(move, vm_fd, 4);
+MEMBER(move, base, 8);
+
+SIZE(bind, 24);
+MEMBER(bind, size, 0);
+MEMBER(bind, first, 4);
+MEMBER(bind, count, 8);
+MEMBER(bind, flags, 12);
+MEMBER(bind, fds, 16);
+
+SIZE(queue_binding, 16);
+MEMBER(queue_binding, rings, 0);
+MEMBER(queue_binding, bound, 8);
+MEMBER(queue_binding, reserved, 12);
+
+SIZE(bindings, 24);
+MEMBER(bindings, size, 0);
+MEMBER(bindings, first, 4);
+MEMBER(bindings, count, 8);
+MEMBER(bindings, flags, 12);
+MEMBER(bindings, bindings, 16);
+
+SIZE(control, 64);
+MEMBER(control, head, 0);
+MEMBER(control, armed, 8);
+MEMBER(control, reserved, 12);
+MEMBER(control, told, 16);
+MEMBER(control, reserved2, 24);
+MEMBER(control, seen, 64);
+
+SIZE(status, 64);
+MEMBER(status, state, 0);
+MEMBER(status, generation, 4);
+MEMBER(status, flags, 8);
+MEMBER(status, reserved, 12);
+
+SIZE(slot, 24);
+MEMBER(slot, value, 0);
+MEMBER(slot, rings, 8);
+MEMBER(slot, pos, 16);
+
+SIZE(entry, 16);
+MEMBER(entry, word, 0);
+MEMBER(entry, value, 8);
+
 _Static_assert(DOORBELL_ATTACH == 0xd800 && DOORBELL_DETACH == 0xd801 &&
 	       DOORBELL_INFO == 0xd802 && DOORBELL_MOVE == 0xd803 &&
 	       DOORBELL_BIND == 0xd804 && DOORBELL_BINDINGS == 0xd805 &&
 	       DOORBELL_RECOVER == 0xd806,
 	       "ioctl numbers");
-_Static_assert(sizeof(struct doorbell_move) == 16, "move");
-_Static_assert(sizeof(struct doorbell_bind) == 24 &&
-	       offsetof(struct doorbell_bind, fds) == 16, "bind");
-_Static_assert(sizeof(struct doorbell_bindings) == 24 &&
-	       offsetof(struct doorbell_bindings, bindings) == 16, "bindings");
-_Static_assert(sizeof(struct doorbell_queue_binding) == 16 &&
-	       offsetof(struct doorbell_queue_binding, bound) == 8,
-	       "queue_binding");
-_Static_assert(offsetof(struct doorbell_info, features) == 56 &&
-	       offsetof(struct doorbell_info, bound_rings) == 104,
-	       "info.features");
-_Static_assert(offsetof(struct doorbell_control, told) == 16 &&
-	       offsetof(struct doorbell_control, seen) == 64, "control");
-_Static_assert(sizeof(struct doorbell_status) == 64 &&
-	       offsetof(struct doorbell_status, generation) == 4 &&
-	       offsetof(struct doorbell_status, flags) == 8, "status");
-_Static_assert(sizeof(struct doorbell_slot) == 24 &&
-	       offsetof(struct doorbell_slot, rings) == 8 &&
-	       offsetof(struct doorbell_slot, pos) == 16, "slot");
-_Static_assert(sizeof(struct doorbell_entry) == 16 &&
-	       offsetof(struct doorbell_entry, value) == 8, "entry");
 
 static struct doorbell_ring rings[DOORBELL_QUEUES_MAX + 1];
 static struct doorbell_event events[DOORBELL_QUEUES_MAX + 1];
