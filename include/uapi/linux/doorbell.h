@@ -229,9 +229,19 @@ enum doorbell_state {
 
 /** DOORBELL_FEATURE_MOVE - there is DOORBELL_MOVE */
 #define DOORBELL_FEATURE_MOVE		(1U << 0)
-/** DOORBELL_FEATURE_BIND - there are DOORBELL_BIND and DOORBELL_BINDINGS */
+/**
+ * DOORBELL_FEATURE_BIND - queues can be bound to eventfds
+ *
+ * There are DOORBELL_BIND, DOORBELL_BINDINGS, DOORBELL_ATTACH_BOUND_ONLY and
+ * DOORBELL_ATTACH_EXACT.
+ */
 #define DOORBELL_FEATURE_BIND		(1U << 1)
-/** DOORBELL_FEATURE_STATUS - mapped memory has a &struct doorbell_status */
+/**
+ * DOORBELL_FEATURE_STATUS - mapped memory has a &struct doorbell_status
+ *
+ * There is DOORBELL_ATTACH_DROP, and DOORBELL_ATTACH without it fails with
+ * ENOTEMPTY while rings of the region before are pending.
+ */
 #define DOORBELL_FEATURE_STATUS		(1U << 2)
 /** DOORBELL_FEATURE_RECOVER - there is DOORBELL_RECOVER */
 #define DOORBELL_FEATURE_RECOVER	(1U << 3)
@@ -306,8 +316,8 @@ struct doorbell_info {
  * struct doorbell_move - argument of DOORBELL_MOVE
  * @size: sizeof(struct doorbell_move)
  * @vm_fd: file descriptor of the VM that the region is attached to, or -1 for a
- *	region without one: who has only the consumer's descriptor cannot move
- *	the region over other devices of the VM
+ *	region without one. So a process that has only the consumer's descriptor
+ *	cannot move the region over other devices of the VM.
  * @base: first address of the region from now on; what holds for
  *	doorbell_attach.base holds for it
  *
@@ -451,7 +461,7 @@ struct doorbell_bindings {
  * DOORBELL_INFO - get state, geometry and counters
  *
  * Takes a pointer to a &struct doorbell_info in which only size is set.
- * /proc/PID/fdinfo/FD has the same as text.
+ * /proc/PID/fdinfo/FD has most of it as text.
  *
  * Context: Takes no lock and waits for no other caller.
  *
@@ -471,7 +481,7 @@ struct doorbell_bindings {
  * mappings, bindings, pending events and consumers. The addresses before and
  * after may overlap.
  *
- * No ring is lost, and none is told twice. While the call is under way a ring
+ * No ring is lost, and none counts twice. While the call is under way a ring
  * at either address reaches the region or the VMM. When it returns 0, a ring
  * that begins later reaches the region at the new address only, and an access
  * to the old one the VMM. To let two regions change places, move one of them
@@ -507,7 +517,7 @@ struct doorbell_bindings {
  * Each ring does one of the two: it makes an event, or it signals. A ring that
  * began before the call returned may make its event after that. So a VMM that
  * binds a queue while its guest runs keeps reading, and signals the eventfd for
- * each event of that queue.
+ * each event of that queue, also for those that come after the call.
  *
  * When the call returns 0, a ring that begins later signals the new eventfd,
  * and no eventfd that was replaced or unbound is signalled any more. Calls at
@@ -556,10 +566,11 @@ struct doorbell_bindings {
  * on the same open file, calls this before it gets events, by read() or from
  * mapped memory. No ring is lost then, wherever the other process died: the
  * kernel repeats the events that the process may not have handled. These are
- * the events of its last read() of a coalescing region, or the events since it
- * last stored told. An event that comes again counts all rings of its queue
- * since the region was attached, as the kernel does not know how many of them
- * were handled. Until an event counts them, they are pending again.
+ * the events of its last read() of a coalescing region, or those from the
+ * position in doorbell_control.told on. An event that comes again counts all
+ * rings of its queue since the region was attached, as the kernel does not know
+ * how many of them were handled. Until an event counts them, they are pending
+ * again.
  *
  * An ordered region needs no call if its consumer moves head only after it has
  * handled the events. The events of the last read() of an ordered region are
