@@ -912,7 +912,7 @@ TEST_F(plain, full_eventfd)
 	ASSERT_EQ(5, info_of(self->fd).bound_rings);
 }
 
-/* A ring wakes up who sleeps in read(). */
+/* A ring wakes up a thread that waits for the eventfd in poll(). */
 static void *wait_for_ring(void *arg)
 {
 	struct pollfd pfd = { .fd = *(int *)arg, .events = POLLIN };

@@ -407,7 +407,7 @@ static int take_over(int fd, struct log *log, bool by_read, unsigned int most)
 	return n < 0 ? n : total > most ? -EOVERFLOW : (int)total;
 }
 
-/* Every ring was told, the last one of each queue included. */
+/* The events counted every ring, the last one of each queue included. */
 static bool complete_log(const struct ringer *r)
 {
 	const struct log *log = r->log;
@@ -663,7 +663,7 @@ TEST_F_TIMEOUT(crash, killed_at_every_step, TEST_SECONDS)
 	printf("# %u steps, killed after %u of them\n", last, tried);
 }
 
-/* A consumer that stops in order: its successor is told nothing twice. */
+/* A consumer that stops in order: its successor gets no event twice. */
 TEST_F_TIMEOUT(crash, not_killed, TEST_SECONDS)
 {
 	struct ringer *r = &self->r;

@@ -344,7 +344,7 @@ TEST_F_TIMEOUT(raw, status, TEST_SECONDS)
 		ASSERT_EQ(0, db_detach(self->fd));
 		STATUS_IS(&m[i], DOORBELL_DETACHED, i + 1, 0);
 	}
-	/* each is told once: of the region that took its place */
+	/* each shows once the region that took its place */
 	for (i = 0; i < 3; i++)
 		STATUS_IS(&m[i], DOORBELL_DETACHED, i + 2,
 			  i == 2 ? 0 : DOORBELL_STATUS_DROPPED);

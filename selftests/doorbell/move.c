@@ -761,7 +761,7 @@ static void check_sums(struct __test_metadata *_metadata,
 	ASSERT_LT(0, vmm_exits(self->vmm));
 }
 
-/* No ring is lost, and none is told twice. */
+/* No ring is lost, and none counts twice. */
 TEST_F_TIMEOUT(ringing, nothing_is_lost, TEST_SECONDS)
 {
 	__u64 end;

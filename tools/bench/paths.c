@@ -7,8 +7,8 @@
  * eventfds. doorbell_block sleeps in read(), and doorbell_uring, like
  * ioeventfd_uring, in io_uring_enter() instead of epoll.
  *
- * Two paths end at the eventfd, on which nobody listens: ioeventfd_kick is
- * KVM's way there, doorbell_bound that of DOORBELL_BIND.
+ * Two paths end at an eventfd that has no waiter: ioeventfd_kick is KVM's way
+ * there, doorbell_bound that of DOORBELL_BIND.
  */
 #include <errno.h>
 #include <fcntl.h>

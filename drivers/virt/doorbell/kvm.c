@@ -24,7 +24,7 @@
  *
  * Moving: a new placement of the region takes the place of the old one, in one
  * new bus. Both ring the region until the grace period is over, each at its own
- * addresses, and KVM finds one of them: a ring is neither lost nor told twice.
+ * addresses, and KVM finds one of them: no ring is lost, and none counts twice.
  * A grace period that begins later includes the readers of an earlier one, so
  * that it is enough to wait for the end of the last placement.
  *
