@@ -38,7 +38,7 @@ bool map(int fd)
 	status = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED, fd,
 		      info.control_size);
 	if (control == MAP_FAILED || status == MAP_FAILED)
-		return false;
+		goto unmap;
 	generation = (void *)&status->generation;
 	slots = (void *)(status + 1);
 	fifo = (void *)((char *)status + info.entries_offset);
@@ -46,7 +46,14 @@ bool map(int fd)
 	armed = (void *)&control->armed;
 	told = (void *)&control->told;
 	seen = (void *)control->seen;
-	return !replaced();
+	if (!replaced())
+		return true;
+unmap:
+	if (control != MAP_FAILED)
+		munmap(control, info.control_size);
+	if (status != MAP_FAILED)
+		munmap(status, info.readonly_size);
+	return false;
 }
 
 /* Step 1: the slot at a position; false if there is no entry yet. */
