@@ -103,9 +103,9 @@ EOF
 
 # -- documents ---------------------------------------------------------------
 docs=Documentation/virt/doorbell
-take $docs "$top"/Documentation/{design,recipes,userspace-api}.rst
+take $docs "$top"/Documentation/{debugging,design,recipes,userspace-api}.rst
 # without the sections about the documents that are left out
-awk -v RS= -v ORS='\n\n' '!/^`(testing|benchmarks)\.rst/' \
+awk -v RS= -v ORS='\n\n' '!/^`(testing|benchmarks|qemu|preload)\.rst/' \
 	"$top/Documentation/index.rst" | sed '$d' >$docs/index.rst
 cat >>$docs/index.rst <<EOF
 
@@ -114,6 +114,7 @@ cat >>$docs/index.rst <<EOF
 
    userspace-api
    recipes
+   debugging
    design
 EOF
 sed -i -e 's|``selftests/doorbell|``tools/testing/selftests/doorbell|' \
