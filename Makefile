@@ -18,6 +18,7 @@
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
 #   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
+#   make check-debug      run all programs on the debug kernels, for an hour
 #   make check-deb        test packages, kernel patch, and other kernels
 #   make litmus           run the memory-model proofs (part of make check)
 #   make qemu             run Linux guests in Debian's QEMU, in micro-VMs
@@ -181,10 +182,11 @@ PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
 KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12
 
 # The debug kernels are several times slower than the stock ones, where all
-# programs run. Those that take long run on one of the debug kernels, or on
-# none. With PROGRAMS on the command line, all of these run.
-ELSEWHERE_6.12-debug := crash fault move orders owner preload recipes tool
-ELSEWHERE_7.2-debug := bind bus crash library mmap modes recipes storm wait
+# programs run. Those that take long run on one of the debug kernels, or only by
+# make check-debug. With PROGRAMS on the command line, all of these run.
+SLOW := bind crash library move orders preload recipes tool
+ELSEWHERE_6.12-debug := $(SLOW) fault modes owner
+ELSEWHERE_7.2-debug := $(SLOW) bus mmap storm wait
 ifneq ($(origin PROGRAMS),command line)
 ELSEWHERE = $(foreach k,$(KERNELS),$(ELSEWHERE_$(k):%=$(k)/%))
 endif
@@ -204,6 +206,10 @@ check: setup
 	@ELSEWHERE="$(ELSEWHERE)" HOST_TESTS="litmus runner" \
 		tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
+check-debug: setup
+	@$(MAKE) -s -j$(shell nproc) selftests tools $(DEMO)
+	@LIMIT=7200 tools/test/check.sh "$(PROGRAMS)" 6.12-debug 7.2-debug
+
 check-deb: setup
 	@HOST_TESTS="compat kernel-patch package" tools/test/check.sh ""
 
@@ -221,7 +227,7 @@ bench: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: dist deb check-deb kernel-patch
+.PHONY: dist deb check-deb check-debug kernel-patch
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus qemu bench lint

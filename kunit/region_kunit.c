@@ -10,6 +10,8 @@
 #include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/eventfd.h>
+/* its inline functions use get_user(), too */
+#include <linux/fs.h>
 #include <linux/rcupdate.h>
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>

@@ -302,7 +302,8 @@ static void *take_turns(void *arg)
 	struct turns *t = arg;
 	int ret;
 
-	while (!t->error && db_now_ms() < t->end) {
+	/* however slow the machine is */
+	while (!t->error && (db_now_ms() < t->end || t->attached < 10)) {
 		ret = attach_region(t->fd, t->vm, 0);
 		if (ret == -EBUSY)
 			continue;
@@ -333,7 +334,6 @@ TEST_F_TIMEOUT(owner, attach_from_two_threads, TEST_SECONDS)
 		ASSERT_EQ(0, pthread_join(thread[i], NULL));
 	for (i = 0; i < 2; i++)
 		EXPECT_EQ(0, turns[i].error);
-	EXPECT_LT(10, turns[0].attached + turns[1].attached);
 }
 
 /* A signal does not interrupt attach: its handler runs and the call goes on. */

@@ -1339,7 +1339,7 @@ TEST_F_TIMEOUT(most, all_ring, TEST_SECONDS)
 #define CGROUP "/sys/fs/cgroup"
 
 /* A binding has 16 bytes, and during the call 8 bytes more. */
-#define BINDINGS_SIZE	(16L * DOORBELL_QUEUES_MAX)
+#define BINDINGS_SIZE	(64L * DOORBELL_QUEUES_MAX)
 
 FIXTURE(cgroup)
 {

@@ -19,7 +19,7 @@ read -ra programs <<<"$1"
 shift
 # For a machine that hangs: the tests have limits of their own. Beside the build
 # of a kernel, and two other machines, a debug machine may take 20 minutes.
-limit=1800
+limit=${LIMIT:-1800}
 ELSEWHERE=${ELSEWHERE:-}
 
 # verdict KERNEL STATUS: print "clean", "skip WHY", or the failure of a machine.
@@ -113,7 +113,7 @@ run_kernel() {
 	done
 	args+=(-f "$top/build/tools/doorbell:/bin/doorbell")
 	# from 7.x on KUnit runs suites only with kunit.autorun
-	"$testbed/run.sh" -k "$kernel" -c $cpus -t $limit \
+	"$testbed/run.sh" -k "$kernel" -c $cpus -t "$limit" \
 		-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
 		-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
 		-f "$top/tools/test/demo:/tests/demo" \
