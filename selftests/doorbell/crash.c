@@ -460,9 +460,6 @@ VARIANT(raw_ordered, DOORBELL_ATTACH_ORDERED, run_raw_ordered, setup_raw,
 	false);
 VARIANT(raw_ordered_then_read, DOORBELL_ATTACH_ORDERED, run_raw_ordered,
 	setup_raw, true);
-VARIANT(take_ordered, DOORBELL_ATTACH_ORDERED, run_take, setup_library, false);
-VARIANT(take_ordered_then_read, DOORBELL_ATTACH_ORDERED, run_take,
-	setup_library, true);
 VARIANT(complete_ordered, DOORBELL_ATTACH_ORDERED, run_complete,
 	setup_library, false);
 VARIANT(complete_ordered_then_read, DOORBELL_ATTACH_ORDERED, run_complete,

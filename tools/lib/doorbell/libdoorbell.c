@@ -610,10 +610,9 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 		max = TAKE_MAX;
 	if (db->nr_held)
 		held = take_held(db, events, max);
-	/* ordered events are handled from the first one on */
-	if (held == max || (held && db->entries))
+	if (held == max)
 		return held;
-	n = take_new(db, events + held, max - held, true, held);
+	n = take_new(db, events + held, max - held, false, held);
 	if (n < 0)
 		return held ? (int)held : n;
 	return held + n;

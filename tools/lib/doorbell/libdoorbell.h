@@ -69,10 +69,11 @@ struct doorbell *doorbell_open(unsigned int flags);
  * The function takes over from a consumer that has died, by DOORBELL_RECOVER:
  * events that it may not have handled come again. What doorbell_take() returned
  * counts as handled at the next call that takes events, or at doorbell_close(),
- * and an event of doorbell_complete() when the callback returns. Only events
- * that read() returned from an ordered region are lost with the process. With
- * DOORBELL_OPEN_NO_RECOVER nothing comes again: for a consumer that joins
- * others at work, or follows one that ended in order and used read().
+ * and an event of doorbell_complete() when the callback returns. In an ordered
+ * region, events that doorbell_take() or read() returned are lost with the
+ * process. With DOORBELL_OPEN_NO_RECOVER nothing comes again: for a consumer
+ * that joins others at work, or follows one that ended in order and used
+ * read().
  *
  * Return: the consumer, or NULL with errno: EBADF if @fd is not open, usually
  * ENOTTY if it is another file than /dev/doorbell.
