@@ -1752,6 +1752,7 @@ static void placement_move_refused(struct kunit *test)
 	struct doorbell_placement *p = attach(test, a, 0x1000, true);
 	struct fixture *f = test->priv;
 	int other = vm_descriptor(test, "kvm-vcpu");
+	struct doorbell_placement *q;
 	struct kvm_io_bus *bus;
 
 	add_other(test, KVM_MMIO_BUS, 0x2004, 4, false);
@@ -1769,9 +1770,15 @@ static void placement_move_refused(struct kunit *test)
 	atomic_set(&f->kvm->mm->mm_users, 0);
 	KUNIT_EXPECT_EQ(test, -ESRCH, move_error(p, 0x3000));
 	atomic_set(&f->kvm->mm->mm_users, 1);
+	/* prepared, but another call was faster */
+	q = doorbell_placement_move(p, move_fd, 0x3000);
+	KUNIT_EXPECT_FALSE(test, IS_ERR(q));
+	if (!IS_ERR(q))
+		doorbell_placement_put(q);
 
 	KUNIT_EXPECT_PTR_EQ(test, bus, fixture_bus(f, KVM_MMIO_BUS));
 	KUNIT_EXPECT_TRUE(test, wait_placements(1));
+	KUNIT_EXPECT_EQ(test, 2, kref_read(&p->ref));
 	KUNIT_EXPECT_EQ(test, 1, users_of(f));
 	KUNIT_EXPECT_EQ(test, 0, atomic_read(&p->vm->graces));
 	KUNIT_EXPECT_EQ(test, 0, write_dev(f, p, 0x1004));

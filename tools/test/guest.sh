@@ -5,7 +5,8 @@
 # Usage: guest.sh PROGRAM...
 #
 # Prints the TAP of the programs, which are in /tests, with a line before and
-# after each, the latter with the exit status and the time. run.sh judges the
+# after each, the latter with the exit status and the time. A program has to
+# leave nothing that keeps doorbell.ko from being unloaded. run.sh judges the
 # kernel log.
 status=0
 
@@ -17,6 +18,23 @@ begin() {
 end() {
 	echo "# end $1 $2 $(($(uptime) - began)) s"
 	[ "$2" -eq 0 ] || status=1
+}
+
+# Unload doorbell.ko. Processes that were killed may use it for a moment, and an
+# rmmod that waits cannot be killed: it is left behind.
+unload() {
+	for try in $(seq 30); do
+		rmmod doorbell 2>/dev/null &
+		for _ in $(seq 10); do
+			[ -d /sys/module/doorbell ] || return 0
+			sleep 0.1
+		done
+		[ "$try" -gt 1 ] || rmmod=$!
+	done
+	echo "# $1 left something: doorbell.ko cannot be unloaded"
+	lsmod
+	cat "/proc/$rmmod/stack"
+	return 1
 }
 
 # KCSAN: watch more accesses than during boot.
@@ -38,10 +56,11 @@ if [ -e /tests/doorbell_kunit.ko ]; then
 fi
 
 export DOORBELL_KO=/tests/doorbell.ko
-insmod $DOORBELL_KO || exit 1
 for prog in "$@"; do
 	begin "$prog"
-	"/tests/$prog"
-	end "$prog" $?
+	insmod $DOORBELL_KO && "/tests/$prog"
+	ret=$?
+	unload "$prog" || ret=1
+	end "$prog" $ret
 done
 exit $status

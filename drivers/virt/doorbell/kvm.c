@@ -237,11 +237,21 @@ static void placement_unpin(struct doorbell_placement *p)
 	p->pinned = false;
 }
 
+static void placement_put_kvm(struct doorbell_placement *p, struct kvm *kvm)
+{
+	kvm_put_kvm(kvm);
+	module_put(p->owner);
+}
+
 static void placement_free(struct kref *ref)
 {
 	struct doorbell_placement *p =
 		container_of(ref, struct doorbell_placement, ref);
+	struct doorbell_placement *from = p->from;
 
+	/* what is left of a move that was not started */
+	if (p->held)
+		placement_put_kvm(p, p->held);
 	vm_changes_put(p->vm);
 	doorbell_region_put(p->region);
 	placement_unpin(p);
@@ -251,6 +261,8 @@ static void placement_free(struct kref *ref)
 	 * which synchronize_rcu_tasks() does not wait.
 	 */
 	atomic_dec(&nr_placements);
+	if (from)
+		kref_put(&from->ref, placement_free);
 }
 
 static void placement_put(struct doorbell_placement *p)
@@ -659,12 +671,6 @@ static struct kvm *placement_get_kvm(struct doorbell_placement *p)
 	}
 	spin_unlock(&p->lock);
 	return kvm;
-}
-
-static void placement_put_kvm(struct doorbell_placement *p, struct kvm *kvm)
-{
-	kvm_put_kvm(kvm);
-	module_put(p->owner);
 }
 
 /*
@@ -1128,7 +1134,7 @@ void doorbell_placement_get(struct doorbell_placement *p)
  * doorbell_placement_put() - drop a reference of the caller
  * @p: the placement, which is not on the buses, or is being removed
  *
- * Context: any but NMI.
+ * Context: any but NMI; may sleep if it is a move that was not started.
  */
 void doorbell_placement_put(struct doorbell_placement *p)
 {
