@@ -9,8 +9,8 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
+#include "cgroup.h"
 #include "vmutil.h"
 
 #define ORDERED		DOORBELL_ATTACH_ORDERED
@@ -1336,87 +1336,40 @@ TEST_F_TIMEOUT(most, all_ring, TEST_SECONDS)
 
 /* The memory of bindings is charged to the cgroup of the caller */
 
-#define CGROUP "/sys/fs/cgroup"
-
-/* A binding has 16 bytes, and during the call 8 bytes more. */
+/* A binding has 64 bytes, and during the call 8 bytes more. */
 #define BINDINGS_SIZE	(64L * DOORBELL_QUEUES_MAX)
-
-FIXTURE(cgroup)
-{
-	char path[64];
-	bool root;
-	int eventfd;
-};
-
-static int put(const char *dir, const char *file, const char *text)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	return db_write_file(path, text);
-}
-
-static long charged(const char *dir)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "%s/memory.current", dir);
-	return db_read_number(path);
-}
-
-FIXTURE_SETUP(cgroup)
-{
-	/* the kernel charges ahead for each CPU: use one only */
-	ASSERT_EQ(0, db_pin(0));
-	snprintf(self->path, sizeof(self->path), CGROUP "/doorbell-bind-%d",
-		 getpid());
-	self->eventfd = new_eventfd(0);
-	ASSERT_LE(0, self->eventfd);
-	if (put(CGROUP, "cgroup.subtree_control", "+memory") ||
-	    mkdir(self->path, 0755))
-		SKIP(return, "no memory controller in " CGROUP);
-	ASSERT_EQ(0, put(self->path, "cgroup.procs", "0"));
-	self->root = true;
-}
-
-FIXTURE_TEARDOWN(cgroup)
-{
-	close(self->eventfd);
-	if (!self->root)
-		return;
-	EXPECT_EQ(0, put(CGROUP, "cgroup.procs", "0"));
-	EXPECT_EQ(0, rmdir(self->path));
-}
 
 /* By the first call, or with BOUND_ONLY by attaching; not by later calls */
 TEST_F_TIMEOUT(cgroup, charged, TEST_SECONDS)
 {
-	const long slack = 64 * 4096;	/* charged ahead, or uncharged late */
+	int fd, turn, eventfd = new_eventfd(0);
 	long before, bound, again;
-	int fd, turn;
 
+	ASSERT_LE(0, eventfd);
 	memset(rings, 0, sizeof(rings));
 	memset(fds, 0, sizeof(fds));
 	/* the first turn also allocates what is only needed once */
 	for (turn = 0; turn < 2; turn++) {
 		fd = db_must_open(_metadata, O_NONBLOCK);
 		ASSERT_EQ(0, db_attach(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX));
-		before = charged(self->path);
+		before = cgroup_bytes(self->path);
 		ASSERT_LT(0, before);
-		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, self->eventfd));
-		bound = charged(self->path);
+		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
+		bound = cgroup_bytes(self->path);
 		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, -1));
-		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, self->eventfd));
-		again = charged(self->path);
+		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
+		again = cgroup_bytes(self->path);
 		close(fd);
 	}
 	TH_LOG("%ld bytes", bound - before);
-	EXPECT_GE(BINDINGS_SIZE + slack, bound - before);
-	EXPECT_LE(BINDINGS_SIZE - slack, bound - before);
-	EXPECT_GE(slack, again - bound);
-	EXPECT_GE(slack, bound - again);
+	EXPECT_GE(BINDINGS_SIZE + CGROUP_SLACK, bound - before);
+	EXPECT_LE(BINDINGS_SIZE - CGROUP_SLACK, bound - before);
+	EXPECT_GE(CGROUP_SLACK, again - bound);
+	EXPECT_GE(CGROUP_SLACK, bound - again);
 	/* a region that is closed goes at once, or after a grace period */
-	ASSERT_TRUE(eventually(charged(self->path) < before + slack));
+	ASSERT_TRUE(eventually(cgroup_bytes(self->path) <
+			       before + CGROUP_SLACK));
+	close(eventfd);
 }
 
 /* Bind, in a child that alone is in the limited cgroup. */
@@ -1428,13 +1381,14 @@ static int bind_in_cgroup(const char *path, int fd, int eventfd, long room)
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
-		if (put(path, "cgroup.procs", "0"))
+		if (cgroup_put(path, "cgroup.procs", "0"))
 			_exit(0);
 		/* what the call needs beside the kernel's memory */
 		bind_all(fd, 0, eventfd);
 		memset(fds, 0, sizeof(fds));
-		snprintf(limit, sizeof(limit), "%ld", charged(path) + room);
-		if (put(path, "memory.max", limit))
+		snprintf(limit, sizeof(limit), "%ld",
+			 cgroup_bytes(path) + room);
+		if (cgroup_put(path, "memory.max", limit))
 			_exit(0);
 		_exit(-bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
 	}
@@ -1449,15 +1403,17 @@ TEST_F_TIMEOUT(cgroup, no_room, TEST_SECONDS)
 	int fd = db_must_open(_metadata, O_NONBLOCK);
 	struct db_snapshot before, after;
 	struct doorbell_event event;
+	int eventfd = new_eventfd(0);
 	unsigned int i, q;
 
+	ASSERT_LE(0, eventfd);
 	ASSERT_EQ(0, db_attach(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX));
 	ASSERT_EQ(0, db_snapshot(fd, &before));
-	ASSERT_EQ(0, put(CGROUP, "cgroup.procs", "0"));
+	ASSERT_EQ(0, cgroup_put(CGROUP_ROOT, "cgroup.procs", "0"));
 	for (i = 0; i < ARRAY_SIZE(room); i++) {
-		EXPECT_EQ(ENOMEM, bind_in_cgroup(self->path, fd, self->eventfd,
+		EXPECT_EQ(ENOMEM, bind_in_cgroup(self->path, fd, eventfd,
 						 room[i]));
-		ASSERT_EQ(0, put(self->path, "memory.max", "max"));
+		ASSERT_EQ(0, cgroup_put(self->path, "memory.max", "max"));
 		ASSERT_EQ(0, db_snapshot(fd, &after));
 		EXPECT_TRUE(db_same(&before, &after));
 		ASSERT_EQ(0, db_bindings(fd, 0, DOORBELL_QUEUES_MAX, bindings));
@@ -1467,17 +1423,18 @@ TEST_F_TIMEOUT(cgroup, no_room, TEST_SECONDS)
 	}
 	ASSERT_EQ(0, db_ring(fd, 4, 1));
 	ASSERT_EQ(1, db_read(fd, &event, 1));
-	ASSERT_EQ(0, take_count(self->eventfd));
-	ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, self->eventfd));
+	ASSERT_EQ(0, take_count(eventfd));
+	ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
 	ASSERT_EQ(0, db_ring(fd, 4, 1));
-	ASSERT_EQ(1, take_count(self->eventfd));
+	ASSERT_EQ(1, take_count(eventfd));
 
 	/* the same, with bindings that are to stay */
 	ASSERT_EQ(ENOMEM, bind_in_cgroup(self->path, fd, -1, room[0]));
-	ASSERT_EQ(0, put(self->path, "memory.max", "max"));
+	ASSERT_EQ(0, cgroup_put(self->path, "memory.max", "max"));
 	ASSERT_EQ(0, db_ring(fd, 4, 1));
-	ASSERT_EQ(1, take_count(self->eventfd));
+	ASSERT_EQ(1, take_count(eventfd));
 	ASSERT_TRUE(db_is_empty(fd));
+	close(eventfd);
 	close(fd);
 }
 

@@ -6,10 +6,9 @@
  * record; a structure may be of any size. The 32-bit build shows that 32-bit
  * callers have the same ABI.
  */
-#include <sys/stat.h>
 #include <sys/uio.h>
 
-#include "util.h"
+#include "cgroup.h"
 
 /* Every structure: its size, and where each of its members is */
 #define SIZE(_name, _size)						\
@@ -343,55 +342,9 @@ TEST_F(user, attach_sizes)
 
 /* The memory of a region is charged to the cgroup of the caller */
 
-FIXTURE(cgroup)
-{
-	char path[64];
-	bool root;
-};
-
-static int put(const char *dir, const char *file, const char *text)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	return db_write_file(path, text);
-}
-
-static long charged(const char *dir)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "%s/memory.current", dir);
-	return db_read_number(path);
-}
-
-#define CGROUP "/sys/fs/cgroup"
-
-FIXTURE_SETUP(cgroup)
-{
-	/* the kernel charges ahead for each CPU: use one only */
-	ASSERT_EQ(0, db_pin(0));
-	snprintf(self->path, sizeof(self->path), CGROUP "/doorbell-%d",
-		 getpid());
-	if (put(CGROUP, "cgroup.subtree_control", "+memory") ||
-	    mkdir(self->path, 0755))
-		SKIP(return, "no memory controller in " CGROUP);
-	ASSERT_EQ(0, put(self->path, "cgroup.procs", "0"));
-	self->root = true;
-}
-
-FIXTURE_TEARDOWN(cgroup)
-{
-	if (!self->root)
-		return;
-	EXPECT_EQ(0, put(CGROUP, "cgroup.procs", "0"));
-	EXPECT_EQ(0, rmdir(self->path));
-}
-
 /* Bounded memory: the largest region costs at most 48 bytes per queue. */
 TEST_F_TIMEOUT(cgroup, per_queue, 120)
 {
-	const long slack = 64 * 4096;	/* charged ahead, or uncharged late */
 	long before, attached, rung, closed;
 	unsigned int i;
 	int fd, turn;
@@ -400,10 +353,10 @@ TEST_F_TIMEOUT(cgroup, per_queue, 120)
 	for (turn = 0; turn < 2; turn++) {
 		fd = db_must_open(_metadata, O_NONBLOCK);
 		memset(rings, 0, sizeof(rings));
-		before = charged(self->path);
+		before = cgroup_bytes(self->path);
 		ASSERT_LT(0, before);
 		ASSERT_EQ(0, db_attach(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX));
-		attached = charged(self->path);
+		attached = cgroup_bytes(self->path);
 		/* rings of all queues and of bad addresses allocate nothing */
 		for (i = 0; i <= DOORBELL_QUEUES_MAX; i++)
 			rings[i].addr = 4 * i;
@@ -412,16 +365,16 @@ TEST_F_TIMEOUT(cgroup, per_queue, 120)
 			rings[i].addr = 4 * (DOORBELL_QUEUES_MAX + i);
 		ASSERT_EQ(sizeof(rings), write(fd, rings, sizeof(rings)));
 		ASSERT_EQ(sizeof(rings), write(fd, rings, sizeof(rings)));
-		rung = charged(self->path);
+		rung = cgroup_bytes(self->path);
 		close(fd);
-		closed = charged(self->path);
+		closed = cgroup_bytes(self->path);
 	}
 	TH_LOG("%ld bytes, %.1f per queue", attached - before,
 	       (double)(attached - before) / DOORBELL_QUEUES_MAX);
-	EXPECT_GE(48L * DOORBELL_QUEUES_MAX + slack, attached - before);
-	EXPECT_LE(24L * DOORBELL_QUEUES_MAX - slack, attached - before);
-	EXPECT_GE(slack, rung - attached);
-	EXPECT_GE(slack, closed - before);
+	EXPECT_GE(48L * DOORBELL_QUEUES_MAX + CGROUP_SLACK, attached - before);
+	EXPECT_LE(24L * DOORBELL_QUEUES_MAX - CGROUP_SLACK, attached - before);
+	EXPECT_GE(CGROUP_SLACK, rung - attached);
+	EXPECT_GE(CGROUP_SLACK, closed - before);
 }
 
 /* Attaching and detaching again and again leaks nothing. */
@@ -433,7 +386,7 @@ TEST_F_TIMEOUT(cgroup, attach_again, 120)
 
 	for (i = 0; i < 220; i++) {
 		if (i == 20)
-			before = charged(self->path);
+			before = cgroup_bytes(self->path);
 		ASSERT_EQ(0, db_attach(fd, -1, 0, 4 * 1024));
 		ASSERT_EQ(0, db_ring(fd, 0, 1));
 		if (i % 2) {
@@ -444,9 +397,9 @@ TEST_F_TIMEOUT(cgroup, attach_again, 120)
 		}
 	}
 	/* 200 regions of 36 KiB; the last ones go after a grace period */
-	while (charged(self->path) - before > 1L << 19 && db_now_ms() < end)
+	while (cgroup_bytes(self->path) - before > 1L << 19 && db_now_ms() < end)
 		db_yield();
-	EXPECT_GE(1L << 19, charged(self->path) - before);
+	EXPECT_GE(1L << 19, cgroup_bytes(self->path) - before);
 	close(fd);
 }
 
@@ -461,20 +414,20 @@ TEST_F_TIMEOUT(cgroup, no_room, 120)
 
 	ASSERT_EQ(0, db_snapshot(fd, &before));
 	/* only the child is in the limited cgroup */
-	ASSERT_EQ(0, put(CGROUP, "cgroup.procs", "0"));
+	ASSERT_EQ(0, cgroup_put(CGROUP_ROOT, "cgroup.procs", "0"));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		if (put(self->path, "cgroup.procs", "0"))
+		if (cgroup_put(self->path, "cgroup.procs", "0"))
 			_exit(0);
 		snprintf(limit, sizeof(limit), "%ld",
-			 charged(self->path) + (1L << 20));
-		if (put(self->path, "memory.max", limit))
+			 cgroup_bytes(self->path) + (1L << 20));
+		if (cgroup_put(self->path, "memory.max", limit))
 			_exit(0);
 		_exit(-db_attach(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX));
 	}
 	EXPECT_EQ(ENOMEM, db_wait_status(pid));
-	ASSERT_EQ(0, put(self->path, "memory.max", "max"));
+	ASSERT_EQ(0, cgroup_put(self->path, "memory.max", "max"));
 	ASSERT_EQ(0, db_snapshot(fd, &after));
 	EXPECT_TRUE(db_same(&before, &after));
 

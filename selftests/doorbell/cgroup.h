@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Cgroup: a memory cgroup that a test process joins, to see what it is charged.
+ */
+#ifndef _DOORBELL_SELFTEST_CGROUP_H
+#define _DOORBELL_SELFTEST_CGROUP_H
+
+#include <sys/stat.h>
+
+#include "util.h"
+
+#define CGROUP_ROOT	"/sys/fs/cgroup"
+/* What the kernel charges ahead, or uncharges late */
+#define CGROUP_SLACK	(64L * 4096)
+
+static inline int cgroup_put(const char *dir, const char *file,
+			     const char *text)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	return db_write_file(path, text);
+}
+
+/* The bytes charged */
+static inline long cgroup_bytes(const char *dir)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/memory.current", dir);
+	return db_read_number(path);
+}
+
+FIXTURE(cgroup)
+{
+	char path[64];
+	bool joined;
+};
+
+FIXTURE_SETUP(cgroup)
+{
+	/* the kernel charges ahead for each CPU: use one only */
+	ASSERT_EQ(0, db_pin(0));
+	snprintf(self->path, sizeof(self->path), CGROUP_ROOT "/doorbell-%d",
+		 getpid());
+	if (cgroup_put(CGROUP_ROOT, "cgroup.subtree_control", "+memory") ||
+	    mkdir(self->path, 0755))
+		SKIP(return, "no memory controller in " CGROUP_ROOT);
+	ASSERT_EQ(0, cgroup_put(self->path, "cgroup.procs", "0"));
+	self->joined = true;
+}
+
+FIXTURE_TEARDOWN(cgroup)
+{
+	if (!self->joined)
+		return;
+	EXPECT_EQ(0, cgroup_put(CGROUP_ROOT, "cgroup.procs", "0"));
+	EXPECT_EQ(0, rmdir(self->path));
+}
+
+#endif
