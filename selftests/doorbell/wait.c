@@ -907,16 +907,23 @@ static int read_faulting(struct waiter *waiter)
 	return ret == 1 ? 0 : ret;
 }
 
+static int recover(struct waiter *waiter)
+{
+	return ioctl(waiter->race->fd, DOORBELL_RECOVER, 0) ? -errno : 0;
+}
+
 /*
  * A reader in a page fault keeps its region: detach, attach and information do
- * not wait for the reader, and the reader gets the event of its own region.
+ * not wait for the reader, and the reader gets the event of its own region. A
+ * DOORBELL_RECOVER waits for the reader, until a signal comes: EINTR.
  */
 TEST_F_TIMEOUT(one, nothing_waits_for_reader, 120)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	struct uffdio_zeropage zero = {};
-	struct waiter reader;
+	struct sigaction action = { .sa_handler = on_signal };
+	struct waiter reader, recoverer;
 	long page = sysconf(_SC_PAGESIZE);
 	int fd = self->race.fd, uffd;
 	struct db_snapshot snapshot;
@@ -944,6 +951,14 @@ TEST_F_TIMEOUT(one, nothing_waits_for_reader, 120)
 	ASSERT_EQ(0, db_snapshot(fd, &snapshot));
 	EXPECT_EQ(64, snapshot.info.base);
 	EXPECT_EQ(0, snapshot.info.rings);
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	ASSERT_TRUE(start(&recoverer, &self->race, recover, 1));
+	ASSERT_EQ(0, db_wait_sleeping(getpid(), recoverer.tid, SYS_ioctl));
+	ASSERT_EQ(0, pthread_kill(recoverer.thread, SIGUSR1));
+	ASSERT_EQ(0, pthread_join(recoverer.thread, NULL));
+	ASSERT_EQ(-EINTR, self->race.wrong);
+	self->race.wrong = 0;
 
 	zero.range = reg.range;
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
