@@ -101,8 +101,14 @@ static int region_test_get_user(s32 *fd, const s32 __user *from)
 /* The kind of a ring with a value of 4 bytes. */
 #define WIDTH_4		doorbell_kind(DOORBELL_EVENT_QUEUE, 4)
 
-KUNIT_DEFINE_ACTION_WRAPPER(put_region, doorbell_region_put,
-			    struct doorbell_region *);
+/* Drop the last reference, and wait until the region is freed. */
+static void free_region(struct doorbell_region *region)
+{
+	doorbell_region_put(region);
+	flush_workqueue(free_wq);
+}
+
+KUNIT_DEFINE_ACTION_WRAPPER(put_region, free_region, struct doorbell_region *);
 KUNIT_DEFINE_ACTION_WRAPPER(put_waiters, doorbell_waiters_put,
 			    struct doorbell_waiters *);
 
@@ -187,7 +193,7 @@ static void region_arguments(struct kunit *test)
 				    cases[i].flags, cases[i].depth,
 				    cases[i].queues);
 		if (!IS_ERR(region))
-			doorbell_region_put(region);
+			free_region(region);
 	}
 	/* each region that is gone has dropped its reference */
 	KUNIT_EXPECT_EQ(test, 1, kref_read(&waiters->ref));
@@ -464,7 +470,7 @@ static void region_keeps_waiters(struct kunit *test)
 						      true));
 	KUNIT_EXPECT_EQ(test, 1, atomic64_read(&region->wakeups));
 	doorbell_region_hangup(region);
-	doorbell_region_put(region);
+	free_region(region);
 }
 
 /* Bindings */
@@ -626,7 +632,7 @@ static void region_binds(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -1, bound_to(region, 2));
 	KUNIT_EXPECT_EQ(test, 1, bound_to(region, 1));
 	/* bindings end with the region */
-	doorbell_region_put(region);
+	free_region(region);
 	expect_refs(test, 0, 0, 0);
 }
 
@@ -761,3 +767,16 @@ static struct kunit_suite region_suite = {
 };
 
 kunit_test_suite(region_suite);
+
+/* All suites use regions. */
+static int __init kunit_regions_init(void)
+{
+	return doorbell_region_init();
+}
+module_init(kunit_regions_init);
+
+static void __exit kunit_regions_exit(void)
+{
+	doorbell_region_exit();
+}
+module_exit(kunit_regions_exit);

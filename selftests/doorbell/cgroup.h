@@ -31,6 +31,16 @@ static inline long cgroup_bytes(const char *dir)
 	return db_read_number(path);
 }
 
+/* Wait until the cgroup is charged less: the kernel frees memory late. */
+static inline bool cgroup_below(const char *dir, long bytes)
+{
+	uint64_t end = db_now_ms() + DB_PATIENCE_MS;
+
+	while (cgroup_bytes(dir) >= bytes && db_now_ms() < end)
+		db_yield();
+	return cgroup_bytes(dir) < bytes;
+}
+
 FIXTURE(cgroup)
 {
 	char path[64];

@@ -1024,6 +1024,48 @@ TEST_F_TIMEOUT(hostile, garbage_is_contained, TEST_SECONDS)
 	ASSERT_TRUE(db_event_is(&events[0], 1, 1, 5));
 }
 
+/*
+ * Memory that is mapped still when its region is freed is the consumer's alone:
+ * the kernel keeps nothing of its own there, where a consumer could write.
+ */
+TEST_F_TIMEOUT(hostile, freed_region_leaves_the_mapping, TEST_SECONDS)
+{
+	struct garbler g = { .m = &self->m };
+	size_t i, size = self->m.info.control_size;
+	const unsigned char *bytes;
+	struct mapped next;
+	pthread_t thread;
+	int round;
+
+	for (round = 0; round < 20; round++) {
+		bool garbles = round % 2;
+
+		memset(self->m.control, 0x5a, size);
+		g.stop = false;
+		if (garbles)
+			ASSERT_EQ(0, pthread_create(&thread, NULL, garbler_main,
+						    &g));
+		ASSERT_EQ(0, db_detach(self->fd));
+		ASSERT_EQ(0, attach_mode(self->fd, variant->flags,
+					 variant->depth));
+		ASSERT_TRUE(map_region(self->fd, &next));
+		/* an RCU grace period, and what comes after it */
+		usleep(100000);
+		if (garbles) {
+			__atomic_store_n(&g.stop, true, __ATOMIC_RELEASE);
+			ASSERT_EQ(0, pthread_join(thread, NULL));
+		}
+		bytes = (const unsigned char *)self->m.control;
+		for (i = 0; i < size && !garbles; i++) {
+			ASSERT_EQ(0x5a, bytes[i]) {
+				TH_LOG("round %d, byte %zu", round, i);
+			}
+		}
+		unmap_region(&self->m);
+		self->m = next;
+	}
+}
+
 /* Read or ring in another process, for ever. */
 static pid_t start_endless(int fd, bool rings)
 {

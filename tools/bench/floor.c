@@ -102,13 +102,22 @@ static struct miscdevice floor_misc = {
 
 static int __init floor_init(void)
 {
-	int ret = doorbell_kvm_init();
+	int ret = doorbell_region_init();
 
 	if (ret)
 		return ret;
+	ret = doorbell_kvm_init();
+	if (ret)
+		goto err_region;
 	ret = misc_register(&floor_misc);
 	if (ret)
-		doorbell_kvm_exit();
+		goto err_kvm;
+	return 0;
+
+err_kvm:
+	doorbell_kvm_exit();
+err_region:
+	doorbell_region_exit();
 	return ret;
 }
 module_init(floor_init);
@@ -117,6 +126,7 @@ static void __exit floor_exit(void)
 {
 	misc_deregister(&floor_misc);
 	doorbell_kvm_exit();
+	doorbell_region_exit();
 	synchronize_rcu_tasks();
 }
 module_exit(floor_exit);

@@ -973,13 +973,22 @@ static struct miscdevice doorbell_misc = {
 
 static int __init doorbell_init(void)
 {
-	int ret = doorbell_kvm_init();
+	int ret = doorbell_region_init();
 
 	if (ret)
 		return ret;
+	ret = doorbell_kvm_init();
+	if (ret)
+		goto err_region;
 	ret = misc_register(&doorbell_misc);
 	if (ret)
-		doorbell_kvm_exit();
+		goto err_kvm;
+	return 0;
+
+err_kvm:
+	doorbell_kvm_exit();
+err_region:
+	doorbell_region_exit();
 	return ret;
 }
 module_init(doorbell_init);
@@ -988,8 +997,7 @@ static void __exit doorbell_exit(void)
 {
 	misc_deregister(&doorbell_misc);
 	doorbell_kvm_exit();
-	/* doorbell_region_put_rcu() */
-	rcu_barrier();
+	doorbell_region_exit();
 	/* destructors and callbacks that are still in module text */
 	synchronize_rcu_tasks();
 }

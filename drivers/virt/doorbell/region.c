@@ -29,6 +29,8 @@
 #define GFP_BINDINGS	(GFP_KERNEL_ACCOUNT | __GFP_ZERO | \
 			 __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
+static struct workqueue_struct *free_wq;
+
 /**
  * doorbell_waiters_create() - create an empty list of waiters
  *
@@ -118,8 +120,20 @@ static void bindings_free(struct doorbell_region *region)
 		ctx = rcu_dereference_protected(bindings[i].ctx, true);
 		if (ctx)
 			eventfd_ctx_put(ctx);
+		cond_resched();
 	}
 	kvfree(bindings);
+}
+
+static void region_free(struct work_struct *work)
+{
+	struct doorbell_region *region =
+		container_of(work, struct doorbell_region, free);
+
+	bindings_free(region);
+	doorbell_buffer_destroy(&region->buffer);
+	doorbell_waiters_put(region->waiters);
+	kfree(region);
 }
 
 /**
@@ -166,6 +180,7 @@ doorbell_region_create(const struct doorbell_attach *arg,
 	kref_get(&waiters->ref);
 	mutex_init(&region->bind_lock);
 	kref_init(&region->ref);
+	INIT_WORK(&region->free, region_free);
 	return region;
 
 err_bindings:
@@ -175,26 +190,27 @@ err_free:
 	return ERR_PTR(ret);
 }
 
-static void region_free(struct kref *ref)
+/*
+ * In process context: in a softirq vfree() keeps a list in the memory that is
+ * to be freed, which user space may have mapped.
+ */
+static void region_release(struct kref *ref)
 {
 	struct doorbell_region *region =
 		container_of(ref, struct doorbell_region, ref);
 
-	bindings_free(region);
-	doorbell_buffer_destroy(&region->buffer);
-	doorbell_waiters_put(region->waiters);
-	kfree(region);
+	queue_work(free_wq, &region->free);
 }
 
 /**
  * doorbell_region_put() - drop a reference to a region
- * @region: the region, freed if this was the last one
+ * @region: the region, freed soon if this was the last one
  *
  * Context: any but NMI.
  */
 void doorbell_region_put(struct doorbell_region *region)
 {
-	kref_put(&region->ref, region_free);
+	kref_put(&region->ref, region_release);
 }
 
 static void region_put_rcu(struct rcu_head *rcu)
@@ -206,7 +222,7 @@ static void region_put_rcu(struct rcu_head *rcu)
  * doorbell_region_put_rcu() - drop a reference after an RCU grace period
  * @region: the region, which its consumer has replaced
  *
- * Context: any but NMI. Module exit has to call rcu_barrier().
+ * Context: any but NMI.
  */
 void doorbell_region_put_rcu(struct doorbell_region *region)
 {
@@ -595,6 +611,32 @@ int doorbell_region_bindings(const struct doorbell_region *region, u32 first,
 		cond_resched();
 	}
 	return 0;
+}
+
+/* The module */
+
+/**
+ * doorbell_region_init() - prepare for regions
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int doorbell_region_init(void)
+{
+	free_wq = alloc_workqueue("doorbell_free", WQ_UNBOUND, 0);
+	return free_wq ? 0 : -ENOMEM;
+}
+
+/**
+ * doorbell_region_exit() - wait until all regions are freed
+ *
+ * Context: may sleep; the last reference to each region was dropped, or is
+ * dropped after an RCU grace period.
+ */
+void doorbell_region_exit(void)
+{
+	/* doorbell_region_put_rcu() */
+	rcu_barrier();
+	destroy_workqueue(free_wq);
 }
 
 /**

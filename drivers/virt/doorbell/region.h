@@ -13,7 +13,9 @@
 #include <linux/jump_label.h>
 #include <linux/kref.h>
 #include <linux/mutex.h>
+#include <linux/rcupdate.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #include "buffer.h"
 #include "geometry.h"
@@ -73,6 +75,7 @@ struct doorbell_binding {
  * @ref: held by the consumer, until an RCU grace period after it replaced the
  *	region; by the placement; and by calls that use the region
  * @rcu: ends that grace period
+ * @free: frees the region
  */
 struct doorbell_region {
 	struct doorbell_geometry geo;
@@ -88,7 +91,11 @@ struct doorbell_region {
 	atomic64_t bounced;
 	struct kref ref;
 	struct rcu_head rcu;
+	struct work_struct free;
 };
+
+int doorbell_region_init(void);
+void doorbell_region_exit(void);
 
 struct doorbell_waiters *doorbell_waiters_create(void);
 void doorbell_waiters_put(struct doorbell_waiters *waiters);
