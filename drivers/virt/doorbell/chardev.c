@@ -63,6 +63,7 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  *	@attach_lock, read after it; changes when the region moves
  * @placement: @region on the buses of a VM, or NULL; under @attach_lock
  * @moving: takes the place of @placement, or NULL; under @attach_lock
+ * @moving_to: the base of @moving; under @attach_lock
  * @leaving: was detached; the next attach waits until it has left its buses,
  *	unless it drops the events; NULL after that; under @attach_lock
  * @attaching: an attach is under way; under @attach_lock
@@ -74,11 +75,12 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  * @waiters: what waits for events, referenced; constant
  */
 struct doorbell {
-	struct mutex attach_lock;	/* the eight fields below */
+	struct mutex attach_lock;	/* the nine fields below */
 	struct doorbell_region __rcu *region;
 	u64 base;
 	struct doorbell_placement *placement;
 	struct doorbell_placement *moving;
+	u64 moving_to;
 	struct doorbell_placement *leaving;
 	bool attaching;
 	u32 generation;
@@ -597,17 +599,28 @@ err_put:
 	return ret;
 }
 
-/* A move that is under way either has happened, or will not. */
-static void move_settle(struct doorbell *db)
+static void set_base(struct doorbell *db, u64 base)
 {
-	struct doorbell_placement *moving = db->moving;
+	trace_move(db->waiters->id, db->base, base);
+	/* pairs with region_get_base() */
+	smp_store_release(&db->base, base);
+}
+
+/*
+ * End the move that is under way: it has happened if @done, or else will not.
+ * Drops the placement that is of no use any more.
+ */
+static void move_end(struct doorbell *db, bool done)
+{
+	struct doorbell_placement *other = db->moving;
 
 	lockdep_assert_held(&db->attach_lock);
+	if (done) {
+		swap(other, db->placement);
+		set_base(db, db->moving_to);
+	}
 	db->moving = NULL;
-	if (moving && !doorbell_placement_cancel(moving))
-		swap(moving, db->placement);
-	if (moving)
-		doorbell_placement_put(moving);
+	doorbell_placement_put(other);
 }
 
 static int doorbell_detach(struct doorbell *db)
@@ -620,7 +633,8 @@ static int doorbell_detach(struct doorbell *db)
 	if (region && region->attached) {
 		trace_detach(db->waiters->id);
 		doorbell_region_detach(region);
-		move_settle(db);
+		if (db->moving)
+			move_end(db, !doorbell_placement_cancel(db->moving));
 		/* before another attach can find the device in its way */
 		if (db->placement)
 			doorbell_placement_remove(db->placement);
@@ -637,23 +651,15 @@ static int doorbell_detach(struct doorbell *db)
 
 /* Moving */
 
-static void set_base(struct doorbell *db, u64 base)
-{
-	trace_move(db->waiters->id, db->base, base);
-	/* pairs with region_get_base() */
-	smp_store_release(&db->base, base);
-}
-
-/* May the region move there? Gets its placement, referenced, or NULL. */
+/* May @region, the current one, move there? Gets its placement, or NULL. */
 static int move_begin(struct doorbell *db, const struct doorbell_move *arg,
+		      const struct doorbell_region *region,
 		      struct doorbell_placement **from)
 {
-	struct doorbell_region *region;
 	int ret = -ENOTCONN;
 
 	mutex_lock(&db->attach_lock);
-	region = region_of(db);
-	if (!region)
+	if (!region || region != region_of(db))
 		goto out;
 	ret = doorbell_region_error(region);
 	if (ret)
@@ -673,43 +679,38 @@ out:
 }
 
 /* Start a move if @to is no error, unless another call was faster. */
-static int move_start(struct doorbell *db, struct doorbell_placement *from,
-		      struct doorbell_placement *to)
+static int move_start(struct doorbell *db,
+		      const struct doorbell_region *region,
+		      struct doorbell_placement *from,
+		      struct doorbell_placement *to, u64 base)
 {
 	int ret = 0;
 
 	mutex_lock(&db->attach_lock);
-	if (db->placement != from) {
+	if (region != region_of(db) || !region->attached) {
 		ret = -ENOTCONN;
+	} else if (db->moving || db->placement != from) {
+		ret = -EBUSY;
 	} else if (IS_ERR(to)) {
 		ret = PTR_ERR(to);
-	} else if (db->moving) {
-		ret = -EBUSY;
 	} else {
 		doorbell_placement_start(to);
 		db->moving = to;
+		db->moving_to = base;
 	}
 	mutex_unlock(&db->attach_lock);
 	return ret;
 }
 
 static int move_commit(struct doorbell *db, struct doorbell_placement *to,
-		       u64 base, int ret)
+		       int ret)
 {
 	mutex_lock(&db->attach_lock);
-	if (db->moving != to) {
-		/* a detach has settled it */
-		ret = ret ? -ENOTCONN : 0;
-		goto out;
-	}
-	if (!ret) {
-		swap(db->moving, db->placement);
-		set_base(db, base);
-	}
-	/* the old one, or the one that is not on the buses */
-	doorbell_placement_put(db->moving);
-	db->moving = NULL;
-out:
+	if (db->moving == to)
+		move_end(db, !ret);
+	else if (ret)
+		/* a detach was faster */
+		ret = -ENOTCONN;
 	mutex_unlock(&db->attach_lock);
 	return ret;
 }
@@ -718,25 +719,30 @@ static int doorbell_move(struct doorbell *db,
 			 const struct doorbell_move __user *uarg)
 {
 	struct doorbell_placement *from = NULL, *to;
+	struct doorbell_region *region;
 	struct doorbell_move arg;
 	int ret;
 
 	ret = copy_arg(&arg, sizeof(arg), MOVE_SIZE_MIN, uarg);
 	if (ret)
 		return ret;
-	ret = move_begin(db, &arg, &from);
+	region = region_get(db);
+	ret = move_begin(db, &arg, region, &from);
 	if (ret || !from)
-		return ret;
+		goto out;
 
 	to = doorbell_placement_move(from, arg.vm_fd, arg.base);
-	ret = move_start(db, from, to);
+	ret = move_start(db, region, from, to, arg.base);
 	if (!ret) {
 		ret = doorbell_placement_wait_added(to);
-		ret = move_commit(db, to, arg.base, ret);
+		ret = move_commit(db, to, ret);
 	}
 	if (!IS_ERR(to))
 		doorbell_placement_put(to);
 	doorbell_placement_put(from);
+out:
+	if (region)
+		doorbell_region_put(region);
 	return ret;
 }
 
