@@ -2032,6 +2032,31 @@ static void placement_move_limit(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, doorbell_region_hung_up(a->region));
 }
 
+/* The larger a bus is, the fewer old ones may wait for a grace period. */
+static void placement_old_buses(struct kunit *test)
+{
+	static const struct {
+		int ranges, graces;
+	} cases[] = {
+		{ 0, 64 }, { 1, 64 }, { 1000, 64 }, { 1024, 64 }, { 2048, 32 },
+		{ 10000, 6 }, { 65536, 1 }, { 65537, 1 }, { 170000, 1 },
+	};
+	struct attached *a = new_region(test, KVM_PIO_BUS, 0x1000, 0x100);
+	struct fixture *f = test->priv;
+	struct kvm_io_bus *bus = fixture_bus(f, KVM_PIO_BUS);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		bus->dev_count = cases[i].ranges;
+		KUNIT_EXPECT_EQ(test, cases[i].graces,
+				max_graces(&a->p, f->kvm));
+	}
+	bus->dev_count = 0;
+	rcu_assign_pointer(f->kvm->buses[KVM_PIO_BUS], NULL);
+	KUNIT_EXPECT_EQ(test, MAX_GRACES, max_graces(&a->p, f->kvm));
+	rcu_assign_pointer(f->kvm->buses[KVM_PIO_BUS], bus);
+}
+
 /* Large regions have several ranges. */
 static void bus_huge(struct kunit *test)
 {
@@ -2389,6 +2414,7 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(placement_moves_after_attach),
 	KUNIT_CASE(placement_killed_move),
 	KUNIT_CASE(placement_move_limit),
+	KUNIT_CASE(placement_old_buses),
 	KUNIT_CASE(bus_huge),
 	KUNIT_CASE(bus_handler),
 	KUNIT_CASE(bus_modes),

@@ -75,8 +75,9 @@
 #define MAX_PAUSE	HZ
 /* A removal sleeps for slots_lock when its pauses have become as long. */
 #define LONG_PAUSE	(HZ / 8)
-/* Most grace periods that are on in one VM. */
+/* Most grace periods that are on in one VM, and most ranges of its old buses. */
 #define MAX_GRACES	64
+#define MAX_OLD_RANGES	65536
 /* Most work items that sleep, less than the workers each node has at least. */
 #define MAX_SLEEPERS	4
 
@@ -554,7 +555,7 @@ static struct kvm_io_bus *bus_copy(const struct kvm_io_bus *old,
 
 	/*
 	 * Not charged: a removal must not depend on room in a memory cgroup.
-	 * MAX_GRACES bounds how many there are.
+	 * max_graces() bounds how many there are.
 	 */
 	new = kmalloc(struct_size(new, range, old->dev_count + change),
 		      GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
@@ -673,6 +674,19 @@ static struct kvm *placement_get_kvm(struct doorbell_placement *p)
 	return kvm;
 }
 
+/* Each grace period keeps an old bus, or two. One has to be possible. */
+static int max_graces(struct doorbell_placement *p, struct kvm *kvm)
+{
+	enum kvm_bus idx[MAX_BUSES];
+	struct kvm_io_bus *bus;
+
+	region_buses(p->region, idx);
+	bus = kvm_get_bus(kvm, idx[0]);
+	if (!bus || !bus->dev_count)
+		return MAX_GRACES;
+	return clamp(MAX_OLD_RANGES / bus->dev_count, 1, MAX_GRACES);
+}
+
 /*
  * Lock the VM's buses for a change, or fail. One work item of a VM may sleep
  * for that, or a VMM that is busy with slots_lock would starve them all.
@@ -699,7 +713,7 @@ static bool lock_slots(struct doorbell_placement *p, struct kvm *kvm)
 	atomic_dec(&nr_sleepers);
 out:
 	/* exact: they begin under slots_lock */
-	if (locked && atomic_read(&p->vm->graces) >= MAX_GRACES) {
+	if (locked && atomic_read(&p->vm->graces) >= max_graces(p, kvm)) {
 		mutex_unlock(&kvm->slots_lock);
 		locked = false;
 	}
