@@ -75,7 +75,7 @@
 #define MAX_PAUSE	HZ
 /* A removal sleeps for slots_lock when its pauses have become as long. */
 #define LONG_PAUSE	(HZ / 8)
-/* Most grace periods that are on in one VM, and most ranges of its old buses. */
+/* Most grace periods that are on in one VM, and ranges of its old buses. */
 #define MAX_GRACES	64
 #define MAX_OLD_RANGES	65536
 /* Most work items that sleep, less than the workers each node has at least. */
@@ -319,26 +319,31 @@ static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 	return 0;
 }
 
-/* The same if the address names the queue, and some queues are bound. */
+/* The same for write_fast(), which leaves it what may be bound, or outside. */
 static noinline int write_bound(struct kvm_vcpu *vcpu,
 				struct kvm_io_device *dev, gpa_t addr, int len,
-				const void *val)
+				const void *val, struct doorbell_region *region)
 {
-	struct doorbell_placement *p = to_placement(dev);
-	struct doorbell_region *region = p->region;
-	u64 offset = addr - p->base;
-	u32 queue;
+	u64 offset = addr - to_placement(dev)->base;
 
-	/* write_any() has what a tracepoint shows */
-	if (!static_branch_unlikely(&doorbell_tracing) &&
-	    READ_ONCE(p->enabled) &&
+	/* only whether it is NULL: doorbell_region_signal() reads it again */
+	if (data_race(region->bindings) &&
 	    doorbell_geometry_contains(&region->geo, offset) &&
-	    doorbell_region_takes(region, offset, len, 0)) {
-		queue = doorbell_geometry_queue(&region->geo, offset);
-		if (!doorbell_region_signal(region, queue))
-			return 0;
-	}
+	    doorbell_region_takes(region, offset, len, 0) &&
+	    doorbell_region_signal(region, doorbell_geometry_queue(&region->geo,
+								   offset)))
+		return 0;
 	return write_any(vcpu, dev, addr, len, val);
+}
+
+/* A ring of write_fast(); inlined for each width, which is a constant then. */
+static __always_inline int ring_fast(struct doorbell_region *region, u32 flags,
+				     u64 offset, u64 value, int width)
+{
+	u16 kind = doorbell_kind(DOORBELL_EVENT_QUEUE, width);
+
+	return doorbell_region_ring_unbound(region, flags, offset, value, kind,
+					    true) ? -EOPNOTSUPP : 0;
 }
 
 /*
@@ -351,33 +356,26 @@ static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 {
 	struct doorbell_placement *p = to_placement(dev);
 	struct doorbell_region *region = READ_ONCE(p->enabled);
-	u16 half, kind;
-	u64 value;
+	u64 offset = addr - p->base;
 	u32 word;
+	u16 half;
 
 	if (unlikely(!region))
 		return -EOPNOTSUPP;
 	if (static_branch_unlikely(&doorbell_tracing))
 		return write_any(vcpu, dev, addr, len, val);
-	/* only whether it is NULL: READ_ONCE() would be one instruction more */
-	if (unlikely(data_race(region->bindings)))
-		return write_bound(vcpu, dev, addr, len, val);
+	/* READ_ONCE() would be one instruction more */
+	if (unlikely(offset >= data_race(region->unbound_len)))
+		return write_bound(vcpu, dev, addr, len, val, region);
 	if (likely(len == sizeof(word))) {
 		memcpy(&word, val, sizeof(word));
-		value = word;
-		kind = doorbell_kind(DOORBELL_EVENT_QUEUE, sizeof(word));
-	} else if (len == sizeof(half)) {
-		memcpy(&half, val, sizeof(half));
-		value = half;
-		kind = doorbell_kind(DOORBELL_EVENT_QUEUE, sizeof(half));
-	} else {
-		return write_any(vcpu, dev, addr, len, val);
+		return ring_fast(region, flags, offset, word, sizeof(word));
 	}
-
-	if (doorbell_region_ring_unbound(region, flags, addr - p->base, value,
-					 kind, true))
-		return -EOPNOTSUPP;
-	return 0;
+	if (len == sizeof(half)) {
+		memcpy(&half, val, sizeof(half));
+		return ring_fast(region, flags, offset, half, sizeof(half));
+	}
+	return write_any(vcpu, dev, addr, len, val);
 }
 
 static int write_coalescing(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,

@@ -169,6 +169,8 @@ doorbell_region_create(const struct doorbell_attach *arg,
 			ret = -ENOMEM;
 			goto err_free;
 		}
+	} else {
+		region->unbound_len = region->geo.len;
 	}
 	ret = doorbell_buffer_init(&region->buffer, region->geo.queues,
 				   arg->depth);
@@ -443,37 +445,6 @@ int doorbell_region_mmap(struct doorbell_region *region,
 
 /* Bindings */
 
-/**
- * doorbell_region_signal() - signal the eventfd that a queue is bound to
- * @region: the region, which has bindings
- * @queue: the queue, a safe index, or -1 for a value that names none
- *
- * Context: process context; takes the eventfd's own lock.
- * Return: 0; 1 if the queue is not bound; -ENXIO if, in addition, rings of the
- * region's queues make no events.
- */
-int doorbell_region_signal(struct doorbell_region *region, int queue)
-{
-	struct doorbell_binding *binding;
-	struct eventfd_ctx *ctx;
-
-	if (queue >= 0) {
-		/* pairs with smp_store_release() in doorbell_region_bind() */
-		binding = &READ_ONCE(region->bindings)[queue];
-		rcu_read_lock();
-		/* pairs with xchg() in doorbell_region_bind() */
-		ctx = rcu_dereference(binding->ctx);
-		if (ctx) {
-			atomic64_inc(&binding->rings);
-			doorbell_eventfd_signal(ctx);
-		}
-		rcu_read_unlock();
-		if (ctx)
-			return 0;
-	}
-	return region->flags & DOORBELL_ATTACH_BOUND_ONLY ? -ENXIO : 1;
-}
-
 static void put_ctxs(struct eventfd_ctx **ctxs, u32 count)
 {
 	while (count--) {
@@ -552,12 +523,13 @@ int doorbell_region_bind(struct doorbell_region *region, u32 first, u32 count,
 		}
 		/* pairs with the dependent reads of each binding */
 		smp_store_release(&region->bindings, new);
+		WRITE_ONCE(region->unbound_len, 0);
 	}
 
 	for (i = 0; i < count; i++) {
 		struct doorbell_binding *binding = &region->bindings[first + i];
 
-		/* pairs with rcu_dereference() in doorbell_region_signal() */
+		/* pairs with the dereference in doorbell_region_signal() */
 		ctxs[i] = unrcu_pointer(xchg(&binding->ctx,
 					     RCU_INITIALIZER(ctxs[i])));
 		if (ctxs[i])
@@ -613,6 +585,22 @@ int doorbell_region_bindings(const struct doorbell_region *region, u32 first,
 	return 0;
 }
 
+/**
+ * doorbell_region_bound_rings() - how many rings signalled eventfds
+ * @region: the region
+ */
+u64 doorbell_region_bound_rings(const struct doorbell_region *region)
+{
+	/* pairs with smp_store_release() in doorbell_region_bind() */
+	const struct doorbell_binding *bindings = READ_ONCE(region->bindings);
+	u64 rings = 0;
+	u32 i;
+
+	for (i = 0; bindings && i < region->geo.queues; i++)
+		rings += atomic64_read(&bindings[i].rings);
+	return rings;
+}
+
 /* The module */
 
 /**
@@ -637,20 +625,4 @@ void doorbell_region_exit(void)
 	/* doorbell_region_put_rcu() */
 	rcu_barrier();
 	destroy_workqueue(free_wq);
-}
-
-/**
- * doorbell_region_bound_rings() - how many rings signalled eventfds
- * @region: the region
- */
-u64 doorbell_region_bound_rings(const struct doorbell_region *region)
-{
-	/* pairs with smp_store_release() in doorbell_region_bind() */
-	const struct doorbell_binding *bindings = READ_ONCE(region->bindings);
-	u64 rings = 0;
-	u32 i;
-
-	for (i = 0; bindings && i < region->geo.queues; i++)
-		rings += atomic64_read(&bindings[i].rings);
-	return rings;
 }

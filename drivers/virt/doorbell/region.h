@@ -10,9 +10,11 @@
 #ifndef _DOORBELL_REGION_H
 #define _DOORBELL_REGION_H
 
+#include <linux/eventfd.h>
 #include <linux/jump_label.h>
 #include <linux/kref.h>
 #include <linux/mutex.h>
+#include <linux/preempt.h>
 #include <linux/rcupdate.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -24,7 +26,6 @@
 /* On while somebody traces rings. */
 DECLARE_STATIC_KEY_FALSE(doorbell_tracing);
 
-struct eventfd_ctx;
 struct vm_area_struct;
 
 /**
@@ -64,6 +65,7 @@ struct doorbell_binding {
  *	under way no longer signal what was unbound
  * @bindings: one for each queue; NULL before the first one; set once, with
  *	release, under @bind_lock, read without
+ * @unbound_len: @geo.len, or 0 after there were bindings; as @bindings
  * @generation: which region of its consumer this is, from 1 on; set before the
  *	consumer has it
  * @attached: can be rung; written under the consumer's attach_lock, read
@@ -82,8 +84,9 @@ struct doorbell_region {
 	u32 flags;
 	struct doorbell_waiters *waiters;
 	struct doorbell_buffer buffer;
-	struct mutex bind_lock;		/* bindings, and their eventfds */
+	struct mutex bind_lock;		/* the next two, and the eventfds */
 	struct doorbell_binding *bindings;
+	u64 unbound_len;
 	u32 generation;
 	bool attached;
 	bool hung_up;
@@ -112,7 +115,6 @@ void doorbell_region_replace(struct doorbell_region *region, u32 generation,
 			     bool drop);
 bool doorbell_region_pending(const struct doorbell_region *region);
 int doorbell_region_error(const struct doorbell_region *region);
-int doorbell_region_signal(struct doorbell_region *region, int queue);
 bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
 			      u64 value);
 void doorbell_region_trace_ring(const struct doorbell_region *region,
@@ -180,10 +182,10 @@ static inline bool doorbell_region_takes(const struct doorbell_region *region,
 
 /**
  * doorbell_region_ring_unbound() - ring the queue that an access names
- * @region: the region, which had no bindings a moment ago
+ * @region: the region; the queue was not bound a moment ago
  * @flags: those of @region->flags that matter here; callers in a hot path pass
  *	a constant
- * @offset: address written less the region's base, any 64-bit number
+ * @offset: address written less the region's base, inside of the region
  * @value: value written
  * @kind: doorbell_kind() of DOORBELL_EVENT_QUEUE and the value's width
  * @bounces: a ring without room reaches the VMM: count it as bounced
@@ -191,20 +193,15 @@ static inline bool doorbell_region_takes(const struct doorbell_region *region,
  * Context: process context; allocates nothing, takes no lock but that of the
  * wait queue when the consumer is armed.
  *
- * Return: 0, -ERANGE if @offset is outside of the region, -EAGAIN if an ordered
- * region has no room.
+ * Return: 0, or -EAGAIN if an ordered region has no room.
  */
 static __always_inline int
 doorbell_region_ring_unbound(struct doorbell_region *region, u32 flags,
 			     u64 offset, u64 value, u16 kind, bool bounces)
 {
 	enum doorbell_ring_result result;
-	int queue;
+	int queue = doorbell_region_queue(region, flags, offset, value);
 
-	if (!doorbell_geometry_contains(&region->geo, offset))
-		return -ERANGE;
-
-	queue = doorbell_region_queue(region, flags, offset, value);
 	if (flags & DOORBELL_ATTACH_BY_VALUE && queue < 0) {
 		kind |= DOORBELL_EVENT_BAD_QUEUE;
 		if (doorbell_region_ring_bad(region, kind, value))
@@ -228,6 +225,56 @@ doorbell_region_ring_unbound(struct doorbell_region *region, u32 flags,
 	return 0;
 }
 
+/*
+ * Signals of a binding are RCU readers. Not to be preempted costs least; but on
+ * PREEMPT_RT the eventfd's lock sleeps. rcu_read_lock_sched() is not for locks
+ * that sleep there, lockdep says.
+ */
+static __always_inline void doorbell_binding_lock(void)
+{
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		rcu_read_lock();
+	else
+		preempt_disable();
+}
+
+static __always_inline void doorbell_binding_unlock(void)
+{
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		rcu_read_unlock();
+	else
+		preempt_enable();
+}
+
+/**
+ * doorbell_region_signal() - signal the eventfd that a queue is bound to
+ * @region: the region, which has bindings
+ * @queue: the queue, a safe index
+ *
+ * Context: process context; takes the eventfd's own lock.
+ *
+ * Return: true, or false if the queue is not bound.
+ */
+static __always_inline bool
+doorbell_region_signal(const struct doorbell_region *region, u32 queue)
+{
+	/* pairs with smp_store_release() in doorbell_region_bind() */
+	struct doorbell_binding *binding = &READ_ONCE(region->bindings)[queue];
+	struct eventfd_ctx *ctx;
+
+	doorbell_binding_lock();
+	/* pairs with xchg() in doorbell_region_bind() */
+	ctx = rcu_dereference_check(binding->ctx, !preemptible());
+	if (!ctx) {
+		doorbell_binding_unlock();
+		return false;
+	}
+	atomic64_inc(&binding->rings);
+	doorbell_eventfd_signal(ctx);
+	doorbell_binding_unlock();
+	return true;
+}
+
 /**
  * doorbell_region_ring() - the same where a queue may be bound, or traced
  * @region: the region
@@ -239,13 +286,15 @@ doorbell_region_ring_unbound(struct doorbell_region *region, u32 flags,
  *
  * Context: process context; takes the eventfd's lock, too.
  *
- * Return: as doorbell_region_ring_unbound(); or -ENXIO if the queue is not
- * bound and rings of such queues make no events.
+ * Return: as doorbell_region_ring_unbound(); or -ERANGE if @offset is outside
+ * of the region, or -ENXIO if the queue is not bound and rings of such queues
+ * make no events.
  */
 static inline int doorbell_region_ring(struct doorbell_region *region,
 				       u32 flags, u64 offset, u64 value,
 				       u16 kind, bool bounces)
 {
+	bool bound = false;
 	int queue, ret;
 
 	if (!doorbell_geometry_contains(&region->geo, offset))
@@ -253,12 +302,15 @@ static inline int doorbell_region_ring(struct doorbell_region *region,
 
 	queue = doorbell_region_queue(region, flags, offset, value);
 	/* only whether it is NULL: doorbell_region_signal() reads it again */
-	ret = data_race(region->bindings) ?
-	      doorbell_region_signal(region, queue) : 1;
-	if (static_branch_unlikely(&doorbell_tracing) && ret >= 0)
+	if (data_race(region->bindings)) {
+		bound = queue >= 0 && doorbell_region_signal(region, queue);
+		if (!bound && flags & DOORBELL_ATTACH_BOUND_ONLY)
+			return -ENXIO;
+	}
+	if (static_branch_unlikely(&doorbell_tracing))
 		doorbell_region_trace_ring(region, queue, kind, value);
-	if (ret <= 0)
-		return ret;
+	if (bound)
+		return 0;
 
 	ret = doorbell_region_ring_unbound(region, flags, offset, value, kind,
 					   bounces);
