@@ -60,5 +60,5 @@ done
 [ $failed -eq 0 ] || die 1 failed
 
 results=("${@/#/$out/}")
-exec "$here/report.py" "$top/build/bench.json" "$top/build/bench.svg" \
-	"${results[@]/%/.txt}"
+"$here/report.py" "$top/build/bench.json" "${results[@]/%/.txt}"
+exec "$here/plot.py" "$top/build/bench.json" "$top/build/bench.svg"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Print the results of the benchmark as tables, write them as JSON and a plot.
+"""Print the results of the benchmark as tables, and write them as JSON.
 
-Usage: report.py JSON SVG RESULTS...
+Usage: report.py JSON RESULTS...
 
 RESULTS are outputs of the bench program, one file per kernel. Each begins with
 a line "kernel RELEASE".
@@ -12,7 +12,6 @@ less the mean of the floor in the same measurement. The spread is the largest
 repetition less the smallest.
 """
 import json
-import math
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -228,94 +227,15 @@ def print_ratios(report):
     table(["", "ratio", "aim", ""], rows)
 
 
-# The plot: one panel per kernel, both axes logarithmic.
-
-COLOURS = ["#c0392b", "#e67e22", "#d4ac0d", "#7f8c8d", "#2c3e50",
-           "#1e8449", "#52be80", "#2471a3", "#5dade2", "#7d3c98"]
-WIDTH, HEIGHT, LEFT, TOP, LEGEND = 420, 320, 64, 48, 170
-
-
-def svg_text(x, y, text, extra=""):
-    return f'<text x="{x:.1f}" y="{y:.1f}" {extra}>{text}</text>'
-
-
-def svg_panel(report, x0, low, high):
-    """Draw the panel of one kernel. Its left axis is at x0."""
-    out = []
-    bottom = TOP + HEIGHT
-
-    def x(queues):
-        return x0 + WIDTH * math.log(queues) / math.log(QUEUES[-1])
-
-    def y(cost):
-        return bottom - HEIGHT * math.log(cost / low) / math.log(high / low)
-
-    out.append(f'<rect x="{x0}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" '
-               'fill="none" stroke="#888"/>')
-    out.append(svg_text(x0 + WIDTH / 2, TOP - 14, f"Linux {report['kernel']}",
-                        'text-anchor="middle" font-weight="bold"'))
-    out.append(svg_text(x0 + WIDTH / 2, bottom + 38, "queues",
-                        'text-anchor="middle"'))
-    for n in QUEUES:
-        out.append(f'<line x1="{x(n):.1f}" y1="{TOP}" x2="{x(n):.1f}" '
-                   f'y2="{bottom}" stroke="#eee"/>')
-        out.append(svg_text(x(n), bottom + 18, f"{n:,}",
-                            'text-anchor="middle"'))
-    for decade in range(0, 9):
-        for digit in (1, 2, 5):
-            cost = digit * 10 ** decade
-            if not low <= cost <= high:
-                continue
-            out.append(f'<line x1="{x0}" y1="{y(cost):.1f}" '
-                       f'x2="{x0 + WIDTH}" y2="{y(cost):.1f}" '
-                       'stroke="#eee"/>')
-            out.append(svg_text(x0 - 6, y(cost) + 4, f"{cost:,}",
-                                'text-anchor="end"'))
-    for path, colour in zip(PATHS, COLOURS):
-        points = [(x(n), y(report["queues"][path][str(n)])) for n in QUEUES
-                  if report["queues"][path][str(n)]]
-        line = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
-        out.append(f'<polyline points="{line}" fill="none" '
-                   f'stroke="{colour}" stroke-width="2"/>')
-        out += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>'
-                for px, py in points]
-    return out
-
-
-def svg(reports):
-    costs = [cost for report in reports
-             for path in report["queues"].values()
-             for cost in path.values() if cost]
-    low, high = min(costs) / 1.2, max(costs) * 1.2
-    step = WIDTH + LEFT + 24
-    width = step * len(reports) + LEGEND
-    height = TOP + HEIGHT + 60
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
-           f'height="{height}" font-family="sans-serif" font-size="12">',
-           f'<rect width="{width}" height="{height}" fill="white"/>',
-           svg_text(LEFT, 16, "Instructions per ring above the floor, one "
-                    "ring at a time, consumer awake", 'font-size="14"')]
-    for i, report in enumerate(reports):
-        out += svg_panel(report, LEFT + i * step, low, high)
-    for i, (path, colour) in enumerate(zip(PATHS, COLOURS)):
-        at = TOP + 12 + 20 * i
-        left = step * len(reports) + 10
-        out.append(f'<line x1="{left}" y1="{at}" x2="{left + 20}" y2="{at}" '
-                   f'stroke="{colour}" stroke-width="2"/>')
-        out.append(svg_text(left + 26, at + 4, path))
-    return "\n".join(out + ["</svg>", ""])
-
-
 def main():
-    json_name, svg_name, *names = sys.argv[1:]
+    json_name, *names = sys.argv[1:]
     all_results = [Results(name) for name in names]
     reports = [results.report() for results in all_results]
     for results, report in zip(all_results, reports):
         print_tables(results, report)
         print_ratios(report)
     Path(json_name).write_text(json.dumps(reports, indent=2) + "\n")
-    Path(svg_name).write_text(svg(reports))
-    print(f"written: {json_name} {svg_name}")
+    print(f"written: {json_name}")
 
 
 if __name__ == "__main__":
