@@ -23,6 +23,7 @@
 #   make litmus           run the memory-model proofs (part of make check)
 #   make qemu             run Linux guests in Debian's QEMU, in micro-VMs
 #   make bench            count instructions per ring, and those of ioeventfd
+#   make pictures         draw those of Documentation/
 #   make lint             run checkpatch, sparse, W=1, kernel-doc, shellcheck,
 #                         a build against musl, and checks of layers, words and
 #                         columns
@@ -224,11 +225,21 @@ qemu: setup
 bench: setup
 	@tools/bench/bench.sh
 
+PICTURES := Documentation
+
+pictures: setup
+	@mkdir -p $(PICTURES)
+	dot -Tsvg -o $(PICTURES)/data-path.svg Documentation/data-path.dot
+	@sed -i '1a <!-- SPDX-License-Identifier: GPL-2.0 -->' \
+		$(PICTURES)/data-path.svg
+	tools/bench/plot.py Documentation/benchmarks.rst \
+		$(PICTURES)/benchmarks.svg
+
 lint: setup
 	@tools/test/lint.sh
 
 .PHONY: dist deb check-deb check-debug kernel-patch
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
-.PHONY: demo selftests examples check litmus qemu bench lint
+.PHONY: demo selftests examples check litmus qemu bench pictures lint
 .PHONY: tools install-tools uninstall-tools

@@ -104,6 +104,9 @@ EOF
 # -- documents ---------------------------------------------------------------
 docs=Documentation/virt/doorbell
 take $docs "$top"/Documentation/{debugging,design,recipes,userspace-api}.rst
+# The kernel's documents draw such pictures themselves.
+take $docs "$top"/Documentation/data-path.dot
+sed -i '/make pictures/d' $docs/data-path.dot
 # without the sections about the documents that are left out
 awk -v RS= -v ORS='\n\n' '!/^`(testing|benchmarks|qemu|preload)\.rst/' \
 	"$top/Documentation/index.rst" | sed '$d' >$docs/index.rst
@@ -118,7 +121,8 @@ cat >>$docs/index.rst <<EOF
    design
 EOF
 sed -i -e 's|``selftests/doorbell|``tools/testing/selftests/doorbell|' \
-	-e 's|litmus-tests/README|/litmus-tests/doorbell/README|' $docs/*.rst
+	-e 's|litmus-tests/README|/litmus-tests/doorbell/README|' \
+	-e 's|image:: data-path.svg|kernel-figure:: data-path.dot|' $docs/*.rst
 take Documentation/litmus-tests/doorbell "$top"/Documentation/litmus-tests/*
 echo '   doorbell/index' | before '^   guest-halt-polling' "${changed[3]}"
 patch <<EOF

@@ -92,6 +92,13 @@ shellcheck -f gcc tools/doorbell/completion/doorbell >&2 || fail "completion"
 
 mandoc -T lint -W warning tools/doorbell/doorbell.1 >&2 || fail "mandoc"
 
+# The pictures in the documents are those of their sources.
+make -s pictures PICTURES=build/lint/pictures >/dev/null || fail "pictures"
+for picture in build/lint/pictures/*.svg; do
+	cmp "$picture" "Documentation/${picture##*/}" >&2 ||
+		fail "${picture##*/} is not of today: make pictures"
+done
+
 tools/test/lint-text.sh || failed=1
 
 [ $failed -eq 0 ] && echo "lint: clean"

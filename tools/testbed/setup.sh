@@ -51,6 +51,9 @@ needs()
 	sparse            static analysis
 	shellcheck        static analysis of scripts
 	git               lists of files to check
+	graphviz          pictures in the documents
+	gnuplot-nox       plots of the benchmark
+	fonts-dejavu-core their letters
 	EOF
 	# gcc -m32, of the version that is installed or that apt would install
 	local v
