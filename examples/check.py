@@ -4,7 +4,7 @@
 
 Usage: check.py
 
-Each block of C in README.md and userspace-api.rst, that is, each with braces,
+Each block of C in README.md (```c) and userspace-api.rst (a block with braces)
 must be part of an example or of the uapi header. White space does not matter.
 """
 import glob
@@ -16,31 +16,30 @@ DOCUMENTS = "README.md", "Documentation/userspace-api.rst"
 SOURCES = "examples/*.c*", "include/uapi/linux/doorbell.h"
 
 
-def blocks(path, lines):
-    """Yield the line number and the text of each literal block."""
-    start, text, fenced = 0, [], False
-    markdown = path.endswith(".md")
-    for number, line in enumerate(lines + [""], 1):
-        if markdown:
-            if line.startswith("```"):
-                fenced = not fenced
-                if fenced:
-                    start = number + 1
-                else:
-                    yield start, "".join(text)
-                    text = []
-            elif fenced:
-                text.append(line)
-        elif start:
-            if not line.strip() or line.startswith(" "):
-                text.append(line)
-            else:
-                yield start, "".join(text)
-                start, text = 0, []
-        if not markdown and line.rstrip().endswith("::") and not start:
-            start = number + 1
-    if start and text:
-        yield start, "".join(text)
+def blocks_of_markdown(lines):
+    """Yield the line number and the text of each block of C."""
+    text = None
+    for number, line in enumerate(lines, 1):
+        if text is None:
+            if line.rstrip() == "```c":
+                text = []
+        elif line.startswith("```"):
+            yield number - len(text), "".join(text)
+            text = None
+        else:
+            text.append(line)
+
+
+def blocks_of_rst(lines):
+    """The same for literal blocks with braces."""
+    start, text = 0, []
+    for number, line in enumerate(lines + ["end"], 1):
+        if start and (not line.strip() or line.startswith(" ")):
+            text.append(line)
+            continue
+        if "{" in "".join(text):
+            yield start, "".join(text)
+        start, text = number + 1 if line.rstrip().endswith("::") else 0, []
 
 
 def squeeze(text):
@@ -58,9 +57,8 @@ def main():
                for pattern in SOURCES for path in glob.glob(pattern)]
     found = failed = 0
     for path in DOCUMENTS:
-        for number, text in blocks(path, read(path)):
-            if "{" not in text:
-                continue
+        blocks = blocks_of_markdown if path.endswith(".md") else blocks_of_rst
+        for number, text in blocks(read(path)):
             found += 1
             if not any(squeeze(text) in source for source in sources):
                 print(f"{path}:{number}: no example has this code",

@@ -3,6 +3,7 @@
 #include <err.h>
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <libdoorbell.h>
 
@@ -19,20 +20,18 @@ static int rung(unsigned int queue, const struct doorbell_event *event,
 /* 64 queues, one page each from 0xfe000000 on, until the VM is gone */
 void consume(int vm_fd)
 {
-	struct doorbell_attach arg = {
+	struct doorbell_attach region = {
 		.vm_fd = vm_fd,
 		.base = 0xfe000000,
 		.len = 64 * 4096,
 		.stride = 4096,
 	};
 	struct doorbell *db = doorbell_open(0);
+	int ret = db ? doorbell_attach_region(db, &region) : -errno;
 
-	if (!db)
-		err(1, "/dev/doorbell");
-	errno = -doorbell_attach_region(db, &arg);
-	if (!errno)
-		errno = -doorbell_complete(db, rung, NULL);
-	if (errno)
-		err(1, "doorbell");
+	if (!ret) /* calls rung() for each event */
+		ret = doorbell_complete(db, rung, NULL);
 	doorbell_close(db);
+	if (ret)
+		errx(1, "doorbell: %s", strerror(-ret));
 }
