@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1 OR MIT
-// The same in C++: a consumer of a VM's doorbells, for a program to call.
+// The same in C++: a consumer of a VM's doorbells, for a program to call, as
+// main.c does.
+#include <cerrno>
 #include <cstdio>
 #include <memory>
+#include <stdexcept>
 #include <system_error>
 
 #include <libdoorbell.h>
@@ -19,11 +22,12 @@ static void check(int ret, const char *what)
 }
 
 // 64 queues, one page each from 0xfe000000 on, until the VM is gone
-void consume(int vm_fd)
+extern "C" void consume(int vm_fd)
 {
 	doorbell_ptr db(doorbell_open(0));
 	doorbell_attach arg{};
 	doorbell_info info{};
+	unsigned long long rings = 0;
 
 	if (!db)
 		throw std::system_error(errno, std::generic_category(),
@@ -35,13 +39,17 @@ void consume(int vm_fd)
 	check(doorbell_attach_region(db.get(), &arg), "DOORBELL_ATTACH");
 
 	auto rung = [](unsigned int queue, const doorbell_event *event,
-		       void *) {
-		if (event->type == DOORBELL_EVENT_QUEUE)
+		       void *ctx) {
+		if (event->type == DOORBELL_EVENT_QUEUE) {
 			std::printf("queue %u: %u rings, last %#llx\n", queue,
 				    event->count, event->value);
+			*static_cast<unsigned long long *>(ctx) += event->count;
+		}
 		return 0;
 	};
-	check(doorbell_complete(db.get(), rung, nullptr), "doorbell_complete");
+	check(doorbell_complete(db.get(), rung, &rings), "doorbell_complete");
 	check(doorbell_get_info(db.get(), &info), "DOORBELL_INFO");
-	std::printf("%llu rings in all\n", info.rings);
+	std::printf("%llu rings in all\n", rings);
+	if (rings != info.rings)
+		throw std::runtime_error("not those of the guest");
 }

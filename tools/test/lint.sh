@@ -17,7 +17,7 @@ kernel=$(tools/testbed/kernel.sh 6.12) || exit 1
 mapfile -t kernel_code < <(git ls-files -co --exclude-standard 'drivers/*' \
 	'include/*' 'kunit/*' '*Kbuild' ':!*/compat.h' ':!*/trace.h')
 mapfile -t user_code < <(git ls-files -co --exclude-standard \
-	'selftests/*.[ch]' 'tools/*.[ch]' 'examples/*.c')
+	'selftests/*.[ch]' 'tools/*.[ch]' 'examples/*.[ch]')
 mapfile -t scripts < <(shell_scripts)
 
 # checkpatch IGNORE FILE...: a few files at a time on each CPU, as it takes most
