@@ -208,7 +208,7 @@ check: setup
 		tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
 check-debug: setup
-	@$(MAKE) -s -j$(shell nproc) selftests tools $(DEMO)
+	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
 	@LIMIT=7200 tools/test/check.sh "$(PROGRAMS)" 6.12-debug 7.2-debug
 
 check-deb: setup

@@ -80,7 +80,7 @@ prepare() {
 }
 
 run_kernel() {
-	local kernel=$1 ko=$2 prog args=() run=(demo) cpus=2
+	local kernel=$1 ko=$2 prog args=() run=(demo examples) cpus=2
 
 	for prog in "${programs[@]}"; do
 		[[ " $ELSEWHERE " == *" $kernel/$prog "* ]] || run+=("$prog")
@@ -92,31 +92,31 @@ run_kernel() {
 	[ ! -e "$ko/doorbell_kunit.ko" ] ||
 		args+=(-f "$ko/doorbell_kunit.ko:/tests/doorbell_kunit.ko")
 	for prog in "${run[@]}"; do
-		[ "$prog" = demo ] ||
+		[ "$prog" = demo ] || [ "$prog" = examples ] ||
 			args+=(-f "$top/build/selftests/$prog:/tests/$prog")
 	done
-	# the library that preload loads, and those that it is linked with
+	# the library that preload loads
 	if [[ " ${run[*]} " == *" preload "* ]]; then
 		prog=$top/build/selftests/libdoorbell-ioeventfd.so
 		args+=(-f "$prog:/tests/${prog##*/}")
-		while read -r prog; do
-			args+=(-f "$prog:$prog")
-		done < <(ldd "$top/build/selftests/preload" |
-			grep -o '/[^ ]*')
 	fi
 	for prog in user/demo-vmm user/demo-consumer; do
 		args+=(-f "$top/build/$prog:/tests/${prog#user/}")
 	done
-	# the doorbell command, with its libraries where ld.so looks for them
-	for prog in $(ldd "$top/build/tools/doorbell" | grep -o '/[^ ]*'); do
-		args+=(-f "$prog:$prog")
-	done
 	args+=(-f "$top/build/tools/doorbell:/bin/doorbell")
+	args+=(-f "$top/build/examples:/examples")
+	# what is not static needs its libraries where ld.so looks for them
+	while read -r prog; do
+		args+=(-f "$prog:$prog")
+	done < <(ldd "$top"/build/{selftests/preload,tools/doorbell} \
+		"$top"/build/examples/{consumer_cc,uring} |
+		grep -o '\s/[^ ]*' | sort -u)
 	# from 7.x on KUnit runs suites only with kunit.autorun
 	"$testbed/run.sh" -k "$kernel" -c $cpus -t "$limit" \
 		-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
 		-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
 		-f "$top/tools/test/demo:/tests/demo" \
+		-f "$top/tools/test/examples:/tests/examples" \
 		-f "$top/tools/test/guest.sh:/guest.sh" \
 		-- /guest.sh "${run[@]}" \
 		>"$out/$kernel.tap" 2>"$out/$kernel.err"
