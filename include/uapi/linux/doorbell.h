@@ -37,19 +37,31 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-/** DOORBELL_QUEUES_MAX - most queues in one region */
+/**
+ * DOORBELL_QUEUES_MAX - most queues in one region
+ */
 #define DOORBELL_QUEUES_MAX	65535
-/** DOORBELL_QUEUE_NONE - doorbell_event.queue of a ring that named no queue */
+/**
+ * DOORBELL_QUEUE_NONE - doorbell_event.queue of a ring that named no queue
+ */
 #define DOORBELL_QUEUE_NONE	0xffff
 
-/** DOORBELL_STRIDE_MIN - smallest stride, in bytes */
+/**
+ * DOORBELL_STRIDE_MIN - smallest stride, in bytes
+ */
 #define DOORBELL_STRIDE_MIN	2
-/** DOORBELL_STRIDE_MAX - largest stride, in bytes */
+/**
+ * DOORBELL_STRIDE_MAX - largest stride, in bytes
+ */
 #define DOORBELL_STRIDE_MAX	65536
-/** DOORBELL_STRIDE_DEFAULT - stride, in bytes, that 0 stands for */
+/**
+ * DOORBELL_STRIDE_DEFAULT - stride, in bytes, that 0 stands for
+ */
 #define DOORBELL_STRIDE_DEFAULT	4
 
-/** DOORBELL_DEPTH_MAX - most outstanding events of an ordered region */
+/**
+ * DOORBELL_DEPTH_MAX - most outstanding events of an ordered region
+ */
 #define DOORBELL_DEPTH_MAX	(1U << 20)
 
 /**
@@ -227,7 +239,9 @@ enum doorbell_state {
 	DOORBELL_HANGUP = 2,
 };
 
-/** DOORBELL_FEATURE_MOVE - there is DOORBELL_MOVE */
+/**
+ * DOORBELL_FEATURE_MOVE - there is DOORBELL_MOVE
+ */
 #define DOORBELL_FEATURE_MOVE		(1U << 0)
 /**
  * DOORBELL_FEATURE_BIND - queues can be bound to eventfds
@@ -243,9 +257,13 @@ enum doorbell_state {
  * ENOTEMPTY while rings of the region before are pending.
  */
 #define DOORBELL_FEATURE_STATUS		(1U << 2)
-/** DOORBELL_FEATURE_RECOVER - there is DOORBELL_RECOVER */
+/**
+ * DOORBELL_FEATURE_RECOVER - there is DOORBELL_RECOVER
+ */
 #define DOORBELL_FEATURE_RECOVER	(1U << 3)
-/** DOORBELL_FEATURES - all features that this header knows */
+/**
+ * DOORBELL_FEATURES - all features that this header knows
+ */
 #define DOORBELL_FEATURES		(DOORBELL_FEATURE_MOVE | \
 					 DOORBELL_FEATURE_BIND | \
 					 DOORBELL_FEATURE_STATUS | \
@@ -380,7 +398,9 @@ struct doorbell_bindings {
 	__aligned_u64 bindings;
 };
 
-/** DOORBELL_IOC - the ioctl type of the calls below */
+/**
+ * DOORBELL_IOC - the ioctl type of the calls below
+ */
 #define DOORBELL_IOC	0xD8
 
 /**
@@ -408,22 +428,22 @@ struct doorbell_bindings {
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
- * - EFAULT: the structure cannot be read
- * - E2BIG: @size is larger than a page, or bytes beyond the fields that the
- *   kernel knows are not zero
- * - EINVAL: @size is too small; a flag is unknown or not valid with the others;
- *   base, len, stride, depth or queues violates the rules above; vm_fd is open
- *   but no KVM VM
- * - EBADF: vm_fd is neither -1 nor open
- * - EBUSY: the consumer is attached, perhaps to a region that has hung up:
- *   detach first. Or another DOORBELL_ATTACH of it is under way
- * - ENOTEMPTY: rings of the region before are pending
- * - ESRCH: the process that created the VM is gone
- * - EIO: the VM is dead: KVM refuses its own calls on it, too
- * - EEXIST: the region intersects another device
- * - ENOMEM: no memory, no room in the caller's memory cgroup, or KVM has given
- *   up the bus
- * - EINTR: the caller was killed
+ *  - EFAULT: the structure cannot be read
+ *  - E2BIG: @size is larger than a page, or bytes beyond the fields that the
+ *    kernel knows are not zero
+ *  - EINVAL: @size is too small; a flag is unknown or not valid with others;
+ *    base, len, stride, depth or queues violates the rules above; vm_fd is open
+ *    but no KVM VM
+ *  - EBADF: vm_fd is neither -1 nor open
+ *  - EBUSY: the consumer is attached, perhaps to a region that has hung up:
+ *    detach first. Or another DOORBELL_ATTACH of it is under way
+ *  - ENOTEMPTY: rings of the region before are pending
+ *  - ESRCH: the process that created the VM is gone
+ *  - EIO: the VM is dead: KVM refuses its own calls on it, too
+ *  - EEXIST: the region intersects another device
+ *  - ENOMEM: no memory, no room in the caller's memory cgroup, or KVM has given
+ *    up the bus
+ *  - EINTR: the caller was killed
  */
 #define DOORBELL_ATTACH	_IO(DOORBELL_IOC, 0)
 
@@ -450,10 +470,10 @@ struct doorbell_bindings {
  *
  * Return: 0, or -1 with errno:
  *
- * - EINVAL: the argument is not 0
- * - ENOTCONN: nothing is attached
- * - EINTR: the caller was killed. The region is detached all the same and
- *   leaves the bus as soon as it can.
+ *  - EINVAL: the argument is not 0
+ *  - ENOTCONN: nothing is attached
+ *  - EINTR: the caller was killed. The region is detached all the same and
+ *    leaves the bus as soon as it can.
  */
 #define DOORBELL_DETACH	_IO(DOORBELL_IOC, 1)
 
@@ -467,9 +487,9 @@ struct doorbell_bindings {
  *
  * Return: 0, or -1 with errno:
  *
- * - EFAULT: the structure cannot be read or written
- * - E2BIG: size is larger than a page
- * - EINVAL: size is smaller than that of size and state together
+ *  - EFAULT: the structure cannot be read or written
+ *  - E2BIG: size is larger than a page
+ *  - EINVAL: size is smaller than that of size and state together
  */
 #define DOORBELL_INFO	_IO(DOORBELL_IOC, 2)
 
@@ -491,17 +511,17 @@ struct doorbell_bindings {
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
- * - EFAULT: the structure cannot be read
- * - E2BIG: @size is larger than a page, or bytes beyond the fields that the
- *   kernel knows are not zero
- * - EINVAL: @size is too small; @base is no multiple of the stride, or the
- *   region would not fit there; vm_fd is open, but not the region's VM; vm_fd
- *   is not -1 for a region without a VM
- * - EBADF: vm_fd is not open, for a region of a VM
- * - ENOTCONN: nothing is attached, or another thread has detached the region
- * - EPIPE: hang-up
- * - EBUSY: another DOORBELL_MOVE of the consumer is under way
- * - ESRCH, EIO, EEXIST, ENOMEM, EINTR: as for DOORBELL_ATTACH
+ *  - EFAULT: the structure cannot be read
+ *  - E2BIG: @size is larger than a page, or bytes beyond the fields that the
+ *    kernel knows are not zero
+ *  - EINVAL: @size is too small; @base is no multiple of the stride, or the
+ *    region would not fit there; vm_fd is open, but not the region's VM; vm_fd
+ *    is not -1 for a region without a VM
+ *  - EBADF: vm_fd is not open, for a region of a VM
+ *  - ENOTCONN: nothing is attached, or another thread has detached the region
+ *  - EPIPE: hang-up
+ *  - EBUSY: another DOORBELL_MOVE of the consumer is under way
+ *  - ESRCH, EIO, EEXIST, ENOMEM, EINTR: as for DOORBELL_ATTACH
  */
 #define DOORBELL_MOVE	_IO(DOORBELL_IOC, 3)
 
@@ -530,16 +550,16 @@ struct doorbell_bindings {
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
- * - EFAULT: the structure or the descriptors cannot be read
- * - E2BIG: @size is larger than a page, or bytes beyond the fields that the
- *   kernel knows are not zero
- * - EINVAL: @size is too small; @count is 0; the region does not have all of
- *   the queues; @flags is not 0; a descriptor is not that of an eventfd
- * - EBADF: a descriptor is neither -1 nor open
- * - ENOTCONN: nothing is attached
- * - EPIPE: hang-up
- * - ENOMEM: no memory, or no room in the caller's memory cgroup
- * - EINTR: the caller was killed
+ *  - EFAULT: the structure or the descriptors cannot be read
+ *  - E2BIG: @size is larger than a page, or bytes beyond the fields that the
+ *    kernel knows are not zero
+ *  - EINVAL: @size is too small; @count is 0; the region does not have all of
+ *    the queues; @flags is not 0; a descriptor is not that of an eventfd
+ *  - EBADF: a descriptor is neither -1 nor open
+ *  - ENOTCONN: nothing is attached
+ *  - EPIPE: hang-up
+ *  - ENOMEM: no memory, or no room in the caller's memory cgroup
+ *  - EINTR: the caller was killed
  */
 #define DOORBELL_BIND	_IO(DOORBELL_IOC, 4)
 
@@ -553,9 +573,9 @@ struct doorbell_bindings {
  *
  * Return: 0, or -1 with errno:
  *
- * - EFAULT: the structure cannot be read, or the array cannot be written
- * - E2BIG, EINVAL: as for DOORBELL_BIND
- * - ENOTCONN: no region was ever attached
+ *  - EFAULT: the structure cannot be read, or the array cannot be written
+ *  - E2BIG, EINVAL: as for DOORBELL_BIND
+ *  - ENOTCONN: no region was ever attached
  */
 #define DOORBELL_BINDINGS	_IO(DOORBELL_IOC, 5)
 
@@ -587,9 +607,9 @@ struct doorbell_bindings {
  *
  * Return: 0, or -1 with errno:
  *
- * - EINVAL: the argument is not 0
- * - ENOTCONN: no region was ever attached
- * - EINTR: a signal came while the call waited (it restarts under SA_RESTART)
+ *  - EINVAL: the argument is not 0
+ *  - ENOTCONN: no region was ever attached
+ *  - EINTR: a signal came while the call waited (it restarts under SA_RESTART)
  */
 #define DOORBELL_RECOVER	_IO(DOORBELL_IOC, 6)
 
@@ -714,7 +734,9 @@ struct doorbell_control {
 	__aligned_u64 seen[];
 };
 
-/** DOORBELL_STATUS_DROPPED - DOORBELL_ATTACH_DROP has dropped the events */
+/**
+ * DOORBELL_STATUS_DROPPED - DOORBELL_ATTACH_DROP has dropped the events
+ */
 #define DOORBELL_STATUS_DROPPED		(1U << 0)
 
 /**
@@ -762,11 +784,17 @@ struct doorbell_slot {
 	__aligned_u64 pos;
 };
 
-/** DOORBELL_RINGS_SHIFT - where the count begins in doorbell_slot.rings */
+/**
+ * DOORBELL_RINGS_SHIFT - where the count begins in doorbell_slot.rings
+ */
 #define DOORBELL_RINGS_SHIFT		16
-/** DOORBELL_KIND_WIDTH_SHIFT - where the width begins in a kind */
+/**
+ * DOORBELL_KIND_WIDTH_SHIFT - where the width begins in a kind
+ */
 #define DOORBELL_KIND_WIDTH_SHIFT	8
-/** DOORBELL_FIFO_LAP_SHIFT - where the lap begins in an entry of the FIFO */
+/**
+ * DOORBELL_FIFO_LAP_SHIFT - where the lap begins in an entry of the FIFO
+ */
 #define DOORBELL_FIFO_LAP_SHIFT		16
 
 /**
@@ -783,9 +811,13 @@ struct doorbell_entry {
 	__aligned_u64 value;
 };
 
-/** DOORBELL_ENTRY_KIND_SHIFT - where the kind begins in doorbell_entry.word */
+/**
+ * DOORBELL_ENTRY_KIND_SHIFT - where the kind begins in doorbell_entry.word
+ */
 #define DOORBELL_ENTRY_KIND_SHIFT	16
-/** DOORBELL_ENTRY_LAP_SHIFT - where the lap begins in doorbell_entry.word */
+/**
+ * DOORBELL_ENTRY_LAP_SHIFT - where the lap begins in doorbell_entry.word
+ */
 #define DOORBELL_ENTRY_LAP_SHIFT	32
 
 #endif /* _UAPI_LINUX_DOORBELL_H */

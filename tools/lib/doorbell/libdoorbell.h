@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1 OR MIT */
-/*
- * libdoorbell: the consumer side of /dev/doorbell, without system calls where
- * possible.
+/**
+ * DOC: libdoorbell - consumer side of /dev/doorbell
  *
  * The library takes events from mapped memory, or by read() where it cannot map
  * the memory; the caller sees no difference. <linux/doorbell.h> describes the
@@ -22,9 +21,13 @@ extern "C" {
 
 struct doorbell;
 
-/** DOORBELL_OPEN_READ - take events by read() only, never map memory */
+/**
+ * DOORBELL_OPEN_READ - take events by read() only, never map memory
+ */
 #define DOORBELL_OPEN_READ	(1U << 0)
-/** DOORBELL_OPEN_NO_RECOVER - doorbell_from_fd() repeats no events */
+/**
+ * DOORBELL_OPEN_NO_RECOVER - doorbell_from_fd() repeats no events
+ */
 #define DOORBELL_OPEN_NO_RECOVER	(1U << 1)
 
 /**
