@@ -3,9 +3,9 @@
 # details.
 #
 #   make                  build doorbell.ko for the running kernel, or KDIR=...
-#   make install          install it and its udev rule
+#   make install          install it, its udev rule and its man page
 #   make lib              build libdoorbell
-#   make install-lib      install it and its headers
+#   make install-lib      install it, its headers and its man pages
 #   make tools            build the doorbell command, in build/tools/
 #   make install-tools    install it, its man page and bash completion
 #   make uninstall        remove what make install, or install-lib, installed;
@@ -24,6 +24,8 @@
 #   make qemu             run Linux guests in Debian's QEMU, in micro-VMs
 #   make bench            count instructions per ring, and those of ioeventfd
 #   make pictures         draw those of Documentation/
+#   make man              leave all man pages in build/man/
+#   make html             leave the documents as HTML in build/html/
 #   make lint             run checkpatch, sparse, W=1, kernel-doc, shellcheck,
 #                         a build against musl, and checks of layers, words and
 #                         columns
@@ -37,6 +39,7 @@ DESTDIR ?=
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 UDEVDIR ?= /lib/udev/rules.d
+MAN4 = $(DESTDIR)$(PREFIX)/share/man/man4
 
 CFLAGS_USER := -std=gnu11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -Iinclude/uapi
 BUILD := build
@@ -52,6 +55,7 @@ modules:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
 MAKE_LIB = $(MAKE) -C tools/lib/doorbell OUTPUT=$(CURDIR)/$(BUILD)/lib \
+	MAN=$(CURDIR)/$(BUILD)/man \
 	DESTDIR=$(abspath $(DESTDIR)) PREFIX=$(PREFIX) LIBDIR=$(LIBDIR)
 
 lib:
@@ -105,6 +109,7 @@ install: modules
 	@$(DEPMOD)
 	install -D -m 644 tools/udev/60-doorbell.rules \
 		$(DESTDIR)$(UDEVDIR)/60-doorbell.rules
+	install -D -m 644 Documentation/doorbell.4 $(MAN4)/doorbell.4
 
 # The folder is "extra" in 6.1 and "updates" later; the module may be
 # compressed.
@@ -117,7 +122,8 @@ uninstall:
 			$$dir/drivers/virt/doorbell 2>/dev/null; \
 	done; :
 	@$(DEPMOD)
-	rm -f $(DESTDIR)$(UDEVDIR)/60-doorbell.rules
+	rm -f $(DESTDIR)$(UDEVDIR)/60-doorbell.rules $(MAN4)/doorbell.4
+	@rmdir $(MAN4) 2>/dev/null || :
 
 VERSION := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
 DIST := $(BUILD)/doorbell-$(VERSION)
@@ -235,6 +241,11 @@ pictures: setup
 	tools/bench/plot.py Documentation/benchmarks.rst \
 		$(PICTURES)/benchmarks.svg
 
+man:
+	@$(MAKE_LIB) man
+	install -m 644 tools/doorbell/doorbell.1 Documentation/doorbell.4 \
+		$(BUILD)/man
+
 lint: setup
 	@tools/test/lint.sh
 
@@ -242,4 +253,5 @@ lint: setup
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus qemu bench pictures lint
+.PHONY: man
 .PHONY: tools install-tools uninstall-tools

@@ -135,7 +135,7 @@ EOF
 
 # -- the library -------------------------------------------------------------
 lib=tools/lib/doorbell
-take $lib "$top"/$lib/{Makefile,*.c,*.h,*.map,*.pc.in}
+take $lib "$top"/$lib/{Makefile,*.c,*.h,*.map,*.pc.in,man.py}
 # Programs need the exported headers, of "make headers".
 headers='$(or $(KHDR_INCLUDES),-isystem $(TOP)/usr/include)'
 sed -i "s|-I\$(TOP)/include/uapi|$headers|" $lib/Makefile

@@ -202,9 +202,15 @@ where="DESTDIR=../stage UDEVDIR=/usr/lib/udev/rules.d"
 where_lib="DESTDIR=../stage PREFIX=/usr LIBDIR=$lib"
 user "make install, for a package" "make install $where"
 user "make install-lib, for a package" "make install-lib $where_lib"
+mapfile -t functions < <(sed -n 's/^\t\(doorbell_.*\);$/\1/p' \
+	"$src/tools/lib/doorbell/libdoorbell.map")
+functions=("${functions[@]/#//usr/share/man/man3/}")
 root "the stage is complete" staged \
 	"/lib/modules/$(uname -r)/extra/drivers/virt/doorbell/doorbell.ko" \
 	/usr/lib/udev/rules.d/60-doorbell.rules \
+	/usr/local/share/man/man4/doorbell.4 \
+	/usr/share/man/man3/{libdoorbell,doorbell_notify_fn}.3 \
+	"${functions[@]/%/.3}" \
 	/usr/include/libdoorbell.h /usr/include/linux/doorbell.h \
 	$lib/libdoorbell.{a,so,so.1} $lib/pkgconfig/libdoorbell.pc
 user "make uninstall, of a package" "make uninstall $where"

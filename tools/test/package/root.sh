@@ -59,6 +59,17 @@ static()
 	cc -Wall -static -o try-static try.c $flags
 }
 
+# does PACKAGE have the man page FILE?
+page() { dpkg -L "$1" | grep "^/usr/share/man/$2\.gz$"; }
+
+pages()
+{
+	page doorbell-dkms man4/doorbell.4 &&
+		page doorbell-tools man1/doorbell.1 &&
+		page libdoorbell-dev man3/libdoorbell.3 &&
+		page libdoorbell-dev man3/doorbell_take.3
+}
+
 # All files but those that DKMS, apt and dpkg keep books with, and the kernel's
 # headers, two of which are named doorbell.h.
 files()
@@ -110,6 +121,7 @@ install)
 	check "apt installs the packages" install ./*.deb
 	check "DKMS built the module" built
 	check "the group kvm exists" getent group kvm
+	check "the packages have man pages" pages
 	check "apt installs a compiler" install gcc libc6-dev pkg-config
 	check "programs compile with pkg-config" compiles
 	check "a static program compiles with pkg-config" static
