@@ -246,6 +246,15 @@ man:
 	install -m 644 tools/doorbell/doorbell.1 Documentation/doorbell.4 \
 		$(BUILD)/man
 
+# Warnings of a page come only when it is read: -E reads all of them.
+html: setup
+	@source=$$(tools/testbed/kernel.sh source-6.12) && \
+	PYTHONPATH=$$source/Documentation/sphinx PYTHONDONTWRITEBYTECODE=1 \
+		sphinx-build -q -E -n -W --keep-going -d $(BUILD)/doctrees \
+		-D kerneldoc_bin=$$source/scripts/kernel-doc \
+		Documentation $(BUILD)/html
+	@echo $(BUILD)/html/index.html
+
 lint: setup
 	@tools/test/lint.sh
 
@@ -253,5 +262,5 @@ lint: setup
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus qemu bench pictures lint
-.PHONY: man
+.PHONY: man html
 .PHONY: tools install-tools uninstall-tools

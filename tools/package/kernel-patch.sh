@@ -108,7 +108,9 @@ take $docs "$top"/Documentation/{debugging,design,recipes,userspace-api}.rst
 take $docs "$top"/Documentation/data-path.dot
 sed -i '/make pictures/d' $docs/data-path.dot
 # without the sections about the documents that are left out
-awk -v RS= -v ORS='\n\n' '!/^`(testing|benchmarks|qemu|preload)\.rst/' \
+awk -v RS= -v ORS='\n\n' '
+	/^\.\. toctree::/ { exit }
+	!/^`(api|testing|benchmarks|qemu|preload)\.rst/' \
 	"$top/Documentation/index.rst" | sed '$d' >$docs/index.rst
 cat >>$docs/index.rst <<EOF
 

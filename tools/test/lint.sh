@@ -90,7 +90,12 @@ shellcheck -x -P SCRIPTDIR -f gcc "${scripts[@]}" >&2 || fail "shellcheck"
 
 shellcheck -f gcc tools/doorbell/completion/doorbell >&2 || fail "completion"
 
-mandoc -T lint -W warning tools/doorbell/doorbell.1 >&2 || fail "mandoc"
+# with a warning for each name that the documents do not have
+make -s html >/dev/null || fail "make html"
+
+rm -rf build/man
+make -s man >/dev/null || fail "make man"
+mandoc -T lint -W warning build/man/* >&2 || fail "mandoc"
 
 # The pictures in the documents are those of their sources.
 make -s pictures PICTURES=build/lint/pictures >/dev/null || fail "pictures"

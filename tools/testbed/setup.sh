@@ -22,7 +22,10 @@ needs()
 	liburing-dev      io_uring tests
 	libsmartcols-dev  tables and JSON of the doorbell command
 	libjansson-dev    tests of its JSON
-	mandoc            checks of its man page
+	mandoc            checks of man pages
+	python3-sphinx    documents in HTML
+	furo              their theme
+	python3-myst-parser README.md among them
 	qemu-system-x86   the virtual machines
 	busybox-static    their user space
 	e2fsprogs         their file systems
