@@ -11,6 +11,7 @@ import re
 from docutils import nodes
 import furo
 from sphinx import addnodes
+from sphinx.util import logging
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 
@@ -89,6 +90,8 @@ def replace(app, link, name):
         text = addnodes.pending_xref(
             "", text, refdomain="std", reftype="doc", reftarget="/" + page,
             refexplicit=True, refwarn=True, refdoc=app.env.docname)
+    elif not (TOP / name).exists():
+        logging.getLogger(__name__).warning("no file %s", name, location=link)
     link.replace_self(text)
 
 
