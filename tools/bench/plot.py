@@ -32,7 +32,7 @@ def table(text):
     return [{"kernel": kernel, "queues": {
         row[0].strip("`"): {
             n.replace(",", ""):
-            None if cost == "-" else float(cost.replace(",", ""))
+            None if cost == "none" else float(cost.replace(",", ""))
             for n, cost in zip(head[1:], row[1:], strict=True)}
         for row in rows}}]
 
