@@ -24,6 +24,7 @@ extensions = ["kerneldoc", "automarkup", "myst_parser"]
 kerneldoc_srctree = str(TOP)
 # The page of a README has the name of its folder.
 source_suffix = {".rst": "restructuredtext", "/README": "restructuredtext"}
+myst_heading_anchors = 2
 # Types that no document describes.
 nitpick_ignore_regex = [
     ("c:identifier", "__(aligned_)?[su](8|16|32|64)|doorbell"),
@@ -41,7 +42,6 @@ dark = re.search(r'body\[data-theme="dark"\] \{(.*?)\}', css, re.S)[1]
 html_theme_options = {
     "dark_css_variables": dict(re.findall(r"--([\w-]+): *(.*?);", dark)),
 }
-
 
 
 def document(name):
@@ -67,7 +67,7 @@ def adapt(app, doctree):
         if ":" not in link.get("refuri", ":"):
             replace(app, link, link["refuri"])
     for link in list(doctree.findall(addnodes.pending_xref)):
-        if link["reftype"] == "myst":
+        if link["reftype"] == "myst" and link["reftarget"][0] != "#":
             replace(app, link, link["reftarget"])
 
 
@@ -95,6 +95,14 @@ def replace(app, link, name):
     link.replace_self(text)
 
 
+def find_images(_, doctree):
+    """README.md names pictures from its own folder."""
+    for image in doctree.findall(nodes.image):
+        image["uri"] = image["uri"].removeprefix("Documentation/")
+
+
 def setup(app):
     """Sphinx calls this."""
     app.connect("doctree-read", adapt)
+    # before Sphinx looks for them
+    app.connect("doctree-read", find_images, priority=100)
