@@ -151,6 +151,12 @@ EOF
 tests=tools/testing/selftests/doorbell
 take $tests "$top"/selftests/doorbell/{*.c,*.h,Makefile}
 take $tests/vmm "$top"/tools/vmm/*
+# the tests of the preload library and of the doorbell command
+rm $tests/{preload,tool}.c
+sed -i -e '/^# tests of what a kernel tree/,/^TEST_GEN_FILES/d' \
+	-e '/^# The library is loaded/,/^\$(OUTPUT)\/tool: CFLAGS/d' \
+	-e 's/ preload$//; s/ tool\( \|$\)/\1/' \
+	$tests/Makefile
 sed -i -e "s|-I\$(TOP)/include/uapi|$headers|" \
 	-e '/^# The kselftests/,/^KSELFTEST/d' \
 	-e '1a # The kselftests of doorbell.\nKSELFTEST := ..' \
