@@ -271,7 +271,8 @@ static bool coalesced_recover(struct doorbell_buffer *buf)
 {
 	struct doorbell_control *control = buf->control;
 	u64 head = READ_ONCE(control->head);
-	u64 pos = READ_ONCE(control->told);
+	/* what the consumer did before it stored told is visible after this */
+	u64 pos = smp_load_acquire(&control->told);
 	bool all = head - pos > buf->mask + 1ULL;
 	bool wake = false;
 	u32 index;

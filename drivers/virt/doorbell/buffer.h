@@ -146,7 +146,8 @@ static inline void doorbell_buffer_told(struct doorbell_buffer *buf)
 {
 	struct doorbell_control *control = buf->control;
 
-	WRITE_ONCE(control->told, READ_ONCE(control->head));
+	/* after what was done for the events: pairs with coalesced_recover() */
+	smp_store_release(&control->told, READ_ONCE(control->head));
 }
 
 /**
