@@ -59,22 +59,8 @@ link_sources $build/tools/bench tools/bench/{Kbuild,floor.c,floor.h}
 build_modules "$kernel" "$top/$build/tools/bench" >$log 2>&1 ||
 	{ grep -E "(warning|error):" $log >&2; fail "the benchmark's module"; }
 
-# The kernel's list of ioctl types must not give ours to anyone else.
-type=$(sed -n 's/^#define DOORBELL_IOC[[:space:]]*//p' \
-	include/uapi/linux/doorbell.h)
-list=$source/Documentation/userspace-api/ioctl/ioctl-number.rst
-if [ -z "$type" ] || ! grep -q "^0xDD " "$list" ||
-	grep -i "^$type " "$list" >&2; then
-	fail "ioctl type $type"
-fi
-
-# One version everywhere.
-version=$(sed -n 's/^MODULE_VERSION("\(.*\)");/\1/p' \
-	drivers/virt/doorbell/chardev.c)
-if ! grep -qx "VERSION := $version" tools/lib/doorbell/Makefile ||
-	! grep -q "^## $version" CHANGELOG.md; then
-	fail "version $version"
-fi
+tools/test/lint-abi.sh \
+	"$source/Documentation/userspace-api/ioctl/ioctl-number.rst" || failed=1
 
 # musl-gcc does not search /usr/include, which also has the headers of glibc:
 # give it those of the kernel only.

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Check that the test tools notice failures: run.sh, splat.sh and tap.py, on
-# which every verdict of "make check" rests, lint-layers.sh and lint-text.sh.
+# which every verdict of "make check" rests, and the checks of "make lint":
+# lint-abi.sh, lint-layers.sh and lint-text.sh.
 # Prints TAP.
 set -uo pipefail
 
@@ -85,6 +86,23 @@ layers() {
 	status $? "$want" "lint-layers.sh: $name"
 }
 
+# list LINE...: a list of ioctl numbers that lint-abi.sh reads has these lines
+list() {
+	printf '%s\n' "$@" >"$tmp/list"
+}
+
+# abi STATUS NAME [FILE SED]: lint numbers; one file of a checkout is different
+abi() {
+	rm -rf "$tmp/checkout"
+	mkdir "$tmp/checkout"
+	(cd "$top" && cp --parents -t "$tmp/checkout" include/uapi/linux/*.h \
+		drivers/virt/doorbell/chardev.c dkms.conf debian/changelog \
+		tools/lib/doorbell/{Makefile,*.pc.in} ./*.md)
+	[ $# -lt 3 ] || sed -i "$4" "$tmp/checkout/$3"
+	"$test/lint-abi.sh" "$tmp/list" "$tmp/checkout" >/dev/null 2>&1
+	status $? "$1" "lint-abi.sh: $2"
+}
+
 # text STATUS NAME LINE...: lint a checkout with one document of these lines
 text() {
 	rm -rf "$tmp/checkout"
@@ -95,7 +113,7 @@ text() {
 	status $? "$1" "lint-text.sh: $2"
 }
 
-echo 1..26
+echo 1..39
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -164,4 +182,23 @@ text 0 "a good document" "$spdx" "$(printf %080d 0)"
 text 1 "a line that is too long" "$spdx" "$(printf %081d 0)"
 text 1 "a document without a license" "text"
 text 1 "a retired word" "$spdx" "the ring_""offset"
+
+list "0xD7  00-0F  drivers/other.h" "0xDD  00-3F  drivers/zfcp.h"
+abi 0 "numbers as they are"
+abi 1 "a type of another driver" include/uapi/linux/doorbell.h \
+	"/define DOORBELL_IOC/s/0x.*/0xD7/"
+abi 1 "no type" include/uapi/linux/doorbell.h "/define DOORBELL_IOC/d"
+version='VERSION\|^doorbell (\|^## [0-9]\|today is\|dkms '
+for file in drivers/virt/doorbell/chardev.c tools/lib/doorbell/Makefile \
+	dkms.conf debian/changelog CHANGELOG.md SECURITY.md README.md; do
+	abi 1 "another version in $file" $file \
+		"/$version/s/[0-9]\+\.[0-9]\+/77.0/"
+done
+abi 1 "a version in libdoorbell.pc.in" tools/lib/doorbell/libdoorbell.pc.in \
+	"s/@VERSION@/77.0/"
+list "0xD7  00-0F  drivers/other.h" "0xD8  all    drivers/other.h" \
+	"0xDD  00-3F  drivers/zfcp.h"
+abi 1 "a driver with the same type"
+list "0xD7  00-0F  drivers/other.h"
+abi 1 "a list that is not the kernel's"
 exit $failed
