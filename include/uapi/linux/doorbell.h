@@ -424,7 +424,9 @@ struct doorbell_bindings {
  * without limit, by a call to KVM that does not return (slots_lock). So can a
  * region in the same place that was detached or closed and cannot leave the bus
  * yet; and so can, unless DOORBELL_ATTACH_DROP is set, the region before, whose
- * last rings may yet become events. Only a fatal signal ends the wait.
+ * last rings may yet become events. A vCPU that stays inside of KVM (kvm->srcu)
+ * delays the call once 64 changes of the VM's buses wait for it, or fewer on a
+ * bus with very many devices. Only a fatal signal ends the wait.
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
@@ -507,7 +509,7 @@ struct doorbell_bindings {
  * to the old one the VMM. To let two regions change places, move one of them
  * out of the way first.
  *
- * Context: As for DOORBELL_ATTACH.
+ * Context: As for DOORBELL_ATTACH with DOORBELL_ATTACH_DROP.
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
