@@ -544,8 +544,12 @@ struct doorbell_bindings {
  * When the call returns 0, a ring that begins later signals the new eventfd,
  * and no eventfd that was replaced or unbound is signalled any more. Calls at
  * the same time for the same queues leave each queue with what one of them has
- * for it. Bindings keep the eventfds, which may be closed, and end with the
- * region: when the next one is attached, or with the last descriptor.
+ * for it. Bindings keep the eventfds, which may be closed, and end soon after
+ * the region: when the next one is attached, or with the last descriptor.
+ *
+ * The first call for a region allocates memory for all of its queues, which
+ * stays as long as the region. (In a DOORBELL_ATTACH_BOUND_ONLY region
+ * DOORBELL_ATTACH does that.) It is charged to the caller's memory cgroup.
  *
  * Context: Sleeps for an RCU grace period if a queue was bound before, and for
  * other calls at the same time.
