@@ -454,7 +454,8 @@ struct doorbell_bindings {
  *
  * Takes no argument: pass 0. When the call returns 0, no vCPU is inside of the
  * module for this region, and guest writes reach the VMM as exits. A write() of
- * another thread may still finish one ring. The consumer can still get the
+ * another thread may still finish one ring, as an event or as a signal of an
+ * eventfd. The consumer can still get the
  * events of earlier rings, until the next DOORBELL_ATTACH, and waits after them
  * as if it had never been attached.
  *
