@@ -109,7 +109,9 @@ struct doorbell_event {
  * @value: value to write
  *
  * The event has a width of 0, and in a DOORBELL_ATTACH_NO_VALUE region a value
- * of 0. An @addr outside of the region becomes a DOORBELL_EVENT_BAD_ADDRESS.
+ * of 0. An @addr outside of the region becomes a DOORBELL_EVENT_BAD_ADDRESS. In
+ * a DOORBELL_ATTACH_BOUND_ONLY region write() fails with ENXIO instead, as for
+ * any record that names no bound queue.
  */
 struct doorbell_ring {
 	__aligned_u64 addr;
