@@ -70,13 +70,19 @@ struct doorbell *doorbell_open(unsigned int flags);
  * takes events again if that returns 1.
  *
  * The function takes over from a consumer that has died, by DOORBELL_RECOVER:
- * events that it may not have handled come again. What doorbell_take() returned
- * counts as handled at the next call that takes events, or at doorbell_close(),
- * and an event of doorbell_complete() when the callback returns. In an ordered
- * region, events that doorbell_take() or read() returned are lost with the
- * process. With DOORBELL_OPEN_NO_RECOVER nothing comes again: for a consumer
- * that joins others at work, or follows one that ended in order and used
- * read().
+ * events that it may not have handled come again. With mapped memory these are:
+ *
+ * - coalescing: what doorbell_take() returned last, or all events of the last
+ *   batch of doorbell_complete(), up to 64. They count as handled at the next
+ *   call that takes events, or batch, or at doorbell_close() unless
+ *   doorbell_complete() has left some;
+ * - ordered: the event of the callback of doorbell_complete(), until it
+ *   returns. What doorbell_take() returned is lost with the process.
+ *
+ * By read(), what it returned last comes again in a coalescing region, and is
+ * lost in an ordered one. With DOORBELL_OPEN_NO_RECOVER nothing comes again:
+ * for a consumer that joins others at work, or follows one that ended in order
+ * and used read().
  *
  * Return: the consumer, or NULL with errno: EBADF if @fd is not open, usually
  * ENOTTY if it is another file than /dev/doorbell.
