@@ -1082,7 +1082,10 @@ int doorbell_placement_wait_added(struct doorbell_placement *p)
 	if (wait_killable(&p->added)) {
 		if (doorbell_placement_cancel(p))
 			return -EINTR;
-		/* the work item waits for no other process between the two */
+		/*
+		 * Between the two the work item waits for no other process. It
+		 * may drop the last reference to the VM, and destroy it.
+		 */
 		wait_for_completion(&p->added);
 	}
 	return p->error == -ENODEV ? -EPIPE : p->error;
