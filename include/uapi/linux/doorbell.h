@@ -420,7 +420,9 @@ struct doorbell_bindings {
  * an interrupt controller into the region afterwards. Regions count as
  * ioeventfds do: they do not count towards KVM's limit of devices on a bus.
  *
- * A region does not keep its VM alive. See DOORBELL_HANGUP for its end.
+ * A region does not keep its VM alive. See DOORBELL_HANGUP for its end. The
+ * kernel frees a region soon after another one has replaced it, or after the
+ * last descriptor and mapping are gone, but not at once.
  *
  * Context: Sleeps until the region is on the bus. The VMM can delay that
  * without limit, by a call to KVM that does not return (slots_lock). So can a
@@ -457,9 +459,8 @@ struct doorbell_bindings {
  * Takes no argument: pass 0. When the call returns 0, no vCPU is inside of the
  * module for this region, and guest writes reach the VMM as exits. A write() of
  * another thread may still finish one ring, as an event or as a signal of an
- * eventfd. The consumer can still get the
- * events of earlier rings, until the next DOORBELL_ATTACH, and waits after them
- * as if it had never been attached.
+ * eventfd. The consumer can still get the events of earlier rings, until the
+ * next DOORBELL_ATTACH, and waits after them as if it had never been attached.
  *
  * The call does not fail for want of memory. The region's device then stays on
  * the bus for now and declines all writes, and the module tries again until it
