@@ -932,6 +932,46 @@ TEST_F_TIMEOUT(successor, of_callback_that_takes, TEST_SECONDS)
 		TAKES_OVER(0, 5);
 }
 
+/*
+ * doorbell_close() says that what the caller got is handled. So does the
+ * callback that ended doorbell_complete() at the last event.
+ */
+#define FOLLOWS(n) do {							\
+	int _fd = dup(doorbell_fd(self->db));				\
+									\
+	doorbell_close(self->db);					\
+	self->db = NULL;						\
+	self->next = doorbell_from_fd(_fd, variant->open);		\
+	ASSERT_NE(NULL, self->next);					\
+	ASSERT_EQ((n), doorbell_take(self->next, self->events, 16));	\
+} while (0)
+
+TEST_F_TIMEOUT(successor, of_take_and_close, TEST_SECONDS)
+{
+	ASSERT_EQ(0, ring_queues(self->db, 0, 3));
+	ASSERT_EQ(3, doorbell_take(self->db, self->events, 16));
+	FOLLOWS(0);
+}
+
+TEST_F_TIMEOUT(successor, of_complete_and_close, TEST_SECONDS)
+{
+	struct log log = { .stop = 3 };
+
+	ASSERT_EQ(0, ring_queues(self->db, 0, 3));
+	ASSERT_EQ(1, doorbell_complete(self->db, log_event, &log));
+	FOLLOWS(0);
+}
+
+/* Of three events in an ordered region, doorbell_take() returned two. */
+TEST_F_TIMEOUT(successor, of_two_taken, TEST_SECONDS)
+{
+	if (!variant->flags)
+		SKIP(return, "coalesced events come again");
+	ASSERT_EQ(0, ring_queues(self->db, 0, 3));
+	ASSERT_EQ(2, doorbell_take(self->db, self->events, 2));
+	TAKES_OVER(2, 1);
+}
+
 /* A callback attaches the next region: it is done with its event. */
 static int attach_next(unsigned int queue, const struct doorbell_event *event,
 		       void *ctx)
