@@ -9,7 +9,9 @@
  */
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 
 #include <linux/userfaultfd.h>
@@ -259,6 +261,7 @@ FIXTURE(stuck) {
 	bool is_stuck;
 	int result;
 	int refs;
+	bool freezer;
 };
 
 FIXTURE_VARIANT(stuck) {
@@ -357,8 +360,53 @@ static int stuck_end(FIXTURE_DATA(stuck) *self)
 	return self->result;
 }
 
+/* The freezer of cgroup v1 stops a process in a call that waits killably. */
+#define FREEZER		"/tmp/doorbell-freezer"
+
+static int freezer_open(void)
+{
+	mkdir(FREEZER, 0755);
+	if (mount("freezer", FREEZER, "cgroup", 0, "freezer"))
+		return -errno;
+	mkdir(FREEZER "/mover", 0755);
+	return 0;
+}
+
+static int freezer_put(pid_t pid)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", pid);
+	return db_write_file(FREEZER "/mover/cgroup.procs", text);
+}
+
+/* FROZEN or THAWED */
+static int freezer_set(const char *state)
+{
+	return db_write_file(FREEZER "/mover/freezer.state", state);
+}
+
+static bool freezer_is(const char *state)
+{
+	char text[16];
+
+	return db_read_file(FREEZER "/mover/freezer.state", text,
+			    sizeof(text)) > 0 &&
+	       !strncmp(text, state, strlen(state));
+}
+
+static void freezer_close(void)
+{
+	freezer_set("THAWED");
+	(void)eventually(!rmdir(FREEZER "/mover"));
+	umount(FREEZER);
+	rmdir(FREEZER);
+}
+
 FIXTURE_TEARDOWN(stuck)
 {
+	if (self->freezer)
+		freezer_close();
 	if (self->is_stuck)
 		stuck_end(self);
 	vmm_destroy(self->vmm);
@@ -591,6 +639,8 @@ TEST_F_TIMEOUT(stuck, detach_settles_move, TEST_SECONDS)
 
 	detacher = start(call_detach, &call);
 	ASSERT_TRUE(waits(detacher));
+	ASSERT_EQ(region_base(variant->dirty_log ? 0 : 2),
+		  info_of(call.fd).base);
 	ASSERT_EQ(1, ring(self, 0));
 	ASSERT_EQ(1, ring(self, 2));
 	attacher = start(call_attach_next, &next);
@@ -606,6 +656,43 @@ TEST_F_TIMEOUT(stuck, detach_settles_move, TEST_SECONDS)
 	check_ring(_metadata, self, call.fd, 3);
 	close(call.fd);
 	check_goes_on(_metadata, self, 4);
+}
+
+/* A DOORBELL_MOVE that DOORBELL_DETACH finds done has happened. */
+TEST_F_TIMEOUT(stuck, detach_finds_move_done, TEST_SECONDS)
+{
+	struct call call = {
+		.fd = db_must_open(_metadata, O_NONBLOCK),
+		.vm_fd = self->vmm->vm_fd, .base = region_base(2),
+	};
+	pid_t mover;
+
+	if (!variant->dirty_log)
+		SKIP(return, "the move does not wait");
+	if (freezer_open())
+		SKIP(return, "no freezer of cgroup v1");
+	self->freezer = true;
+	ASSERT_EQ(0, attach_to(call.fd, self, 0));
+	stuck_begin(_metadata, self);
+	mover = start(call_move, &call);
+	ASSERT_TRUE(waits(mover));
+	ASSERT_EQ(0, freezer_put(mover));
+	ASSERT_EQ(0, freezer_set("FROZEN"));
+	ASSERT_TRUE(eventually(freezer_is("FROZEN")));
+
+	/* the region moves, and the mover does not learn of it */
+	ASSERT_EQ(0, stuck_end(self));
+	ASSERT_TRUE(eventually(!ring(self, 2)));
+	check_event(_metadata, call.fd, 1, 5);
+	ASSERT_EQ(0, ended(start(call_detach, &call)));
+	ASSERT_EQ(region_base(2), info_of(call.fd).base);
+	ASSERT_EQ(1, ring(self, 2));
+	ASSERT_EQ(0, freezer_set("THAWED"));
+	ASSERT_EQ(0, ended(mover));
+	ASSERT_EQ(region_base(2), info_of(call.fd).base);
+	ASSERT_EQ(1, ring(self, 0));
+	close(call.fd);
+	check_goes_on(_metadata, self, 3);
 }
 
 /*
