@@ -842,14 +842,22 @@ static void mapped_consumer(int fd, struct book *book)
 	_exit(doorbell_complete(db, book_one, book) == 1 ? 0 : 3);
 }
 
-/* A consumer that mapped the region never notices. */
+/*
+ * A consumer that mapped the region never notices: memory that was mapped
+ * before the moves is that of the region after them.
+ */
 TEST_F_TIMEOUT(ringing, mapped_consumer_never_notices, TEST_SECONDS)
 {
 	struct book *book = db_shared_memory(sizeof(*book));
+	struct doorbell_info info = info_of(self->fd);
+	const struct doorbell_status *status;
 	__u64 end;
 	pid_t pid;
 
 	ASSERT_NE(NULL, book);
+	status = mmap(NULL, info.readonly_size, PROT_READ, MAP_SHARED,
+		      self->fd, info.control_size);
+	ASSERT_NE(MAP_FAILED, status);
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)
@@ -862,6 +870,10 @@ TEST_F_TIMEOUT(ringing, mapped_consumer_never_notices, TEST_SECONDS)
 	ASSERT_TRUE(eventually(!db_ring(self->fd, END_ADDR, 0)));
 	ASSERT_EQ(0, ended(pid));
 	check_sums(_metadata, self, book);
+	ASSERT_EQ(1, status->generation);
+	ASSERT_EQ(DOORBELL_ATTACHED, status->state);
+	ASSERT_EQ(0, status->flags);
+	munmap((void *)status, info.readonly_size);
 }
 
 /* What another thread does to other regions of the VM */
@@ -1160,9 +1172,11 @@ TEST_F_TIMEOUT(numbers, each_is_told_once, TEST_SECONDS)
 
 FIXTURE(threads) {
 	int fd;
+	bool detaches;
 	_Atomic bool stop;
 	_Atomic unsigned int moves;
-	int error;
+	_Atomic unsigned int busy;
+	_Atomic int error;
 };
 
 FIXTURE_SETUP(threads)
@@ -1185,7 +1199,9 @@ static void *mover_main(void *arg)
 						  MMIO_BASE + REGION_LEN);
 		if (!ret)
 			self->moves++;
-		else if (ret != -EBUSY && ret != -ENOTCONN)
+		else if (ret == -EBUSY)
+			self->busy++;
+		else if (ret != -ENOTCONN || !self->detaches)
 			self->error = ret;
 	}
 	return NULL;
@@ -1223,6 +1239,38 @@ TEST_F_TIMEOUT(threads, write_sees_one_base, TEST_SECONDS)
 	ASSERT_EQ(bad * ARRAY_SIZE(rings), info_of(self->fd).bad_rings);
 }
 
+/* Of two movers one moves the region, and the other one is told to wait. */
+TEST_F_TIMEOUT(threads, two_movers, TEST_SECONDS)
+{
+	struct vmm *vmm = vmm_create(1);
+	__u64 base, end = db_now_ms() + 2000;
+	pthread_t thread[2];
+	int i;
+
+	ASSERT_NE(NULL, vmm);
+	vm_fd_now = vmm->vm_fd;
+	ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd, 0));
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, mover_main,
+					    self));
+	while (!self->error && (db_now_ms() < end || !self->busy ||
+				self->moves < 20))
+		usleep(1000);
+	self->stop = true;
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_join(thread[i], NULL));
+	printf("# %u moves, %u refused\n", self->moves, self->busy);
+	ASSERT_EQ(0, self->error);
+	ASSERT_EQ(DOORBELL_ATTACHED, info_of(self->fd).state);
+	base = info_of(self->fd).base;
+	if (base != MMIO_BASE)
+		ASSERT_EQ(MMIO_BASE + REGION_LEN, base);
+	ASSERT_EQ(0, guest_write(vmm, 0, 4, base + 8, 4));
+	ASSERT_EQ(0, vmm_exits(vmm));
+	check_event(_metadata, self->fd, 1, 4);
+	vmm_destroy(vmm);
+}
+
 /* Threads that move, detach and attach one descriptor see each other. */
 TEST_F_TIMEOUT(threads, of_one_descriptor, TEST_SECONDS)
 {
@@ -1233,6 +1281,7 @@ TEST_F_TIMEOUT(threads, of_one_descriptor, TEST_SECONDS)
 	int i;
 
 	ASSERT_NE(NULL, vmm);
+	self->detaches = true;
 	vm_fd_now = vmm->vm_fd;
 	ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd, 0));
 	for (i = 0; i < 2; i++)
