@@ -2,7 +2,8 @@
 /*
  * Refusals: calls that fail in every state of a consumer and change nothing.
  *
- * Each error of <linux/doorbell.h> that needs no guest has its test here. The
+ * Each error of read(), write() and ioctl() that needs no guest has its test
+ * here, but those that need more than such a consumer: ENOTEMPTY and ENXIO. The
  * 32-bit build runs the same tests.
  */
 #include <limits.h>
@@ -342,6 +343,128 @@ TEST_F(refusal, detach)
 	if (!variant->attached) {
 		REFUSED(ENOTCONN, ioctl(self->fd, DOORBELL_DETACH, 0));
 		REFUSED(ENOTCONN, ioctl(self->fd, DOORBELL_DETACH, 0));
+	}
+	still_works(_metadata, self, variant);
+}
+
+/* EINVAL: DOORBELL_RECOVER takes no argument. What it would repeat stays. */
+TEST_F(refusal, recover)
+{
+	unsigned int bit;
+
+	for (bit = 0; bit < 8 * sizeof(long); bit++)
+		REFUSED(EINVAL, ioctl(self->fd, DOORBELL_RECOVER, 1UL << bit));
+	if (!variant->rung)
+		REFUSED(ENOTCONN, ioctl(self->fd, DOORBELL_RECOVER, 0));
+	still_works(_metadata, self, variant);
+}
+
+/* What holds for each structure that can grow: EFAULT, EINVAL, E2BIG */
+static void growing_refused(struct __test_metadata *_metadata,
+			    FIXTURE_DATA(refusal) *self, unsigned int command,
+			    const void *arg, uint32_t size)
+{
+	static char buf[8192];
+	uint32_t *usize = (uint32_t *)buf;
+	char *edgy;
+
+	memset(buf, 0, sizeof(buf));
+	memcpy(buf, arg, size);
+	REFUSED(EFAULT, ioctl(self->fd, command, NULL));
+	REFUSED(EFAULT, ioctl(self->fd, command, (void *)-4096L));
+	REFUSED(EFAULT, ioctl(self->fd, command, db_edge(0, PROT_READ)));
+	edgy = db_edge(size - 1, PROT_READ | PROT_WRITE);
+	memcpy(edgy, arg, size - 1);
+	REFUSED(EFAULT, ioctl(self->fd, command, edgy));
+	for (*usize = 0; *usize < size; ++*usize)
+		REFUSED(EINVAL, ioctl(self->fd, command, buf));
+	*usize = 4097;
+	REFUSED(E2BIG, ioctl(self->fd, command, buf));
+	*usize = UINT_MAX;
+	REFUSED(E2BIG, ioctl(self->fd, command, buf));
+	buf[size] = 1;
+	*usize = size + 1;
+	REFUSED(E2BIG, ioctl(self->fd, command, buf));
+	*usize = 4096;
+	REFUSED(E2BIG, ioctl(self->fd, command, buf));
+}
+
+/* ENOTCONN: not attached. EINVAL: the base or the VM. */
+TEST_F(refusal, move)
+{
+	struct doorbell_move arg = {
+		.size = sizeof(arg), .vm_fd = -1, .base = 0x1000,
+	};
+
+	growing_refused(_metadata, self, DOORBELL_MOVE, &arg, sizeof(arg));
+	if (variant->attached) {
+		REFUSED(EINVAL, db_move(self->fd, -1, 0x1001));
+		REFUSED(EINVAL, db_move(self->fd, -1, 0x1002));
+		REFUSED(EINVAL, db_move(self->fd, -1, -4));
+		REFUSED(EINVAL, db_move(self->fd, -1, -0x10));
+		REFUSED(EINVAL, db_move(self->fd, -2, 0x1000));
+		REFUSED(EINVAL, db_move(self->fd, self->fd, 0x1000));
+	} else {
+		REFUSED(ENOTCONN, ioctl(self->fd, DOORBELL_MOVE, &arg));
+	}
+	still_works(_metadata, self, variant);
+}
+
+/* EINVAL: queues or flags. EFAULT, EBADF: descriptors. ENOTCONN */
+TEST_F(refusal, bind)
+{
+	int fds[4] = { -1, -1, -1, -1 };
+	struct doorbell_bind arg = {
+		.size = sizeof(arg), .count = 4, .fds = (uintptr_t)fds,
+	};
+	unsigned int bit;
+
+	growing_refused(_metadata, self, DOORBELL_BIND, &arg, sizeof(arg));
+	for (bit = 0; bit < 32; bit++) {
+		arg.flags = 1U << bit;
+		REFUSED(EINVAL, ioctl(self->fd, DOORBELL_BIND, &arg));
+	}
+	if (variant->attached) {
+		REFUSED(EINVAL, db_bind(self->fd, 0, 0, fds));
+		REFUSED(EINVAL, db_bind(self->fd, 0, 5, fds));
+		REFUSED(EINVAL, db_bind(self->fd, 4, 1, fds));
+		REFUSED(EINVAL, db_bind(self->fd, 1, UINT_MAX, fds));
+		REFUSED(EFAULT, db_bind(self->fd, 0, 4, NULL));
+		REFUSED(EINVAL, db_bind_one(self->fd, 0, self->fd));
+		REFUSED(EBADF, db_bind_one(self->fd, 0, -2));
+		REFUSED(EBADF, db_bind_one(self->fd, 0, INT_MAX));
+	} else {
+		REFUSED(ENOTCONN, db_bind(self->fd, 0, 4, fds));
+	}
+	still_works(_metadata, self, variant);
+}
+
+/* EINVAL: queues or flags. EFAULT: not writable. ENOTCONN: never attached */
+TEST_F(refusal, bindings)
+{
+	struct doorbell_queue_binding bindings[4];
+	struct doorbell_bindings arg = {
+		.size = sizeof(arg), .count = 4,
+		.bindings = (uintptr_t)bindings,
+	};
+	unsigned int bit;
+
+	growing_refused(_metadata, self, DOORBELL_BINDINGS, &arg, sizeof(arg));
+	for (bit = 0; bit < 32; bit++) {
+		arg.flags = 1U << bit;
+		REFUSED(EINVAL, ioctl(self->fd, DOORBELL_BINDINGS, &arg));
+	}
+	if (variant->rung) {
+		REFUSED(EINVAL, db_bindings(self->fd, 0, 0, bindings));
+		REFUSED(EINVAL, db_bindings(self->fd, 0, 5, bindings));
+		REFUSED(EINVAL, db_bindings(self->fd, 4, 1, bindings));
+		REFUSED(EINVAL, db_bindings(self->fd, 1, UINT_MAX, bindings));
+		REFUSED(EFAULT, db_bindings(self->fd, 0, 4, NULL));
+		REFUSED(EFAULT, db_bindings(self->fd, 0, 4,
+					    db_edge(63, PROT_READ |
+							PROT_WRITE)));
+	} else {
+		REFUSED(ENOTCONN, db_bindings(self->fd, 0, 4, bindings));
 	}
 	still_works(_metadata, self, variant);
 }
