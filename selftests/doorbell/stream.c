@@ -421,6 +421,96 @@ TEST_F(stream, recover)
 	ASSERT_EQ(0, attach_mode(self->fd, (struct mode) {}, 0));
 }
 
+/* DOORBELL_RECOVER leaves what is pending alone, also if it fails. */
+TEST_F(stream, recover_leaves_pending_alone)
+{
+	struct doorbell_info before, after;
+	unsigned int i;
+
+	ASSERT_EQ(0, db_attach(self->fd, -1, 0, 12));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, db_ring(self->fd, 0, 1));
+		ASSERT_EQ(0, db_ring(self->fd, 0, 2));
+		ASSERT_EQ(0, db_ring(self->fd, 8, 3));
+		if (i)
+			ASSERT_EQ(0, db_detach(self->fd));
+		ASSERT_EQ(0, db_info(self->fd, &before));
+		ASSERT_EQ(3, before.pending);
+		ASSERT_EQ(-1, ioctl(self->fd, DOORBELL_RECOVER, 4));
+		ASSERT_EQ(EINVAL, errno);
+		/* there is nothing to repeat: the read() below asks for more */
+		ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
+		ASSERT_EQ(0, db_info(self->fd, &after));
+		ASSERT_EQ(0, memcmp(&before, &after, sizeof(before)));
+		ASSERT_EQ(2, db_read(self->fd, events, 9));
+		EXPECT_TRUE(db_event_is(&events[0], 0, 2, 2));
+		EXPECT_TRUE(db_event_is(&events[1], 2, 1, 3));
+		ASSERT_TRUE(db_is_empty(self->fd));
+	}
+}
+
+/* What read() has returned of an ordered region does not come again. */
+TEST_F(stream, recover_ordered)
+{
+	const struct mode ordered = { DOORBELL_ATTACH_ORDERED, 4 };
+
+	ASSERT_EQ(0, attach_mode(self->fd, ordered, 0));
+	ASSERT_EQ(0, db_ring(self->fd, 0, 1));
+	ASSERT_EQ(0, db_ring(self->fd, 4, 2));
+	ASSERT_EQ(0, db_ring(self->fd, 8, 3));
+	ASSERT_EQ(2, db_read(self->fd, events, 2));
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
+	ASSERT_EQ(1, db_read(self->fd, events, 9));
+	EXPECT_TRUE(db_event_is(&events[0], 2, 1, 3));
+	ASSERT_TRUE(db_is_empty(self->fd));
+}
+
+/* DOORBELL_MOVE: the new address rings, and the old one is a bad address. */
+TEST_F(stream, move)
+{
+	struct doorbell_info info;
+
+	ASSERT_EQ(0, db_attach(self->fd, -1, 0x100, 12));
+	ASSERT_EQ(0, db_ring(self->fd, 0x104, 1));
+	ASSERT_EQ(0, db_move(self->fd, -1, 0x123456789abc0000));
+	ASSERT_EQ(0, db_info(self->fd, &info));
+	EXPECT_EQ(0x123456789abc0000, info.base);
+	ASSERT_EQ(0, db_ring(self->fd, 0x123456789abc0008, 2));
+	ASSERT_EQ(0, db_ring(self->fd, 0x104, 3));
+	ASSERT_EQ(3, db_read(self->fd, events, 9));
+	EXPECT_TRUE(db_event_is(&events[0], 1, 1, 1));
+	EXPECT_TRUE(db_event_is(&events[1], 2, 1, 2));
+	EXPECT_TRUE(db_event_is_bad(&events[2], 1, 0x104));
+}
+
+/* DOORBELL_BINDINGS: which queues are bound, and their rings */
+TEST_F(stream, bindings)
+{
+	struct doorbell_queue_binding bindings[3];
+	int fds[3] = { -1, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), -1 };
+	unsigned int i;
+	uint64_t count;
+
+	ASSERT_LE(0, fds[1]);
+	ASSERT_EQ(0, db_attach(self->fd, -1, 0, 12));
+	ASSERT_EQ(0, db_bind(self->fd, 0, 3, fds));
+	for (i = 0; i < 5; i++)
+		ASSERT_EQ(0, db_ring(self->fd, 4, i));
+	ASSERT_EQ(0, db_ring(self->fd, 8, 5));
+	ASSERT_EQ(8, read(fds[1], &count, sizeof(count)));
+	EXPECT_EQ(5, count);
+	memset(bindings, 0xff, sizeof(bindings));
+	ASSERT_EQ(0, db_bindings(self->fd, 0, 3, bindings));
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(i == 1, bindings[i].bound);
+		EXPECT_EQ(i == 1 ? 5 : 0, bindings[i].rings);
+		EXPECT_EQ(0, bindings[i].reserved);
+	}
+	ASSERT_EQ(1, db_read(self->fd, events, 9));
+	EXPECT_TRUE(db_event_is(&events[0], 2, 1, 5));
+	close(fds[1]);
+}
+
 /* The value of one line of /proc/PID/fdinfo/FD, or "" */
 static const char *fdinfo(const char *text, const char *key)
 {
