@@ -113,6 +113,47 @@ _Static_assert(DOORBELL_ATTACH == 0xd800 && DOORBELL_DETACH == 0xd801 &&
 	       DOORBELL_RECOVER == 0xd806,
 	       "ioctl numbers");
 
+/* Numbers that programs were built with, so they never change */
+#define NUMBER(_name, _number)						\
+	_Static_assert(DOORBELL_##_name == (_number), #_name)
+
+NUMBER(QUEUES_MAX, 65535);
+NUMBER(QUEUE_NONE, 65535);
+NUMBER(STRIDE_MIN, 2);
+NUMBER(STRIDE_MAX, 65536);
+NUMBER(STRIDE_DEFAULT, 4);
+NUMBER(DEPTH_MAX, 1048576);
+
+NUMBER(EVENT_QUEUE, 0);
+NUMBER(EVENT_BAD_ADDRESS, 1);
+NUMBER(EVENT_BAD_QUEUE, 2);
+
+NUMBER(ATTACH_PIO, 0x1);
+NUMBER(ATTACH_ORDERED, 0x2);
+NUMBER(ATTACH_BY_VALUE, 0x4);
+NUMBER(ATTACH_NO_VALUE, 0x8);
+NUMBER(ATTACH_BOUND_ONLY, 0x10);
+NUMBER(ATTACH_DROP, 0x20);
+NUMBER(ATTACH_EXACT, 0x40);
+
+NUMBER(DETACHED, 0);
+NUMBER(ATTACHED, 1);
+NUMBER(HANGUP, 2);
+
+NUMBER(FEATURE_MOVE, 0x1);
+NUMBER(FEATURE_BIND, 0x2);
+NUMBER(FEATURE_STATUS, 0x4);
+NUMBER(FEATURE_RECOVER, 0x8);
+NUMBER(FEATURES, 0xf);
+
+NUMBER(STATUS_DROPPED, 0x1);
+
+NUMBER(RINGS_SHIFT, 16);
+NUMBER(KIND_WIDTH_SHIFT, 8);
+NUMBER(FIFO_LAP_SHIFT, 16);
+NUMBER(ENTRY_KIND_SHIFT, 16);
+NUMBER(ENTRY_LAP_SHIFT, 32);
+
 static struct doorbell_ring rings[DOORBELL_QUEUES_MAX + 1];
 static struct doorbell_event events[DOORBELL_QUEUES_MAX + 1];
 
@@ -306,6 +347,8 @@ TEST_F(user, info_sizes)
 	ASSERT_EQ(0, db_attach(self->fd, -1, 0x1000, 0x1000));
 	ASSERT_EQ(0, db_ring(self->fd, 0x1000, 1));
 	ASSERT_EQ(0, db_info(self->fd, &info));
+	/* all four that this header knows */
+	EXPECT_EQ(0xf, info.features);
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		memset(buf, 0xa5, sizeof(buf));
 		memcpy(buf, &sizes[i], sizeof(sizes[i]));
