@@ -56,7 +56,7 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
 
 /**
  * struct doorbell - a consumer
- * @attach_lock: protects the eight fields below, for a moment only
+ * @attach_lock: protects the nine fields below, for a moment only
  * @region: the region attached, or attached last, referenced; replaced under
  *	@attach_lock, read under RCU
  * @base: first address of @region; written before @region, under
@@ -85,7 +85,7 @@ struct doorbell {
 	bool attaching;
 	u32 generation;
 	unsigned long replaced;
-	struct mutex read_lock;		/* reading, events, consuming */
+	struct mutex read_lock;		/* reading, events */
 	struct doorbell_region *reading;
 	struct doorbell_event events[BATCH];
 	struct doorbell_waiters *waiters;
