@@ -256,6 +256,7 @@ static void nvme_ring(struct __test_metadata *_metadata, struct vmm *vmm,
 
 TEST_F_TIMEOUT(device, nvme, TEST_SECONDS)
 {
+	struct doorbell_event event;
 	unsigned int dstrd, y;
 
 	for (dstrd = 0; dstrd < 16; dstrd++) {
@@ -280,6 +281,14 @@ TEST_F_TIMEOUT(device, nvme, TEST_SECONDS)
 				  arg.stride);
 			nvme_ring(_metadata, self->vmm, self->db, dstrd,
 				  2 * y + 1, arg.stride);
+		}
+		if (dstrd > 10) {
+			/* between two doorbells */
+			ASSERT_EQ(0, guest_write(self->vmm, 0, 4,
+						 arg.base + 4096, 1));
+			ASSERT_EQ(1, doorbell_take(self->db, &event, 1));
+			ASSERT_NE(0, (__u64)event.queue * arg.stride %
+				     (4U << dstrd));
 		}
 		ASSERT_EQ(dstrd, vmm_exits(self->vmm));
 		/* CC is the VMM's */
@@ -766,32 +775,84 @@ TEST_F_TIMEOUT(backend, gets_the_descriptor, TEST_SECONDS)
 	close(sock);
 }
 
+/* Without DOORBELL_ATTACH_DROP */
+static int attach_keeping(int fd, int vm_fd)
+{
+	struct doorbell_attach arg = db_attach_arg(vm_fd, MMIO_BASE,
+						   REGION_LEN);
+
+	arg.stride = REGION_STRIDE;
+	arg.flags = 0;
+	return db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
+}
+
+static int stop_backend(pid_t pid)
+{
+	int status;
+
+	if (kill(pid, SIGSTOP) || waitpid(pid, &status, WUNTRACED) != pid)
+		return -errno;
+	return WIFSTOPPED(status) ? 0 : -EPROTO;
+}
+
+/* What happens between the VM before and the one of a turn */
+#define TURNS		5
+#define KEEPS		2	/* the back end has yet to take events */
+#define DROPS		4	/* the same, and they are dropped */
+
 /* Section "Reboot": the back end goes on with the same descriptor. */
 TEST_F_TIMEOUT(backend, stays_while_the_vm_reboots, TEST_SECONDS)
 {
-	__u64 rung[REGION_QUEUES] = {}, total = 0;
-	int i, sock;
+	__u64 rung[REGION_QUEUES] = {}, total = 0, before;
+	int i, ret, sock;
 	pid_t pid = backend_start(self->b, &sock, variant->open);
 
 	ASSERT_LT(0, pid);
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < TURNS; i++) {
 		self->vmm = vmm_create(VCPUS);
 		ASSERT_NE(NULL, self->vmm);
-		ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
+		if (i == KEEPS || i == DROPS) {
+			ASSERT_EQ(-ENOTEMPTY, attach_keeping(self->fd,
+							self->vmm->vm_fd));
+			if (i == DROPS)
+				ASSERT_EQ(0, attach_region(self->fd,
+							   self->vmm->vm_fd,
+							   0));
+			ASSERT_EQ(0, kill(pid, SIGCONT));
+		}
+		if (i != DROPS) {
+			/* until the back end has taken all events */
+			ASSERT_TRUE(eventually((ret = attach_keeping(self->fd,
+							self->vmm->vm_fd)) !=
+					       -ENOTEMPTY));
+			ASSERT_EQ(0, ret);
+		}
 		if (!i)
 			ASSERT_EQ(0, db_send_fd(sock, self->fd));
+		before = self->b->total;
 		ASSERT_EQ(0, start_ringing(self->vmm, 0));
-		ASSERT_TRUE(eventually(self->b->total > total + 200));
+		ASSERT_TRUE(eventually(self->b->total > before + 200));
+		if (i + 1 == KEEPS) {
+			ASSERT_EQ(0, stop_backend(pid));
+			ASSERT_TRUE(eventually(info_of(self->fd).pending >
+					       REGION_QUEUES));
+		}
 		ASSERT_EQ(0, stop_ringing(self->vmm));
 		add_rung(self->vmm->shared, rung);
 		total += guest_total(self->vmm->shared);
-		/* the next attach fails while rings are pending */
-		ASSERT_TRUE(eventually(self->b->total == total));
+		if (i + 1 == DROPS) {
+			ASSERT_TRUE(eventually(self->b->total == total));
+			ASSERT_EQ(0, stop_backend(pid));
+			/* this one is dropped */
+			ASSERT_EQ(0, guest_write(self->vmm, 0, 4, MMIO_BASE,
+						 1));
+		}
 
 		ASSERT_EQ(0, db_detach(self->fd));
 		vmm_destroy(self->vmm);
 		self->vmm = NULL;
 	}
+	ASSERT_TRUE(eventually(self->b->total == total));
 	check_backend(_metadata, self->b, rung);
 	ASSERT_EQ(pid, killed(pid) == 0x100 + SIGKILL ? pid : 0);
 	close(sock);
@@ -1270,6 +1331,8 @@ static __u64 sum(const struct doorbell_event *events, int n)
 TEST_F_TIMEOUT(snapshot, is_the_whole_state, TEST_SECONDS)
 {
 	const bool ordered = variant->flags & ORDERED;
+	const enum doorbell_event_type bad = variant->flags & BY_VALUE ?
+		DOORBELL_EVENT_BAD_QUEUE : DOORBELL_EVENT_BAD_ADDRESS;
 	struct guest_job job = {
 		.kind = ordered ? GUEST_NUMBERED : GUEST_STORM,
 		.width = 8,
@@ -1284,7 +1347,7 @@ TEST_F_TIMEOUT(snapshot, is_the_whole_state, TEST_SECONDS)
 	unsigned int v, round;
 	struct doorbell *db;
 	struct vmm *vmm;
-	__u64 handled, rung;
+	__u64 handled, rung, types;
 	int i, n;
 
 	for (round = 0; round < SNAPSHOTS; round++) {
@@ -1326,12 +1389,21 @@ TEST_F_TIMEOUT(snapshot, is_the_whole_state, TEST_SECONDS)
 			n += take(self->db, state + n, STATE_MAX - n);
 		for (v = 0; v < VCPUS; v++)
 			ASSERT_EQ(0, vmm_thread_join(self->vmm, v));
+		/* a bad ring, which belongs to the state as well */
+		if (!ordered)
+			ASSERT_EQ(0, db_ring(self->fd, variant->flags &
+					     BY_VALUE ? BAR : BAR + REGION_LEN,
+					     60));
 		n += take(self->db, state + n, STATE_MAX - n);
 		ASSERT_EQ(0, info_of(self->fd).pending);
-		ASSERT_EQ(guest_total(self->vmm->shared),
+		ASSERT_EQ(guest_total(self->vmm->shared) + !ordered,
 			  handled + sum(state, n));
+		for (i = 0, types = 0; i < n; i++)
+			types |= 1ULL << state[i].type;
 		if (ordered)
 			ASSERT_EQ(variant->depth + VCPUS, n);
+		if (!ordered)
+			ASSERT_NE(0, types & 1ULL << bad);
 
 		/* restore into another VM, and another consumer */
 		snapshot_open(_metadata, &db, &vmm, variant->open,
@@ -1361,6 +1433,40 @@ TEST_F_TIMEOUT(snapshot, is_the_whole_state, TEST_SECONDS)
 		self->vmm = NULL;
 		self->db = NULL;
 	}
+}
+
+/* The state of bound queues is what their eventfds hold. */
+TEST_F_TIMEOUT(snapshot, bound_queues, TEST_SECONDS)
+{
+	const __u64 step = variant->flags & BY_VALUE ? 0 : REGION_STRIDE;
+	struct doorbell_event state[4], again[4];
+	int efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct doorbell *db;
+	struct vmm *vmm;
+	eventfd_t count;
+
+	ASSERT_LE(0, efd);
+	snapshot_open(_metadata, &self->db, &self->vmm, variant->open,
+		      variant->flags, variant->depth);
+	ASSERT_EQ(0, doorbell_bind_queues(self->db, 1, 1, &efd));
+	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, BAR + step, 1));
+	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, BAR + 2 * step, 2));
+	ASSERT_EQ(0, guest_write(self->vmm, 0, 4, BAR + step, 1));
+	ASSERT_EQ(1, doorbell_take(self->db, state, 4));
+	ASSERT_TRUE(db_event_is(&state[0], 2, 1, 2));
+
+	snapshot_open(_metadata, &db, &vmm, variant->open, variant->flags,
+		      variant->depth);
+	ASSERT_EQ(0, restore(doorbell_fd(db), variant->flags, state, 1));
+	ASSERT_EQ(0, doorbell_bind_queues(db, 1, 1, &efd));
+	ASSERT_EQ(0, guest_write(vmm, 0, 4, BAR + step, 1));
+	ASSERT_EQ(1, doorbell_take(db, again, 4));
+	ASSERT_TRUE(db_event_is(&again[0], 2, 1, 2));
+	ASSERT_EQ(0, eventfd_read(efd, &count));
+	ASSERT_EQ(3, count);
+	close(efd);
+	vmm_destroy(vmm);
+	doorbell_close(db);
 }
 
 /* BAR move */
@@ -1425,6 +1531,8 @@ FIXTURE_TEARDOWN(bar)
 	doorbell_close(self->bars.db[1]);
 }
 
+#define BAR_DEPTH	2	/* if ordered */
+
 static int bar_attach(struct bars *bars, struct vmm *vmm, unsigned int i,
 		      __u32 flags)
 {
@@ -1433,6 +1541,7 @@ static int bar_attach(struct bars *bars, struct vmm *vmm, unsigned int i,
 		.base = bars->base[i],
 		.len = BAR_QUEUES * 4,
 		.flags = flags,
+		.depth = flags & ORDERED ? BAR_DEPTH : 0,
 	};
 
 	return doorbell_attach_region(bars->db[i], &arg);
@@ -1569,6 +1678,40 @@ TEST_F_TIMEOUT(bar, two_change_places, TEST_SECONDS)
 		ASSERT_TRUE(db_event_is(&events[0], 1 + i, MOVES,
 					value ? 1000 + 1000 * i : 0));
 	}
+}
+
+static int keep_exit(void *ctx, unsigned int vcpu, struct vmm_exit *exit)
+{
+	*(struct vmm_exit *)ctx = *exit;
+	return 0;
+}
+
+/* A ring that bounced before the move names the old address. */
+TEST_F_TIMEOUT(bar, bounce_before_move, TEST_SECONDS)
+{
+	const bool value = !(variant->flags & NO_VALUE);
+	struct doorbell *db = self->bars.db[0];
+	struct doorbell_event event;
+	struct vmm_exit bounce;
+	unsigned int i;
+
+	ASSERT_EQ(0, bar_attach(&self->bars, self->vmm, 0,
+				variant->flags | ORDERED));
+	self->vmm->exit_cb = keep_exit;
+	self->vmm->exit_ctx = &bounce;
+	for (i = 0; i <= BAR_DEPTH; i++)
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, BAR + 4 * i, 7));
+	ASSERT_EQ(1, vmm_exits(self->vmm));
+	ASSERT_EQ(BAR + 4 * BAR_DEPTH, bounce.addr);
+	ASSERT_EQ(0, doorbell_move_region(db, self->bars.vm_fd, NEW_BAR));
+	ASSERT_EQ(BAR_DEPTH, drain(db));
+
+	ASSERT_EQ(0, doorbell_ring_addr(db, bounce.addr, bounce.data));
+	ASSERT_EQ(1, doorbell_take(db, &event, 1));
+	ASSERT_TRUE(db_event_is_bad(&event, 1, BAR + 4 * BAR_DEPTH));
+	ASSERT_EQ(0, doorbell_ring_addr(db, bounce.addr - BAR + NEW_BAR,
+					bounce.data));
+	expect(_metadata, db, BAR_DEPTH, 0, value ? 7 : 0);
 }
 
 /* Hot-unplug under load */
@@ -2123,6 +2266,57 @@ TEST_F_TIMEOUT(landlock, rights, TEST_SECONDS)
 	}
 }
 
+/* Containers */
+
+#define NOBODY		65534
+#define NO_NAMESPACES	77
+
+/* The process of a container: no privileges, and namespaces of its own */
+static int in_container(int sock)
+{
+	int fd, ret;
+	pid_t pid;
+
+	if (syscall(SYS_setgroups, 0, NULL) || setgid(NOBODY) || setuid(NOBODY))
+		return 1;
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID))
+		return NO_NAMESPACES;
+	/* the first process of the new namespace */
+	pid = fork();
+	if (pid)
+		return pid < 0 ? 2 : ended(pid);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	fd = db_open(0);
+	if (fd != -EACCES)
+		return 3;
+	fd = db_receive_fd(sock);
+	if (fd < 0 || getpid() != 1)
+		return 4;
+	ret = use_descriptor(fd);
+	return ret ?: db_open(0) == -EACCES ? 0 : 5;
+}
+
+/* Section "Containers": one that receives the descriptor needs nothing. */
+TEST(container_receives_the_descriptor)
+{
+	int fd = db_must_open(_metadata, 0), socks[2], ret;
+	pid_t pid;
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks));
+	ASSERT_EQ(0, db_send_fd(socks[0], fd));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(in_container(socks[1]));
+	ret = ended(pid);
+	close(socks[0]);
+	close(socks[1]);
+	close(fd);
+	if (ret == NO_NAMESPACES)
+		SKIP(return, "no namespaces for users without privileges");
+	ASSERT_EQ(0, ret);
+}
+
 /* Edge-triggered loops of eventfds */
 
 FIXTURE(edges)
@@ -2196,6 +2390,36 @@ TEST_F_TIMEOUT(edges, never_read, TEST_SECONDS)
 	ASSERT_EQ(2, info_of(self->fd).bounced);
 	ASSERT_EQ(2, vmm_exits(self->vmm));
 	close(efd);
+}
+
+/* Is there a SIGIO? */
+static bool sigio(const sigset_t *set)
+{
+	const struct timespec now = {};
+
+	return sigtimedwait(set, NULL, &now) == SIGIO;
+}
+
+/* With SIGIO nothing arms but reading: there is no second wake-up. */
+TEST_F_TIMEOUT(edges, never_read_with_sigio, TEST_SECONDS)
+{
+	struct doorbell_event events[4];
+	sigset_t set;
+	int i;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGIO);
+	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, NULL));
+	ASSERT_EQ(0, fcntl(self->fd, F_SETOWN, getpid()));
+	ASSERT_EQ(0, fcntl(self->fd, F_SETFL, O_NONBLOCK | O_ASYNC));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, MMIO_BASE, i));
+		ASSERT_TRUE(sigio(&set));
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, MMIO_BASE, i));
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, MMIO_BASE + 8, i));
+		ASSERT_FALSE(sigio(&set));
+		ASSERT_EQ(2, db_read(self->fd, events, 4));
+	}
 }
 
 /* A loop that never reads and looks at all queues misses no ring. */
