@@ -1339,7 +1339,7 @@ TEST_F_TIMEOUT(most, all_ring, TEST_SECONDS)
 /* A binding has 64 bytes, and during the call 8 bytes more. */
 #define BINDINGS_SIZE	(64L * DOORBELL_QUEUES_MAX)
 
-/* By the first call, or with BOUND_ONLY by attaching; not by later calls */
+/* By the first call, not by later ones */
 TEST_F_TIMEOUT(cgroup, charged, TEST_SECONDS)
 {
 	int fd, turn, eventfd = new_eventfd(0);
@@ -1367,6 +1367,36 @@ TEST_F_TIMEOUT(cgroup, charged, TEST_SECONDS)
 	EXPECT_LE(BINDINGS_SIZE - CGROUP_SLACK, bound - before);
 	EXPECT_GE(CGROUP_SLACK, again - bound);
 	EXPECT_GE(CGROUP_SLACK, bound - again);
+	close(eventfd);
+}
+
+/* With BOUND_ONLY by attaching, on top of what any region has */
+TEST_F_TIMEOUT(cgroup, charged_by_attaching, TEST_SECONDS)
+{
+	/* the first turn also allocates what is only needed once */
+	static const __u32 flags[] = { BOUND_ONLY, 0, BOUND_ONLY };
+	long before, bound, attached[ARRAY_SIZE(flags)];
+	int fd, turn, eventfd = new_eventfd(0);
+
+	ASSERT_LE(0, eventfd);
+	memset(fds, 0, sizeof(fds));
+	for (turn = 0; turn < ARRAY_SIZE(flags); turn++) {
+		fd = db_must_open(_metadata, O_NONBLOCK);
+		before = cgroup_bytes(self->path);
+		ASSERT_LT(0, before);
+		ASSERT_EQ(0, db_attach_as(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX,
+					  4, flags[turn]));
+		attached[turn] = cgroup_bytes(self->path) - before;
+		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
+		bound = cgroup_bytes(self->path) - before;
+		close(fd);
+		ASSERT_TRUE(cgroup_below(self->path, before + CGROUP_SLACK));
+	}
+	TH_LOG("%ld bytes, %ld plain", attached[2], attached[1]);
+	EXPECT_GE(BINDINGS_SIZE + CGROUP_SLACK, attached[2] - attached[1]);
+	EXPECT_LE(BINDINGS_SIZE - CGROUP_SLACK, attached[2] - attached[1]);
+	EXPECT_GE(CGROUP_SLACK, bound - attached[2]);
+	EXPECT_GE(CGROUP_SLACK, attached[2] - bound);
 	close(eventfd);
 }
 
