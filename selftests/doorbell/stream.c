@@ -438,7 +438,7 @@ TEST_F(stream, recover_leaves_pending_alone)
 		ASSERT_EQ(3, before.pending);
 		ASSERT_EQ(-1, ioctl(self->fd, DOORBELL_RECOVER, 4));
 		ASSERT_EQ(EINVAL, errno);
-		/* there is nothing to repeat: the read() below asks for more */
+		/* nothing to repeat: a later read() found no event */
 		ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
 		ASSERT_EQ(0, db_info(self->fd, &after));
 		ASSERT_EQ(0, memcmp(&before, &after, sizeof(before)));
