@@ -804,26 +804,24 @@ static int stop_backend(pid_t pid)
 TEST_F_TIMEOUT(backend, stays_while_the_vm_reboots, TEST_SECONDS)
 {
 	__u64 rung[REGION_QUEUES] = {}, total = 0, before;
-	int i, ret, sock;
+	int i, ret, sock, vm;
 	pid_t pid = backend_start(self->b, &sock, variant->open);
 
 	ASSERT_LT(0, pid);
 	for (i = 0; i < TURNS; i++) {
 		self->vmm = vmm_create(VCPUS);
 		ASSERT_NE(NULL, self->vmm);
+		vm = self->vmm->vm_fd;
 		if (i == KEEPS || i == DROPS) {
-			ASSERT_EQ(-ENOTEMPTY, attach_keeping(self->fd,
-							self->vmm->vm_fd));
+			ASSERT_EQ(-ENOTEMPTY, attach_keeping(self->fd, vm));
 			if (i == DROPS)
-				ASSERT_EQ(0, attach_region(self->fd,
-							   self->vmm->vm_fd,
-							   0));
+				ASSERT_EQ(0, attach_region(self->fd, vm, 0));
 			ASSERT_EQ(0, kill(pid, SIGCONT));
 		}
 		if (i != DROPS) {
 			/* until the back end has taken all events */
 			ASSERT_TRUE(eventually((ret = attach_keeping(self->fd,
-							self->vmm->vm_fd)) !=
+								     vm)) !=
 					       -ENOTEMPTY));
 			ASSERT_EQ(0, ret);
 		}
