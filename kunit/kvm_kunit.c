@@ -1793,6 +1793,26 @@ static void placement_move_refused(struct kunit *test)
 	renew_vm(f);
 }
 
+/* No memory for one of two buses: the region stays where it is. */
+static void placement_move_no_memory(struct kunit *test)
+{
+	struct attached *a = new_region_flags(test, 0x1000, 0x1000,
+					      DOORBELL_ATTACH_NO_VALUE, 0);
+	struct doorbell_placement *p = attach(test, a, 0x1000, true);
+	struct fixture *f = test->priv;
+	int left;
+
+	for (left = 0; left < 2; left++) {
+		WRITE_ONCE(allocations_left, left);
+		KUNIT_EXPECT_EQ(test, -ENOMEM, move_error(p, 0x3000));
+		WRITE_ONCE(allocations_left, -1);
+		KUNIT_EXPECT_EQ(test, 0, write_dev(f, p, 0x1004));
+	}
+	KUNIT_EXPECT_TRUE(test, wait_placements(1));
+	KUNIT_EXPECT_TRUE(test, detach(p));
+	KUNIT_EXPECT_EQ(test, 1, users_of(f));
+}
+
 /* KVM gives up one of two buses, or the only one, before the bus changes. */
 static void placement_move_loses_bus(struct kunit *test)
 {
@@ -2408,6 +2428,7 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(placement_destroyed_in_grace_period),
 	KUNIT_CASE(placement_moves),
 	KUNIT_CASE(placement_move_refused),
+	KUNIT_CASE(placement_move_no_memory),
 	KUNIT_CASE(placement_move_loses_bus),
 	KUNIT_CASE(placement_move_detached),
 	KUNIT_CASE(placement_move_destroyed),
