@@ -2066,6 +2066,8 @@ static void placement_old_buses(struct kunit *test)
 	struct kvm_io_bus *bus = fixture_bus(f, KVM_PIO_BUS);
 	int i;
 
+	/* as its callers */
+	mutex_lock(&f->kvm->slots_lock);
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		bus->dev_count = cases[i].ranges;
 		KUNIT_EXPECT_EQ(test, cases[i].graces,
@@ -2075,6 +2077,7 @@ static void placement_old_buses(struct kunit *test)
 	rcu_assign_pointer(f->kvm->buses[KVM_PIO_BUS], NULL);
 	KUNIT_EXPECT_EQ(test, MAX_GRACES, max_graces(&a->p, f->kvm));
 	rcu_assign_pointer(f->kvm->buses[KVM_PIO_BUS], bus);
+	mutex_unlock(&f->kvm->slots_lock);
 }
 
 /* Large regions have several ranges. */
