@@ -189,11 +189,11 @@ PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
 KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12
 
 # The debug kernels are several times slower than the stock ones, where all
-# programs run. Those that take long run on one of the debug kernels, or only by
-# make check-debug. With PROGRAMS on the command line, all of these run.
+# programs run. A program runs on one of the debug kernels, or only by make
+# check-debug. With PROGRAMS on the command line, all of these run.
 SLOW := bind crash library move orders preload recipes tool
-ELSEWHERE_6.12-debug := $(SLOW) fault modes owner
-ELSEWHERE_7.2-debug := $(SLOW) bus mmap storm wait
+ELSEWHERE_6.12-debug := $(SLOW) fault modes owner process stuck trace
+ELSEWHERE_7.2-debug := $(SLOW) $(filter-out $(ELSEWHERE_6.12-debug),$(PROGRAMS))
 ifneq ($(origin PROGRAMS),command line)
 ELSEWHERE = $(foreach k,$(KERNELS),$(ELSEWHERE_$(k):%=$(k)/%))
 endif
