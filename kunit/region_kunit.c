@@ -63,7 +63,7 @@ static void region_test_signal(struct eventfd_ctx *ctx)
 
 static void region_test_grace(void)
 {
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 	if (ring_ends) {
 		complete(&grace_begins);
 		wait_for_completion(ring_ends);
@@ -85,9 +85,9 @@ static int region_test_get_user(s32 *fd, const s32 __user *from)
 #define eventfd_ctx_put region_test_put
 #undef doorbell_eventfd_signal
 #define doorbell_eventfd_signal region_test_signal
-#define synchronize_rcu region_test_grace
+#define synchronize_rcu_expedited region_test_grace
 #include "../drivers/virt/doorbell/region.c"
-#undef synchronize_rcu
+#undef synchronize_rcu_expedited
 
 #include "buffer_util.h"
 

@@ -23,10 +23,10 @@ PATHS = ["ioeventfd_epoll", "ioeventfd_edge", "ioeventfd_uring",
 SIDES = {"ioeventfd": "ioeventfd_epoll", "doorbell": "doorbell_mmap"}
 # What "kick" and "setup" call the paths that end at an eventfd.
 KICKS = {"ioeventfd": "ioeventfd_kick", "doorbell_bound": "doorbell_bound"}
-SETUP_SIDES = SIDES | {"ioeventfd_calls": "ioeventfd_kick",
-                       "doorbell_bound": "doorbell_bound",
-                       "calls_any": "calls_any",
-                       "calls_preload": "calls_preload"}
+# A VMM's KVM_IOEVENTFD calls, without and with the preload
+CALLS = {name: name for name in ("calls_any", "calls_preload")}
+SETUP_SIDES = SIDES | CALLS | {"ioeventfd_calls": "ioeventfd_kick",
+                               "doorbell_bound": "doorbell_bound"}
 QUEUES = [1, 64, 1024, 16384, 65535]
 SETUPS = [64, 1024, 4096]
 
@@ -85,9 +85,10 @@ class Results:
                               for n in QUEUES} for path in PATHS},
             "kick": {name: self.kicks(path) for name, path in KICKS.items()},
             "setup": self.costs("setup", SETUP_SIDES),
+            "remove": self.costs("remove", CALLS),
             "other_ioctl": {
                 path: round(self.mean("other_ioctl", path, 4096), 1)
-                for path in ("calls_any", "calls_preload")},
+                for path in CALLS},
             "bytes_per_queue": {
                 side: round(self.mean("memory", path, 4096) / 4096, 1)
                 for side, path in SIDES.items()},
@@ -143,13 +144,18 @@ def print_tables(results, report):
                              / 4096 / 2)]
         row += ["/".join(str(report["fds"][side][str(n)]) for n in SETUPS)]
         rows.append(row)
-    for side in ("ioeventfd_calls", "doorbell_bound", "calls_any",
-                 "calls_preload"):
+    for side in ("ioeventfd_calls", "doorbell_bound", *CALLS):
         row = [side]
         for n in SETUPS:
             spread = results.spread("setup", SETUP_SIDES[side], n)
             row += [number(report["setup"][side][str(n)]),
                     "±" + number(spread / 2)]
+        rows.append(row + ["", "", ""])
+    for side in CALLS:
+        row = [f"{side}, removal"]
+        for n in SETUPS:
+            row += [number(report["remove"][side][str(n)]),
+                    "±" + number(results.spread("remove", side, n) / 2)]
         rows.append(row + ["", "", ""])
     head = [""]
     for n in SETUPS:
@@ -207,6 +213,9 @@ def print_ratios(report):
     for n, aim in (("1024", None), ("4096", 20)):
         row(f"QEMU's calls for {int(n):,} queues: without / with the preload",
             setup["calls_any"][n] / setup["calls_preload"][n], 1, low=aim)
+    row("their removal, 4,096 queues: without / with the preload",
+        report["remove"]["calls_any"]["4096"] /
+        report["remove"]["calls_preload"]["4096"], 2)
     other = report["other_ioctl"]
     row("any other ioctl(): instructions that the preload adds",
         other["calls_preload"] - other["calls_any"], 1, high=25)

@@ -537,10 +537,11 @@ int doorbell_region_bind(struct doorbell_region *region, u32 first, u32 count,
 	}
 	/*
 	 * Rings that are under way may still signal what was replaced. Another
-	 * thread that binds the same queues waits for them, too.
+	 * thread that binds the same queues waits for them, too. A VMM unbinds
+	 * queue after queue with all its threads waiting: expedite it.
 	 */
 	if (replaced)
-		synchronize_rcu();
+		synchronize_rcu_expedited();
 	trace_bind(region->waiters->id, first, count);
 out_unlock:
 	mutex_unlock(&region->bind_lock);

@@ -555,8 +555,8 @@ struct doorbell_bindings {
  * stays as long as the region. (In a DOORBELL_ATTACH_BOUND_ONLY region
  * DOORBELL_ATTACH does that.) It is charged to the caller's memory cgroup.
  *
- * Context: Sleeps for an RCU grace period if a queue was bound before, and for
- * other calls at the same time.
+ * Context: Sleeps for an expedited RCU grace period if a queue was bound
+ * before, and for other calls at the same time.
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
