@@ -50,7 +50,7 @@ doorbell_geometry_contains(const struct doorbell_geometry *geo, u64 offset)
  *
  * Return: its number, a safe index even under speculation.
  */
-static inline u32
+static inline unsigned long
 doorbell_geometry_queue(const struct doorbell_geometry *geo, u64 offset)
 {
 	return array_index_nospec(offset, geo->len) >> geo->shift;
@@ -64,7 +64,7 @@ doorbell_geometry_queue(const struct doorbell_geometry *geo, u64 offset)
  * Return: its number, a safe index even under speculation, or -1 if the value
  * names no queue.
  */
-static inline int
+static inline long
 doorbell_geometry_queue_by_value(const struct doorbell_geometry *geo, u64 value)
 {
 	u16 queue = value;

@@ -92,8 +92,8 @@ out:
  * Return: DOORBELL_RING_OK or DOORBELL_RING_WAKE.
  */
 static __always_inline enum doorbell_ring_result
-doorbell_coalesced_ring(struct doorbell_buffer *buf, u32 index, u16 kind,
-			u64 value)
+doorbell_coalesced_ring(struct doorbell_buffer *buf, unsigned long index,
+			u16 kind, u64 value)
 {
 	struct doorbell_buffer_slot *slot = &buf->slots[index];
 	s64 rings = atomic64_read(&slot->rings);
@@ -123,8 +123,8 @@ doorbell_coalesced_ring(struct doorbell_buffer *buf, u32 index, u16 kind,
  * Return: DOORBELL_RING_OK, DOORBELL_RING_WAKE or DOORBELL_RING_FULL.
  */
 static __always_inline enum doorbell_ring_result
-doorbell_ordered_ring(struct doorbell_buffer *buf, u32 index, u16 kind,
-		      u64 value)
+doorbell_ordered_ring(struct doorbell_buffer *buf, unsigned long index,
+		      u16 kind, u64 value)
 {
 	struct doorbell_control *control = buf->control;
 	s64 pos = atomic64_read(&buf->tail);

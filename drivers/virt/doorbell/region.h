@@ -145,7 +145,7 @@ static inline bool doorbell_region_hung_up(const struct doorbell_region *region)
 }
 
 /* The queue that an offset inside of the region, or a value, names; or -1. */
-static __always_inline int
+static __always_inline long
 doorbell_region_queue(const struct doorbell_region *region, u32 flags,
 		      u64 offset, u64 value)
 {
@@ -200,7 +200,7 @@ doorbell_region_ring_unbound(struct doorbell_region *region, u32 flags,
 			     u64 offset, u64 value, u16 kind, bool bounces)
 {
 	enum doorbell_ring_result result;
-	int queue = doorbell_region_queue(region, flags, offset, value);
+	long queue = doorbell_region_queue(region, flags, offset, value);
 
 	if (flags & DOORBELL_ATTACH_BY_VALUE && queue < 0) {
 		kind |= DOORBELL_EVENT_BAD_QUEUE;
