@@ -190,6 +190,24 @@ TEST_F_TIMEOUT(trace, steps, TEST_SECONDS)
 	EXPECT_EQ(n, self->nr_lines);
 }
 
+/* A consumer that leaves without a DETACH detaches its region. */
+TEST_F_TIMEOUT(trace, closed, TEST_SECONDS)
+{
+	unsigned int n = 0;
+
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
+	close(self->fd);
+	self->fd = -1;
+	ASSERT_EQ(0, read_trace(self));
+	if (!variant->only) {
+		EXPECT_LINE(n, "attach", " base=%#llx len=%#x queues=%u flags=%#x depth=0",
+			    MMIO_BASE, REGION_LEN, REGION_QUEUES,
+			    DOORBELL_ATTACH_DROP);
+		EXPECT_LINE(n, "detach", "%s", "");
+	}
+	EXPECT_EQ(n, self->nr_lines);
+}
+
 /* Tracing changes nothing: the same events with it and without. */
 TEST_F_TIMEOUT(trace, changes_nothing, TEST_SECONDS)
 {

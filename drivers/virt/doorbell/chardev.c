@@ -938,6 +938,9 @@ static int doorbell_release(struct inode *inode, struct file *file)
 	struct doorbell *db = file->private_data;
 	struct doorbell_region *region;
 
+	region = rcu_dereference_protected(db->region, true);
+	if (region && region->attached)
+		trace_detach(db->waiters->id);
 	/* without waiting: a vCPU may be inside of the region for ever */
 	if (db->placement) {
 		doorbell_placement_remove(db->placement);
@@ -947,7 +950,6 @@ static int doorbell_release(struct inode *inode, struct file *file)
 		doorbell_placement_put(db->leaving);
 	if (db->reading)
 		doorbell_region_put(db->reading);
-	region = rcu_dereference_protected(db->region, true);
 	if (region)
 		doorbell_region_put(region);
 	doorbell_waiters_put(db->waiters);
