@@ -131,7 +131,8 @@ DIST := $(BUILD)/doorbell-$(VERSION)
 # what git knows of the checkout, with the changes that are not committed
 dist:
 	@mkdir -p $(BUILD)
-	git ls-files -z | tar -czf $(DIST).tar.gz --null -T - --sort=name \
+	git ls-files -z > $(DIST).files
+	tar -czf $(DIST).tar.gz --null -T $(DIST).files --sort=name \
 		--owner=0 --group=0 --numeric-owner \
 		--transform 's,^,doorbell-$(VERSION)/,'
 	@echo $(DIST).tar.gz

@@ -25,6 +25,7 @@ for file in debian/changelog tools/lib/doorbell/Makefile; do
 done
 # DEBHELPER's own variables and those of make are not for the package.
 env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES \
+	DEB_BUILD_OPTIONS=noautodbgsym \
 	dpkg-buildpackage -b -us -uc >../log 2>&1 ||
 	{ tail -n 30 ../log >&2; die 1 "dpkg-buildpackage failed"; }
 cd ../..
