@@ -17,6 +17,7 @@ ksrc=$(cd "$1" && pwd)
 mkdir -p "$2"
 out=$(cd "$2" && pwd)
 [ -e "$ksrc/drivers/virt/Kconfig" ] || die 1 "$1 is not a kernel tree"
+[ ! -e "$ksrc/drivers/virt/doorbell" ] || die 1 "$1 has doorbell already"
 
 # who KEY FORMAT: git's configuration, or else the author of the last commit
 who() { git -C "$top" config "$1" || git -C "$top" log -1 --format="$2"; }
@@ -62,6 +63,8 @@ take $driver "$top"/$driver/{*.c,*.h,Kbuild,Kconfig}
 rm $driver/compat.h
 sed -i 's/\bdoorbell_eventfd_signal\b/eventfd_signal/' $driver/*.[ch]
 take include/uapi/linux "$top"/include/uapi/linux/doorbell.h
+sed -i 's|Documentation/\([a-z-]*\.rst\)|Documentation/virt/doorbell/\1|' \
+	$driver/*.h include/uapi/linux/doorbell.h
 echo "source \"$driver/Kconfig\"
 " | before '^endif' drivers/virt/Kconfig
 echo 'obj-$(CONFIG_DOORBELL)		+= doorbell/' >>drivers/virt/Makefile
@@ -122,9 +125,20 @@ cat >>$docs/index.rst <<EOF
    debugging
    design
 EOF
+run='make -C tools/testing/selftests TARGETS=doorbell run_tests'
 sed -i -e 's|``selftests/doorbell|``tools/testing/selftests/doorbell|' \
-	-e 's|litmus-tests/README|/litmus-tests/doorbell/README|' \
-	-e 's|image:: data-path.svg|kernel-figure:: data-path.dot|' $docs/*.rst
+	-e "s|make check KERNELS.*|$run|" \
+	-e 's|image:: data-path.svg|kernel-figure:: data-path.dot|' \
+	-e '/^``compat\.h``/d' -e 's/; ``make lint`` checks the.*/. What/' \
+	-e '/^Some recipes have a short program/,+1d' \
+	-e '/^Examples\?: ``examples/,+1d' -e '/^``examples\/.*polls\.$/d' \
+	-e 's/^machines of ``make check``/machines of the tests/' $docs/*.rst
+# links, some of them on two lines
+perl -0pi -e 's|`[\w.-]+\s<([\w-]+)\.rst>`__|:doc:`$1`|g;
+	s|`[^`<]*\s<litmus-tests/README>`__
+	|Documentation/litmus-tests/doorbell/README|xg' $docs/*.rst
+! grep -n '>`__\|examples/\|make check\|make lint' $docs/*.rst >&2 ||
+	die 1 "the documents name what the kernel tree does not have"
 take Documentation/litmus-tests/doorbell "$top"/Documentation/litmus-tests/*
 echo '   doorbell/index' | before '^   guest-halt-polling' "${changed[3]}"
 patch <<EOF
@@ -166,6 +180,15 @@ sed -i -e "s|-I\$(TOP)/include/uapi|$headers|" \
 	echo '# SPDX-License-Identifier: GPL-2.0'
 	sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' $tests/Makefile | tr ' ' '\n'
 } >$tests/.gitignore
+# The tests run guests, and some of them for minutes.
+cat >$tests/config <<EOF
+CONFIG_KVM=y
+CONFIG_KVM_AMD=y
+CONFIG_KVM_INTEL=y
+CONFIG_VIRT_DRIVERS=y
+CONFIG_DOORBELL=m
+EOF
+echo timeout=600 >$tests/settings
 echo 'TARGETS += doorbell' | before '^TARGETS \+= drivers/' "${changed[4]}"
 patch <<EOF
 selftests: doorbell: Add tests of /dev/doorbell
