@@ -46,13 +46,13 @@ vhost_modules()
 		done
 }
 
-# prepare KERNEL: build what the machine needs. Sets pack, guest, ko
-prepare()
+# build: what all machines need. Sets pack
+build()
 {
+	local guest
+
 	pack=$("$top/tools/qemu/pack.sh") || return
 	guest=$("$testbed/kernel.sh" 6.12-guest) || return
-	dir=$("$testbed/kernel.sh" "$1") || return
-	ko=$("$testbed/module.sh" "$1") || return
 	make -s -C "$top/tools/qemu" OUTPUT="$out" || return
 	[ "$PRELOAD" != "$ours" ] ||
 		make -s -C "$top" preload || return
@@ -61,6 +61,15 @@ prepare()
 	cp "$out/guest" "$out/root/init"
 	(cd "$out/root" && echo init | cpio -o -H newc --owner=0:0 --quiet) \
 		>"$out/guest.cpio"
+}
+
+# prepare KERNEL: build what its machine needs. Sets ko
+prepare()
+{
+	local dir
+
+	dir=$("$testbed/kernel.sh" "$1") || return
+	ko=$("$testbed/module.sh" "$1") || return
 	rm -rf "$out/modules-$1"
 	vhost_modules "$dir" "$out/modules-$1"
 }
@@ -84,9 +93,27 @@ machine()
 		-- /q/machine.sh "$@"
 }
 
+# report KERNEL SCENARIO...: print TAP and the verdict
+report()
+{
+	local ret
+
+	echo "# begin qemu"
+	machine "$@"
+	ret=$?
+	# run.sh says 126 for a bug report, which the verdict has
+	echo "# end qemu $((ret == 126 ? 0 : ret))"
+	if "$testbed/splat.sh" "$out/$1.log" >&2; then
+		echo "# verdict clean"
+	else
+		echo "# verdict a bug report in the kernel log"
+	fi
+	say "$1 done after $SECONDS s"
+}
+
 mkdir -p "$out"
 if [ "${1-}" = --short ]; then
-	prepare 6.12 || exit
+	build && prepare 6.12 || exit
 	# shellcheck disable=SC2086	# a list
 	machine 6.12 ${SCENARIOS:-$short}
 	exit
@@ -94,26 +121,26 @@ fi
 
 [ $# -gt 0 ] || usage
 rm -f "$out"/*.tap
+build
+built=$?
+# A machine has one CPU, so all of them run at the same time.
 for kernel; do
-	prepare "$kernel"
-	ret=$?
-	if [ $ret -eq 77 ]; then
-		echo "# verdict skip $kernel or QEMU is unavailable"
-	elif [ $ret -ne 0 ]; then
-		echo "# verdict the programs do not build"
-	else
-		echo "# begin qemu"
+	ret=$built
+	[ $ret -ne 0 ] || { prepare "$kernel"; ret=$?; }
+	case $ret in
+	0)
 		# shellcheck disable=SC2086	# a list
-		machine "$kernel" ${SCENARIOS:-$all}
-		ret=$?
-		# run.sh says 126 for a bug report, which the verdict has
-		echo "# end qemu $((ret == 126 ? 0 : ret))"
-		if "$testbed/splat.sh" "$out/$kernel.log" >&2; then
-			echo "# verdict clean"
-		else
-			echo "# verdict a bug report in the kernel log"
-		fi
-	fi >"$out/$kernel.tap"
-	say "$kernel done after $SECONDS s"
+		report "$kernel" ${SCENARIOS:-$all} >"$out/$kernel.tap" &
+		;;
+	77)
+		echo "# verdict skip $kernel or QEMU is unavailable" \
+			>"$out/$kernel.tap"
+		;;
+	*)
+		echo "# verdict the programs do not build" \
+			>"$out/$kernel.tap"
+		;;
+	esac
 done
+wait
 exec "$top/tools/test/tap.py" "$out"/*.tap
