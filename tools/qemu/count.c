@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Count: a preload that keeps, in the file that $COUNT names, how many entries
- * the process has on the buses of KVM by KVM_IOEVENTFD: now, and at most.
+ * the process has on the buses of KVM by KVM_IOEVENTFD: now, and at most. One
+ * of any length, which is on two buses, counts once.
  */
 #include <dlfcn.h>
 #include <fcntl.h>

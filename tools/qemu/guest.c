@@ -5,9 +5,11 @@
  *
  *   data PASSES    write the data disk, read it back, compare
  *   loop           the same without end, a line "pass N" each
+ *   single N       on each CPU read each disk N times, one request at a time
  *   files          mount the other disk, write files, mount again, compare
  *   vsock KIB      send to the host, which sends all of it back, and compare
- *   gone, there    wait until the data disk is unplugged, or plugged
+ *   gone           work on the data disk until it is unplugged
+ *   there          wait until it is plugged
  *
  * The data disk is the larger one. It prints "ready" when it is up.
  */
@@ -115,6 +117,15 @@ struct part {
 	char *error;
 };
 
+static void use_cpu(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	sched_setaffinity(0, sizeof(cpus), &cpus);
+}
+
 static void *do_part(void *arg)
 {
 	struct part *p = arg;
@@ -124,11 +135,8 @@ static void *do_part(void *arg)
 	unsigned long next = 0, done = 0, stride;
 	aio_context_t ctx = 0;
 	int slots = 0;
-	cpu_set_t cpus;
 
-	CPU_ZERO(&cpus);
-	CPU_SET(p->cpu, &cpus);
-	sched_setaffinity(0, sizeof(cpus), &cpus);
+	use_cpu(p->cpu);
 	if (posix_memalign((void **)&bufs, 4096, DEPTH * CHUNK) ||
 	    syscall(SYS_io_setup, DEPTH, &ctx)) {
 		p->error = "no memory";
@@ -231,6 +239,30 @@ static int loop(int arg)
 			return -1;
 		dprintf(port, "pass %d\n", i);
 	}
+}
+
+/* The device is idle before each request: without its kick it never ends. */
+static int single(int requests)
+{
+	int cpus = sysconf(_SC_NPROCESSORS_ONLN), ret = 0, fd;
+	char path[32];
+	void *buf;
+
+	if (posix_memalign(&buf, 4096, 4096))
+		return fail("no memory");
+	for (int disk = 0; disk < 2 && !ret; disk++) {
+		if (!find_disk(disk, path, sizeof(path)))
+			return fail("no disk %d", disk);
+		fd = open(path, O_RDONLY | O_DIRECT);
+		for (int i = 0; i < requests * cpus && !ret; i++) {
+			use_cpu(i / requests);
+			if (pread(fd, buf, 4096, i * 4096L) != 4096)
+				ret = fail("%s: %m", path);
+		}
+		close(fd);
+	}
+	free(buf);
+	return ret;
 }
 
 /* -- a file system --------------------------------------------------------- */
@@ -345,10 +377,13 @@ static int wait_disk(int present)
 	return fail("the disk is still %s", present ? "away" : "there");
 }
 
+/* Requests fail when the disk goes, but never with wrong data. */
 static int gone(int arg)
 {
 	(void)arg;
-	return wait_disk(0);
+	for (int i = 1; !data_pass(i); i++)
+		;
+	return strstr(why, "differ") ? -1 : wait_disk(0);
 }
 
 static int there(int arg)
@@ -361,8 +396,9 @@ static const struct {
 	const char *name;
 	int (*fn)(int arg);
 } commands[] = {
-	{ "data", data }, { "loop", loop }, { "files", files },
-	{ "vsock", vsock }, { "gone", gone }, { "there", there },
+	{ "data", data }, { "loop", loop }, { "single", single },
+	{ "files", files }, { "vsock", vsock }, { "gone", gone },
+	{ "there", there },
 };
 
 static int command(const char *name, int arg)

@@ -130,7 +130,10 @@ static int churn(int pid)
 	puts("attached");
 	while (!stop) {
 		for (int pio = 0; pio < 2; pio++) {
-			struct doorbell_move move = { .size = sizeof(move) };
+			struct doorbell_move move = {
+				.size = sizeof(move),
+				.vm_fd = vm,
+			};
 			__u64 step = pio ? PIO_STEP : MMIO_STEP;
 			__u64 base = pio ? PIO_BASE : MMIO_BASE;
 

@@ -56,6 +56,7 @@ build()
 	make -s -C "$top/tools/qemu" OUTPUT="$out" || return
 	[ "$PRELOAD" != "$ours" ] ||
 		make -s -C "$top" preload || return
+	make -s -C "$top" tools || return
 	strip -o "$out/vmlinux" "$guest/build/vmlinux" || return
 	mkdir -p "$out/root"
 	cp "$out/guest" "$out/root/init"
@@ -83,10 +84,15 @@ machine()
 	for file in guest.cpio vmlinux count.so; do
 		files+=(-f "$out/$file:/q/$file")
 	done
+	# with the libraries that QEMU has no use for
+	while read -r file; do
+		files+=(-f "$file:$file")
+	done < <(ldd "$top/build/tools/doorbell" | grep -o '\s/[^ ]*')
 	[ -z "$PRELOAD" ] || files+=(-f "$PRELOAD:/q/preload.so")
 	"$testbed/run.sh" -k "$kernel" -c 1 -m 2048 -t $limit \
 		-a 'nohz=off highres=off' -l "$out/$kernel.log" \
 		-f "$pack:/" -f "$out/host:/bin/host" "${files[@]}" \
+		-f "$top/build/tools/doorbell:/bin/doorbell" \
 		-f "$ko/doorbell.ko:/q/doorbell.ko" \
 		-f "$out/modules-$kernel:/q/modules" \
 		-f "$top/tools/qemu/machine.sh:/q/machine.sh" \
