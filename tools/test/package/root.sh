@@ -122,6 +122,8 @@ install)
 	check "DKMS built the module" built
 	check "the group kvm exists" getent group kvm
 	check "the packages have man pages" pages
+	check "doorbell run finds the library of its package" \
+		doorbell run true
 	check "apt installs a compiler" install gcc libc6-dev pkg-config
 	check "programs compile with pkg-config" compiles
 	check "a static program compiles with pkg-config" static
