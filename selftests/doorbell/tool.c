@@ -22,6 +22,9 @@
 #define BY_VALUE	DOORBELL_ATTACH_BY_VALUE
 #define NO_VALUE	DOORBELL_ATTACH_NO_VALUE
 #define BOUND_ONLY	DOORBELL_ATTACH_BOUND_ONLY
+#define EXACT		DOORBELL_ATTACH_EXACT
+#define FLAGS		(PIO | ORDERED | BY_VALUE | NO_VALUE | BOUND_ONLY | \
+			 DOORBELL_ATTACH_DROP | EXACT)
 
 /* Exit statuses, as in doorbell(1) */
 #define FAILED		1
@@ -552,8 +555,10 @@ TEST_F(consumer, bound)
 	close(eventfd_fd);
 
 	ASSERT_EQ(0, db_detach(self->fd));
-	ASSERT_EQ(0, attach_as(self->fd, -1, BOUND_ONLY | DOORBELL_ATTACH_DROP,
-			       0, 0));
+	ASSERT_EQ(0, attach_as(self->fd, -1, BOUND_ONLY | EXACT |
+			       DOORBELL_ATTACH_DROP, 0, 0));
+	EXPECT_STATUS(0, RUN("info", SELF, FD(self->fd)));
+	EXPECT_OUTPUT("coalescing,bound-only,exact\n");
 	EXPECT_STATUS(FAILED, RUN("ring", SELF, FD(self->fd), "3"));
 	EXPECT_ERROR("bound-only");
 }
@@ -870,9 +875,8 @@ static struct doorbell_attach random_attach(uint32_t *random)
 	arg.base = PICK(bases) + (r % 8 ? 0 : db_random(random) % 9);
 	arg.len = PICK(lens) + (r / 8 % 8 ? 0 : db_random(random) % 9);
 	arg.stride = PICK(strides);
-	/* few flags, and seldom one that there is not */
-	arg.flags |= db_random(random) & db_random(random) &
-		     (r / 64 % 16 ? 0x1f : UINT32_MAX);
+	/* few flags, and all of them there are */
+	arg.flags |= db_random(random) & db_random(random) & FLAGS;
 	if (!!(arg.flags & ORDERED) == !!(r / 1024 % 8))
 		arg.depth = PICK(depths);
 	if (!!(arg.flags & BY_VALUE) == !!(r / 8192 % 8))
@@ -882,31 +886,46 @@ static struct doorbell_attach random_attach(uint32_t *random)
 }
 
 /* The kernel has the last word: EINVAL if, and only if, a rule is broken. */
+static bool kernel_agrees(struct __test_metadata *_metadata, int fd,
+			  struct doorbell_attach *arg)
+{
+	int ret = db_result(ioctl(fd, DOORBELL_ATTACH, arg));
+	const char *rule = "none";
+
+	check_attach(arg, note_rule, &rule);
+	ASSERT_EQ(strcmp(rule, "none") != 0, ret == -EINVAL) {
+		TH_LOG("base %#llx len %#llx stride %u flags %#x depth %u queues %u: %d, %s",
+		       arg->base, arg->len, arg->stride, arg->flags, arg->depth,
+		       arg->queues, ret, rule);
+	}
+	if (!ret) {
+		ASSERT_EQ(0, db_detach(fd));
+	}
+	return !ret;
+}
+
+/* What is valid is tried again with one bit of the flags changed. */
 TEST(check_oracle)
 {
 	unsigned int n = db_debug_kernel() ? 2000 : 10000, i, good = 0;
-	int fd = db_must_open(_metadata, O_NONBLOCK), ret;
+	int fd = db_must_open(_metadata, O_NONBLOCK);
+	uint32_t random = 1, valid = 0, changed = 0, bit;
 	struct doorbell_attach arg;
-	uint32_t random = 1;
-	const char *rule;
 
 	for (i = 0; i < n; i++) {
 		arg = random_attach(&random);
-		rule = "none";
-		check_attach(&arg, note_rule, &rule);
-		ret = db_result(ioctl(fd, DOORBELL_ATTACH, &arg));
-		ASSERT_EQ(strcmp(rule, "none") != 0, ret == -EINVAL) {
-			TH_LOG("base %#llx len %#llx stride %u flags %#x depth %u queues %u: %d, %s",
-			       arg.base, arg.len, arg.stride, arg.flags,
-			       arg.depth, arg.queues, ret, rule);
-		}
-		if (ret)
+		if (!kernel_agrees(_metadata, fd, &arg))
 			continue;
-		good++;
-		ASSERT_EQ(0, db_detach(fd));
+		valid |= arg.flags;
+		bit = 1U << good++ % 32;
+		changed |= bit;
+		arg.flags ^= bit;
+		kernel_agrees(_metadata, fd, &arg);
 	}
 	printf("# %u of %u are valid\n", good, n);
 	ASSERT_LT(n / 20, good);
+	ASSERT_EQ(FLAGS, valid);
+	ASSERT_EQ(UINT32_MAX, changed);
 	close(fd);
 }
 
@@ -917,6 +936,7 @@ static const struct {
 } broken[] = {
 	{ "flags", { "--flags", "0x100", "0", "64" } },
 	{ "no-value", { "--no-value", "--pio", "0", "64" } },
+	{ "exact", { "--exact", "0", "64" } },
 	{ "depth", { "--ordered", "0", "0", "64" } },
 	{ "depth", { "--depth", "1", "0", "64" } },
 	{ "queues", { "--by-value", "65536", "0", "64" } },
@@ -957,6 +977,7 @@ TEST(check_rules)
 	ASSERT_STREQ("valid: 1024 queues\n", tool.text);
 	EXPECT_STATUS(0, RUN("check", "--by-value", "7", "0", "2", "2"));
 	ASSERT_STREQ("valid: 7 queues\n", tool.text);
+	EXPECT_STATUS(0, RUN("check", "--bound-only", "--exact", "0", "64"));
 }
 
 /* Running a VMM */

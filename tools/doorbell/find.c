@@ -327,11 +327,12 @@ const char *bus_text(const struct doorbell_info *info)
 const char *mode_text(const struct doorbell_info *info, char *text,
 		      size_t size)
 {
-	snprintf(text, size, "%s%s%s%s",
+	snprintf(text, size, "%s%s%s%s%s",
 		 info->flags & DOORBELL_ATTACH_ORDERED ? "ordered" :
 							 "coalescing",
 		 info->flags & DOORBELL_ATTACH_BY_VALUE ? ",by-value" : "",
 		 info->flags & DOORBELL_ATTACH_NO_VALUE ? ",no-value" : "",
-		 info->flags & DOORBELL_ATTACH_BOUND_ONLY ? ",bound-only" : "");
+		 info->flags & DOORBELL_ATTACH_BOUND_ONLY ? ",bound-only" : "",
+		 info->flags & DOORBELL_ATTACH_EXACT ? ",exact" : "");
 	return text;
 }

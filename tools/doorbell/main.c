@@ -34,8 +34,8 @@ static const struct command {
 
 static const char * const region_help[] = {
 	"\nREGION-OPTION is --pio, --ordered DEPTH, --by-value QUEUES,",
-	"--no-value, --bound-only, or sets a field: --flags N, --depth N,",
-	"--queues N.",
+	"--no-value, --bound-only, --exact, or sets a field: --flags N,",
+	"--depth N, --queues N.",
 };
 
 static const struct command *command;

@@ -24,6 +24,9 @@ void region_option(struct doorbell_attach *arg, int option)
 	case OPTION_BOUND_ONLY:
 		arg->flags |= DOORBELL_ATTACH_BOUND_ONLY;
 		break;
+	case OPTION_EXACT:
+		arg->flags |= DOORBELL_ATTACH_EXACT;
+		break;
 	case OPTION_FLAGS:
 		arg->flags |= parse_number(optarg, "FLAGS", UINT32_MAX);
 		break;

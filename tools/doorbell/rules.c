@@ -11,7 +11,8 @@
 #define KNOWN_FLAGS	(DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_ORDERED |  \
 			 DOORBELL_ATTACH_BY_VALUE |			  \
 			 DOORBELL_ATTACH_NO_VALUE |			  \
-			 DOORBELL_ATTACH_BOUND_ONLY | DOORBELL_ATTACH_DROP)
+			 DOORBELL_ATTACH_BOUND_ONLY | DOORBELL_ATTACH_DROP | \
+			 DOORBELL_ATTACH_EXACT)
 #define PORTS		65536
 
 /* In bytes, or 0 if it is none */
@@ -32,6 +33,12 @@ static bool no_value_broken(const struct doorbell_attach *arg)
 {
 	return arg->flags & DOORBELL_ATTACH_NO_VALUE &&
 	       arg->flags & (DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_BY_VALUE);
+}
+
+static bool exact_broken(const struct doorbell_attach *arg)
+{
+	return arg->flags & DOORBELL_ATTACH_EXACT &&
+	       !(arg->flags & DOORBELL_ATTACH_BOUND_ONLY);
 }
 
 static bool depth_broken(const struct doorbell_attach *arg)
@@ -88,6 +95,7 @@ static const struct rule {
 	{ "flags", "a flag is unknown", flags_broken },
 	{ "no-value", "no-value does not go with pio, nor with by-value",
 	  no_value_broken },
+	{ "exact", "exact needs bound-only", exact_broken },
 	{ "depth", "depth is 1 to 1048576 with ordered, and otherwise 0",
 	  depth_broken },
 	{ "queues", "queues is 1 to 65535 with by-value, and otherwise 0",

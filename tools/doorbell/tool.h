@@ -192,6 +192,7 @@ enum {
 	OPTION_BY_VALUE,
 	OPTION_NO_VALUE,
 	OPTION_BOUND_ONLY,
+	OPTION_EXACT,
 	OPTION_FLAGS,
 	OPTION_DEPTH,
 	OPTION_QUEUES,
@@ -203,6 +204,7 @@ enum {
 	{ "by-value", required_argument, NULL, OPTION_BY_VALUE },	\
 	{ "no-value", no_argument, NULL, OPTION_NO_VALUE },		\
 	{ "bound-only", no_argument, NULL, OPTION_BOUND_ONLY },		\
+	{ "exact", no_argument, NULL, OPTION_EXACT },			\
 	{ "flags", required_argument, NULL, OPTION_FLAGS },		\
 	{ "depth", required_argument, NULL, OPTION_DEPTH },		\
 	{ "queues", required_argument, NULL, OPTION_QUEUES }
