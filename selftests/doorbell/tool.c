@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <termios.h>
 
@@ -67,7 +68,10 @@ static const char *text_of(char *text, long number)
 	return text;
 }
 
-/* Start a command. Its output is a pipe, or else @terminal. */
+/*
+ * Start a command. Its output is a pipe, or else @terminal, which gets its
+ * errors as well if it is one.
+ */
 static int start_tool(const char * const *argv, uid_t uid, int terminal)
 {
 	int pipes[2] = { -1, -1 };
@@ -89,7 +93,7 @@ static int start_tool(const char * const *argv, uid_t uid, int terminal)
 	if (terminal >= 0)
 		dup2(terminal, 0);
 	dup2(terminal >= 0 ? terminal : pipes[1], 1);
-	dup2(tool.err_fd, 2);
+	dup2(isatty(terminal) ? terminal : tool.err_fd, 2);
 	if (uid && (setgid(uid) || setuid(uid)))
 		_exit(99);
 	execvp(argv[0], (char **)argv);
@@ -667,49 +671,124 @@ TEST_F(consumer, lines)
 	ASSERT_LT(strstr(at, "0xabc\n"), strstr(at, "0x1\n"));
 }
 
-TEST_F(consumer, screen)
+/* Start top on a terminal of 80 columns and 7 rows: tool.out is its end. */
+static int start_top(void)
 {
-	struct winsize size = { .ws_row = 7, .ws_col = 120 };
-	int terminal, program, unlock = 0, i;
-	char path[32], *at, *end;
+	struct winsize size = { .ws_row = 7, .ws_col = 80 };
+	int terminal, program, unlock = 0, i, ret;
+	char path[32];
 
 	mkdir("/dev/pts", 0755);
 	mount("devpts", "/dev/pts", "devpts", 0, "ptmxmode=0666");
 	terminal = open("/dev/pts/ptmx", O_RDWR | O_CLOEXEC | O_NOCTTY);
-	if (terminal < 0)
-		SKIP(return, "this kernel has no pseudoterminals");
-	ASSERT_EQ(0, ioctl(terminal, TIOCSPTLCK, &unlock));
-	ASSERT_EQ(0, ioctl(terminal, TIOCGPTN, &i));
+	if (terminal < 0 || ioctl(terminal, TIOCSPTLCK, &unlock) ||
+	    ioctl(terminal, TIOCGPTN, &i) ||
+	    ioctl(terminal, TIOCSWINSZ, &size))
+		return -errno;
 	snprintf(path, sizeof(path), "/dev/pts/%d", i);
 	program = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
-	ASSERT_LE(0, program);
-	ASSERT_EQ(0, ioctl(terminal, TIOCSWINSZ, &size));
-
-	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
-	ASSERT_EQ(0, start_tool((const char *[]) { "doorbell", "top",
-				"--interval", "0.2", NULL }, 0, program));
+	if (program < 0)
+		return -errno;
+	ret = start_tool((const char *[]) { "doorbell", "top", "--interval",
+			 "0.2", NULL }, 0, program);
 	close(program);
 	tool.out = terminal;
+	return ret;
+}
+
+/* Wait for @text on the terminal, after @at. */
+static const char *on_screen(const char *at, const char *text)
+{
+	const char *found;
+
+	while (!(found = strstr(at, text)))
+		if (!more_output())
+			return NULL;
+	return found;
+}
+
+#define SCREEN_ENTER	"\033[?1049h"
+#define SCREEN_LEAVE	"\033[?1049l"
+
+/* The longest lines there are fit, and what does not fit is not wrapped. */
+TEST_F(consumer, screen)
+{
+	const char *at, *end, *line;
+	int i;
+
+	prctl(PR_SET_NAME, "name of 15 byte");
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	ASSERT_EQ(0, start_top());
 	/* more queues than fit, until they show on a whole screen */
 	do {
 		for (i = 0; i < REGION_QUEUES; i++)
 			ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE +
-					     i * REGION_STRIDE, 0xabc));
+					     i * REGION_STRIDE,
+					     0xfedcba9876543210));
 		ASSERT_TRUE(more_output());
-		at = strstr(tool.text, "0xabc");
+		at = strstr(tool.text, "0xfedcba9876543210\r");
 	} while (!at || !strstr(at, "\033[H\033[J"));
-	EXPECT_OUTPUT("\033[?1049h");
+	EXPECT_OUTPUT(SCREEN_ENTER "\033[?25l\033[?7l");
 	EXPECT_OUTPUT("rings/s");
+	EXPECT_OUTPUT("name of 15 byte");
 	/* the screen with the first queues: a line each, the headings, two */
 	while (at > tool.text && *at != '\033')
 		at--;
 	end = strstr(at + 1, "\033[H");
-	for (i = 0; (at = memchr(at, '\n', end - at)); at++)
-		i++;
+	for (i = 0, line = at; (at = memchr(line, '\n', end - line)); i++) {
+		ASSERT_GE(81, at - line);
+		line = at + 1;
+	}
 	ASSERT_EQ(6, i);
-	ASSERT_EQ(1, write(terminal, "q", 1));
+	ASSERT_EQ(1, write(tool.out, "q", 1));
 	ASSERT_EQ(0, end_tool());
-	EXPECT_OUTPUT("\033[?1049l");
+	EXPECT_OUTPUT("\033[?7h\033[?25h" SCREEN_LEAVE);
+}
+
+/* Signals of the terminal's keys give it back. */
+TEST_F(consumer, screen_signals)
+{
+	const char *at;
+	int status;
+
+	ASSERT_EQ(0, start_top());
+	at = on_screen(tool.text, "rings/s");
+	ASSERT_NE(NULL, at);
+	kill(tool.pid, SIGTSTP);
+	ASSERT_EQ(tool.pid, waitpid(tool.pid, &status, WUNTRACED));
+	ASSERT_TRUE(WIFSTOPPED(status));
+	at = on_screen(at, SCREEN_LEAVE);
+	ASSERT_NE(NULL, at);
+	ASSERT_EQ(NULL, strstr(at, SCREEN_ENTER));
+	kill(tool.pid, SIGCONT);
+	at = on_screen(at, SCREEN_ENTER);
+	ASSERT_NE(NULL, at);
+	ASSERT_NE(NULL, on_screen(at, "rings/s"));
+	kill(tool.pid, SIGQUIT);
+	EXPECT_STATUS(0, end_tool());
+	ASSERT_NE(NULL, strstr(at, SCREEN_LEAVE));
+}
+
+/* Leave the screen before an error, and do not enter it if one comes first. */
+TEST(screen_errors)
+{
+	int file = db_module_open();
+
+	if (file < 0)
+		SKIP(return, "no file of the module");
+	ASSERT_EQ(0, start_top());
+	ASSERT_NE(NULL, on_screen(tool.text, "rings/s"));
+	ASSERT_TRUE(eventually(!db_module_unload()));
+	EXPECT_STATUS(NO_DEVICE, end_tool());
+	EXPECT_OUTPUT(SCREEN_LEAVE);
+	ASSERT_NE(NULL, strstr(strstr(tool.text, SCREEN_LEAVE),
+			       "modprobe doorbell"));
+	ASSERT_EQ(0, start_top());
+	EXPECT_STATUS(NO_DEVICE, end_tool());
+	EXPECT_OUTPUT("modprobe doorbell");
+	ASSERT_EQ(NULL, strstr(tool.text, SCREEN_ENTER));
+	ASSERT_EQ(0, db_module_load(file));
+	close(file);
 }
 
 /* Monitoring */

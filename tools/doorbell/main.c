@@ -42,6 +42,7 @@ static const struct command *command;
 
 static void print_line(const char *format, va_list args)
 {
+	leave_screen();
 	fflush(stdout);
 	fputs("doorbell: ", stderr);
 	vfprintf(stderr, format, args);

@@ -48,6 +48,9 @@ void die(int status, const char *format, ...);
 __attribute__((noreturn, format(printf, 1, 2)))
 void die_usage(const char *format, ...);
 
+/** leave_screen() - give the terminal back, if top has taken it: top.c */
+void leave_screen(void);
+
 /** must() - return @mem, or exit if it is NULL */
 void *must(void *mem);
 

@@ -14,9 +14,9 @@
 
 #include "tool.h"
 
-/* Alternate screen without a cursor, and back; home and clear */
-#define SCREEN_ENTER	"\033[?1049h\033[?25l"
-#define SCREEN_LEAVE	"\033[?25h\033[?1049l"
+/* Alternate screen without a cursor and line wrap, and back; home and clear */
+#define SCREEN_ENTER	"\033[?1049h\033[?25l\033[?7l"
+#define SCREEN_LEAVE	"\033[?7h\033[?25h\033[?1049l"
 #define SCREEN_CLEAR	"\033[H\033[J"
 
 /**
@@ -79,7 +79,8 @@ struct top {
 
 static struct termios terminal;
 static bool terminal_changed;
-static volatile sig_atomic_t stop;
+static bool screen_entered;
+static volatile sig_atomic_t stop, suspended;
 
 static double now(void)
 {
@@ -278,6 +279,11 @@ static void print_rates(struct top *top, const struct looks *looks,
 	}
 	free(rates);
 	if (top->screen) {
+		/* 80 columns have room for the rest */
+		scols_column_set_flags(scols_table_get_column(table, TIME),
+				       SCOLS_FL_HIDDEN);
+		scols_column_set_flags(scols_table_get_column(table, COMMAND),
+				       SCOLS_FL_TRUNC);
 		printf(SCREEN_CLEAR
 		       "doorbell: %zu consumers, %zu queues rung, %.1f rings/s",
 		       looks->n, n, total / seconds);
@@ -298,11 +304,17 @@ static void print_rates(struct top *top, const struct looks *looks,
 
 static void on_signal(int signal)
 {
-	stop = signal;
+	if (signal == SIGTSTP)
+		suspended = 1;
+	else
+		stop = 1;
 }
 
-static void leave_screen(void)
+void leave_screen(void)
 {
+	if (!screen_entered)
+		return;
+	screen_entered = false;
 	fputs(SCREEN_LEAVE, stdout);
 	fflush(stdout);
 	if (terminal_changed)
@@ -313,13 +325,36 @@ static void enter_screen(void)
 {
 	struct termios keys;
 
+	screen_entered = true;
 	fputs(SCREEN_ENTER, stdout);
-	atexit(leave_screen);
 	if (tcgetattr(STDIN_FILENO, &terminal))
 		return;
 	keys = terminal;
 	keys.c_lflag &= ~(ICANON | ECHO);
 	terminal_changed = !tcsetattr(STDIN_FILENO, TCSAFLUSH, &keys);
+}
+
+static void catch_signals(void)
+{
+	static const int signals[] = {
+		SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP,
+	};
+	struct sigaction action = { .sa_handler = on_signal };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i], &action, NULL);
+}
+
+/* Stop as without a handler, and go on after SIGCONT. */
+static void suspend(void)
+{
+	suspended = 0;
+	leave_screen();
+	signal(SIGTSTP, SIG_DFL);
+	raise(SIGTSTP);
+	catch_signals();
+	enter_screen();
 }
 
 /* Wait for the next interval: false if the user wants to quit. */
@@ -332,6 +367,8 @@ static bool pause_until(double end, bool keys)
 	char key;
 
 	while (!stop && (left = end - now()) > 0) {
+		if (suspended)
+			suspend();
 		if (poll(&pfd, 1, left * 1000 + 1) <= 0)
 			continue;
 		if (read(STDIN_FILENO, &key, 1) != 1)
@@ -347,7 +384,10 @@ static void run(struct top *top)
 	struct looks before = {}, looks;
 	uint64_t i;
 
+	/* errors of the first look leave the screen as it is */
 	before = take_looks(top, &before);
+	if (top->screen)
+		enter_screen();
 	for (i = 0; !top->count || i < top->count; i++) {
 		if (!pause_until(before.when + top->interval / 1000.0,
 				 top->screen && terminal_changed))
@@ -396,13 +436,9 @@ int cmd_top(int argc, char **argv)
 		top.fd = find_consumer(argv[optind], argv[optind + 1]).fd;
 
 	top.screen = isatty(STDOUT_FILENO) && !top.json;
-	if (top.screen) {
-		struct sigaction action = { .sa_handler = on_signal };
-
-		sigaction(SIGINT, &action, NULL);
-		sigaction(SIGTERM, &action, NULL);
-		enter_screen();
-	}
+	if (top.screen)
+		catch_signals();
 	run(&top);
+	leave_screen();
 	return STATUS_OK;
 }
