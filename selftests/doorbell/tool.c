@@ -640,6 +640,39 @@ TEST_F(consumer, not_kept)
 	ASSERT_EQ(0x100 + SIGKILL, end_tool());
 }
 
+/* Two processes share it: both are listed, and top has its rings once. */
+TEST_F(consumer, shared)
+{
+	struct db_snapshot snap;
+	pid_t child = fork();
+	int id, lines = 0;
+	char *at;
+
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pause();
+	}
+	ASSERT_LT(0, child);
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	ASSERT_EQ(0, db_snapshot(self->fd, &snap));
+	at = strstr(snap.fdinfo, "doorbell-id:");
+	ASSERT_NE(NULL, at);
+	id = atoi(at + strlen("doorbell-id:"));
+	EXPECT_STATUS(0, RUN("list", "--json"));
+	ASSERT_EQ(id, json_number(json_consumer(getpid(), self->fd), "id"));
+	ASSERT_EQ(id, json_number(json_consumer(child, self->fd), "id"));
+	ASSERT_EQ(0, START("top", "--json", "--interval", "0.2", "--count",
+			   "2"));
+	ASSERT_TRUE(more_output());
+	ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE, 0x5eed));
+	EXPECT_STATUS(0, end_tool());
+	for (at = tool.text; (at = strstr(at, "0x5eed")); at++)
+		lines++;
+	ASSERT_EQ(1, lines);
+	kill(child, SIGKILL);
+	ended(child);
+}
+
 TEST_F(consumer, lines)
 {
 	const char *at;

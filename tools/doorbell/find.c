@@ -52,8 +52,8 @@ static const char * const states[] = {
 };
 
 #define FIELD(key, member)						\
-	{ key, offsetof(struct doorbell_info, member),			\
-	  sizeof(((struct doorbell_info *)NULL)->member) }
+	{ key, offsetof(struct consumer, member),			\
+	  sizeof(((struct consumer *)NULL)->member) }
 
 /* The numbers in fdinfo */
 static const struct {
@@ -61,21 +61,22 @@ static const struct {
 	size_t offset;
 	size_t size;
 } fields[] = {
-	FIELD("base", base),
-	FIELD("len", len),
-	FIELD("flags", flags),
-	FIELD("depth", depth),
-	FIELD("stride", stride),
-	FIELD("queues", queues),
-	FIELD("rings", rings),
-	FIELD("bad-rings", bad_rings),
-	FIELD("pending", pending),
-	FIELD("wakeups", wakeups),
-	FIELD("bounced", bounced),
-	FIELD("bound-rings", bound_rings),
+	FIELD("id", id),
+	FIELD("base", info.base),
+	FIELD("len", info.len),
+	FIELD("flags", info.flags),
+	FIELD("depth", info.depth),
+	FIELD("stride", info.stride),
+	FIELD("queues", info.queues),
+	FIELD("rings", info.rings),
+	FIELD("bad-rings", info.bad_rings),
+	FIELD("pending", info.pending),
+	FIELD("wakeups", info.wakeups),
+	FIELD("bounced", info.bounced),
+	FIELD("bound-rings", info.bound_rings),
 };
 
-static void take_line(struct doorbell_info *info, const char *key,
+static void take_line(struct consumer *consumer, const char *key,
 		      const char *text)
 {
 	uint64_t value = strtoull(text, NULL, 0);
@@ -83,21 +84,21 @@ static void take_line(struct doorbell_info *info, const char *key,
 
 	for (i = 0; i < ARRAY_SIZE(states); i++)
 		if (!strcmp(key, "state") && !strcmp(text, states[i]))
-			info->state = i;
+			consumer->info.state = i;
 	/* the low bytes come first: the module is for such machines only */
 	for (i = 0; i < ARRAY_SIZE(fields); i++)
 		if (!strcmp(key, fields[i].key))
-			memcpy((char *)info + fields[i].offset, &value,
+			memcpy((char *)consumer + fields[i].offset, &value,
 			       fields[i].size);
 }
 
-static int read_fdinfo(pid_t pid, int fd, struct doorbell_info *info)
+static int read_fdinfo(pid_t pid, int fd, struct consumer *consumer)
 {
 	char path[64], line[128], key[32], text[64];
 	int ret = -ENOTTY;
 	FILE *file;
 
-	*info = (struct doorbell_info) {};
+	*consumer = (struct consumer) { .pid = pid, .fd = fd };
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", pid, fd);
 	file = fopen(path, "re");
 	if (!file)
@@ -105,7 +106,7 @@ static int read_fdinfo(pid_t pid, int fd, struct doorbell_info *info)
 	while (fgets(line, sizeof(line), file)) {
 		if (sscanf(line, "doorbell-%31[^:]: %63s", key, text) != 2)
 			continue;
-		take_line(info, key, text);
+		take_line(consumer, key, text);
 		ret = 0;
 	}
 	fclose(file);
@@ -171,14 +172,12 @@ static unsigned int find_vms(pid_t pid, int *fd)
 	return n;
 }
 
-static void describe(struct consumer *consumer, pid_t pid, int fd)
+static void describe(struct consumer *consumer)
 {
 	int vm;
 
-	consumer->pid = pid;
-	consumer->fd = fd;
-	read_comm(pid, consumer->comm, sizeof(consumer->comm));
-	consumer->vm_pid = find_vms(pid, &vm) ? pid : 0;
+	read_comm(consumer->pid, consumer->comm, sizeof(consumer->comm));
+	consumer->vm_pid = find_vms(consumer->pid, &vm) ? consumer->pid : 0;
 }
 
 size_t find_consumers(struct consumer **list, unsigned int *hidden)
@@ -210,9 +209,9 @@ size_t find_consumers(struct consumer **list, unsigned int *hidden)
 				continue;
 			found = must(realloc(found, (n + 1) * sizeof(*found)));
 			/* a process may close it at any time */
-			if (read_fdinfo(pid, number_of(fd), &found[n].info))
+			if (read_fdinfo(pid, number_of(fd), &found[n]))
 				continue;
-			describe(&found[n], pid, number_of(fd));
+			describe(&found[n]);
 			n++;
 		}
 		closedir(fds);
@@ -259,10 +258,10 @@ struct consumer find_consumer(const char *pid_text, const char *fd_text)
 	snprintf(path, sizeof(path), "/proc/%d", pid);
 	if (access(path, F_OK))
 		die_consumer(pid, fd, ESRCH);
-	ret = read_fdinfo(pid, fd, &consumer.info);
+	ret = read_fdinfo(pid, fd, &consumer);
 	if (ret)
 		die_consumer(pid, fd, -ret);
-	describe(&consumer, pid, fd);
+	describe(&consumer);
 	return consumer;
 }
 

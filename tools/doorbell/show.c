@@ -7,14 +7,15 @@
 #include "tool.h"
 
 enum {
-	PID, COMMAND, FD, VM, STATE, BUS, BASE, LEN, STRIDE, QUEUES, MODE,
+	PID, FD, ID, COMMAND, VM, STATE, BUS, BASE, LEN, STRIDE, QUEUES, MODE,
 	DEPTH, FLAGS, RINGS, BAD, PENDING, WAKEUPS, BOUNCED, BOUND,
 };
 
 static const struct column columns[] = {
 	[PID] = { "PID", SCOLS_JSON_NUMBER },
-	[COMMAND] = { "COMMAND", SCOLS_JSON_STRING },
 	[FD] = { "FD", SCOLS_JSON_NUMBER },
+	[ID] = { "ID", SCOLS_JSON_NUMBER },
+	[COMMAND] = { "COMMAND", SCOLS_JSON_STRING },
 	[VM] = { "VM", SCOLS_JSON_NUMBER },
 	[STATE] = { "STATE", SCOLS_JSON_STRING },
 	[BUS] = { "BUS", SCOLS_JSON_STRING },
@@ -47,8 +48,9 @@ static void add_consumer(struct libscols_table *table,
 	char mode[64];
 
 	table_cell(line, PID, "%d", consumer->pid);
-	table_cell(line, COMMAND, "%s", consumer->comm);
 	table_cell(line, FD, "%d", consumer->fd);
+	table_cell(line, ID, "%u", consumer->id);
+	table_cell(line, COMMAND, "%s", consumer->comm);
 	if (consumer->vm_pid)
 		table_cell(line, VM, "%d", consumer->vm_pid);
 	table_cell(line, STATE, "%s", state_text(info));

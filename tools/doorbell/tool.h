@@ -91,6 +91,7 @@ void table_print(struct libscols_table *table);
  * struct consumer - a descriptor of /dev/doorbell in some process
  * @pid: the process
  * @fd: the descriptor
+ * @id: the kernel's name of the open file, which several processes may share
  * @comm: name of the process
  * @vm_pid: the process, if it has a VM's descriptor, or 0
  * @info: from fdinfo; only the fields that it has
@@ -98,6 +99,7 @@ void table_print(struct libscols_table *table);
 struct consumer {
 	pid_t pid;
 	int fd;
+	uint32_t id;
 	char comm[32];
 	pid_t vm_pid;
 	struct doorbell_info info;

@@ -31,7 +31,7 @@ struct look {
 
 /**
  * struct looks - all consumers at one moment
- * @look: each of them
+ * @look: each of them, once, however many processes share it
  * @n: their number
  * @hidden: number of processes that the caller may not look into
  * @when: seconds
@@ -96,8 +96,7 @@ static const struct look *look_of(const struct looks *looks,
 	size_t i;
 
 	for (i = 0; i < looks->n; i++)
-		if (looks->look[i].consumer.pid == consumer->pid &&
-		    looks->look[i].consumer.fd == consumer->fd)
+		if (looks->look[i].consumer.id == consumer->id)
 			return &looks->look[i];
 	return NULL;
 }
@@ -140,7 +139,8 @@ static struct looks take_looks(const struct top *top,
 	looks.when = now();
 	for (i = 0; i < n; i++) {
 		if ((top->pid && list[i].pid != top->pid) ||
-		    (top->fd >= 0 && list[i].fd != top->fd))
+		    (top->fd >= 0 && list[i].fd != top->fd) ||
+		    look_of(&looks, &list[i]))
 			continue;
 		if (take_look(&looks.look[looks.n], &list[i],
 			      look_of(before, &list[i]), &looks.hidden))
