@@ -640,6 +640,36 @@ TEST_F(consumer, not_kept)
 	ASSERT_EQ(0x100 + SIGKILL, end_tool());
 }
 
+/* A name is UTF-8 without control characters, whatever the process says. */
+TEST_F(consumer, name)
+{
+	static const struct {
+		const char *name;
+		const char *printed;
+	} names[] = {
+		{ "a b\"\\", "a b\"\\" },
+		{ "\u00fc\u20ac\U0001f514", "\u00fc\u20ac\U0001f514" },
+		{ "\033[2J\177\t", "?[2J??" },
+		{ "a\300\257b\377c\200", "a??b?c?" },
+		/* one byte less than the character, CSI, and a surrogate */
+		{ "\342\202", "??" },
+		{ "\302\233\355\240\200", "?????" },
+		{ "\364\220\200\200\370\210", "??????" },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		ASSERT_EQ(0, prctl(PR_SET_NAME, names[i].name));
+		EXPECT_STATUS(0, RUN("list", "--json"));
+		ASSERT_TRUE(json_is(json_consumer(getpid(), self->fd),
+				    "command", names[i].printed)) {
+			TH_LOG("%zu: %s", i, tool.text);
+		}
+		EXPECT_STATUS(0, RUN("info", SELF, FD(self->fd)));
+		EXPECT_OUTPUT(names[i].printed);
+	}
+}
+
 /* Two processes share it: both are listed, and top has its rings once. */
 TEST_F(consumer, shared)
 {

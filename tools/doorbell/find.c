@@ -113,6 +113,42 @@ static int read_fdinfo(pid_t pid, int fd, struct consumer *consumer)
 	return ret;
 }
 
+/* Bytes of the UTF-8 character at @text; 0: none, or one that controls */
+static size_t character_size(const char *text)
+{
+	static const uint32_t min[] = { 0, 0xa0, 0x800, 0x10000 };
+	unsigned char first = text[0];
+	size_t more = first < 0x80 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 :
+									   3;
+	uint32_t code = first & (more ? 0x3f >> more : 0x7f);
+	size_t i;
+
+	if (!more)
+		return first >= 0x20 && first != 0x7f;
+	for (i = 1; i <= more; i++) {
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (text[i] & 0x3f);
+	}
+	return first >= 0xc0 && first < 0xf8 && code >= min[more] &&
+	       code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) ?
+	       more + 1 : 0;
+}
+
+/* For terminals and JSON: a process may name itself by any bytes. */
+static void make_printable(char *text)
+{
+	size_t size;
+
+	for (; *text; text += size) {
+		size = character_size(text);
+		if (!size) {
+			*text = '?';
+			size = 1;
+		}
+	}
+}
+
 static void read_comm(pid_t pid, char *comm, size_t size)
 {
 	char path[64];
@@ -123,6 +159,7 @@ static void read_comm(pid_t pid, char *comm, size_t size)
 	if (!file || !fgets(comm, size, file))
 		comm[0] = '\0';
 	comm[strcspn(comm, "\n")] = '\0';
+	make_printable(comm);
 	if (file)
 		fclose(file);
 }
