@@ -627,6 +627,38 @@ TEST_F(consumer, not_attached)
 	ASSERT_STREQ("", tool.text);
 }
 
+/* What ring writes reaches no file but a consumer, whatever its owner does. */
+TEST_F(consumer, replaced)
+{
+	int pipes[2], fd = 100, i, rung = 0, ret;
+	char pid[16], byte;
+	pid_t child;
+
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	ASSERT_EQ(0, pipe2(pipes, O_NONBLOCK));
+	child = fork();
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;) {
+			dup2(self->fd, fd);
+			dup2(pipes[1], fd);
+		}
+	}
+	ASSERT_LT(0, child);
+	text_of(pid, child);
+	for (i = 0; i < 100; i++) {
+		ret = RUN("ring", pid, FD(fd), "1");
+		ASSERT_TRUE(!ret || ret == NOT_FOUND);
+		rung += !ret;
+		ASSERT_EQ(-EAGAIN, db_result(read(pipes[0], &byte, 1)));
+	}
+	printf("# %d of %d calls rang\n", rung, i);
+	kill(child, SIGKILL);
+	ended(child);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
 /* A region that the owner drops while the command runs does not stay. */
 TEST_F(consumer, not_kept)
 {

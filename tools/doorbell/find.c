@@ -302,7 +302,7 @@ struct consumer find_consumer(const char *pid_text, const char *fd_text)
 	return consumer;
 }
 
-int consumer_open(pid_t pid, int fd)
+static int get_fd(pid_t pid, int fd)
 {
 	int pidfd = pidfd_open(pid, 0);
 	int ret;
@@ -313,6 +313,21 @@ int consumer_open(pid_t pid, int fd)
 	if (ret < 0)
 		ret = -errno;
 	close(pidfd);
+	return ret;
+}
+
+/* The process may have put another file there since we looked. */
+int consumer_open(pid_t pid, int fd)
+{
+	dev_t device = device_number();
+	int ret = get_fd(pid, fd);
+	struct stat st;
+
+	if (ret >= 0 && (fstat(ret, &st) || !S_ISCHR(st.st_mode) ||
+			 st.st_rdev != device)) {
+		close(ret);
+		return -EBADF;
+	}
 	return ret;
 }
 
@@ -342,7 +357,7 @@ int must_open_vm(pid_t pid, int fd)
 			    "process %d has %u descriptors of VMs: choose one by --vm-fd (\"ls -l /proc/%d/fd\" has them)",
 			    pid, n, pid);
 	}
-	fd = consumer_open(pid, fd);
+	fd = get_fd(pid, fd);
 	if (fd == -EBADF)
 		die(STATUS_NOT_FOUND, "process %d has no such descriptor", pid);
 	if (fd < 0)
