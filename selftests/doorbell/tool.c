@@ -1211,10 +1211,42 @@ TEST(not_found)
 {
 	EXPECT_STATUS(NOT_FOUND, RUN("info", "999999", "3"));
 	EXPECT_ERROR("there is no process 999999");
+	EXPECT_STATUS(NOT_FOUND, RUN("top", "999999"));
+	EXPECT_ERROR("there is no process 999999");
 	EXPECT_STATUS(NOT_FOUND, RUN("queues", SELF, "0"));
 	EXPECT_ERROR("is no consumer");
 	EXPECT_STATUS(NOT_FOUND, RUN("info", SELF, "999"));
 	EXPECT_ERROR("\"doorbell list\" has those that are");
+}
+
+/*
+ * A process of the same user, but with capabilities: its descriptors have names
+ * for the user, and nothing behind them.
+ */
+TEST(hidden)
+{
+	char byte, pid[16];
+	int pipes[2];
+	pid_t child;
+
+	ASSERT_EQ(0, pipe2(pipes, O_CLOEXEC));
+	child = fork();
+	if (!child) {
+		prctl(PR_SET_KEEPCAPS, 1);
+		if (setgid(NOBODY) || setuid(NOBODY))
+			_exit(99);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		prctl(PR_SET_DUMPABLE, 1);
+		write(pipes[1], "x", 1);
+		pause();
+	}
+	ASSERT_LT(0, child);
+	ASSERT_EQ(1, read(pipes[0], &byte, 1));
+	EXPECT_STATUS(0, RUN_AS(NOBODY, "top", "--interval", "0.001",
+				"--count", "1", text_of(pid, child)));
+	EXPECT_ERROR("no permission to look into 1 processes");
+	kill(child, SIGKILL);
+	ended(child);
 }
 
 TEST(denied)
@@ -1229,6 +1261,7 @@ TEST(denied)
 	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "queues", SELF, FD(fd)));
 	EXPECT_ERROR("run as root");
 	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "ring", SELF, FD(fd), "0"));
+	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "top", SELF));
 	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "monitor", "0", "64"));
 	EXPECT_ERROR("no permission to open /dev/doorbell");
 	close(fd);

@@ -217,45 +217,64 @@ static void describe(struct consumer *consumer)
 	consumer->vm_pid = find_vms(consumer->pid, &vm) ? consumer->pid : 0;
 }
 
-size_t find_consumers(struct consumer **list, unsigned int *hidden)
+/* Add the consumers of a process. Return false if the caller may not look. */
+static bool add_consumers(pid_t pid, dev_t device, struct consumer **list,
+			  size_t *n)
+{
+	DIR *fds = open_fds(pid);
+	struct consumer consumer;
+	struct dirent *entry;
+	bool allowed = true;
+	struct stat st;
+	int ret;
+
+	if (!fds)
+		return errno != EACCES;
+	while ((entry = readdir(fds))) {
+		if (number_of(entry) < 0)
+			continue;
+		ret = fstatat(dirfd(fds), entry->d_name, &st, 0) ? -errno : 0;
+		if (!ret && (!S_ISCHR(st.st_mode) || st.st_rdev != device))
+			continue;
+		/* a process may close it at any time */
+		ret = ret ?: read_fdinfo(pid, number_of(entry), &consumer);
+		allowed &= ret != -EACCES && ret != -EPERM;
+		if (ret)
+			continue;
+		describe(&consumer);
+		*list = must(realloc(*list, (*n + 1) * sizeof(consumer)));
+		(*list)[(*n)++] = consumer;
+	}
+	closedir(fds);
+	return allowed;
+}
+
+size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden)
 {
 	dev_t device = device_number();
-	DIR *proc = opendir("/proc"), *fds;
-	struct consumer *found = NULL;
-	struct dirent *process, *fd;
+	DIR *proc = opendir("/proc");
+	struct dirent *process;
 	size_t n = 0;
-	struct stat st;
+	pid_t pid;
 
+	*list = NULL;
 	*hidden = 0;
 	if (!proc)
 		die(STATUS_FAILED, "/proc: %s", strerror(errno));
 	while ((process = readdir(proc))) {
-		pid_t pid = number_of(process);
-
-		if (pid < 0)
-			continue;
-		fds = open_fds(pid);
-		if (!fds) {
-			*hidden += errno == EACCES;
-			continue;
-		}
-		while ((fd = readdir(fds))) {
-			if (number_of(fd) < 0 ||
-			    fstatat(dirfd(fds), fd->d_name, &st, 0) ||
-			    !S_ISCHR(st.st_mode) || st.st_rdev != device)
-				continue;
-			found = must(realloc(found, (n + 1) * sizeof(*found)));
-			/* a process may close it at any time */
-			if (read_fdinfo(pid, number_of(fd), &found[n]))
-				continue;
-			describe(&found[n]);
-			n++;
-		}
-		closedir(fds);
+		pid = number_of(process);
+		if (pid >= 0 && (!only || pid == only))
+			*hidden += !add_consumers(pid, device, list, &n);
 	}
 	closedir(proc);
-	*list = found;
 	return n;
+}
+
+void warn_hidden(unsigned int hidden)
+{
+	if (hidden)
+		warn_user("no permission to look into %u processes: run as root to see all consumers",
+			  hidden);
 }
 
 __attribute__((noreturn))
@@ -340,14 +359,20 @@ int must_open_consumer(const struct consumer *consumer)
 	return fd;
 }
 
-int must_open_vm(pid_t pid, int fd)
+void must_see(pid_t pid)
 {
 	DIR *fds = open_fds(pid);
-	unsigned int n;
 
 	if (!fds)
-		die_consumer(pid, fd, errno == ENOENT ? ESRCH : errno);
+		die_consumer(pid, -1, errno == ENOENT ? ESRCH : errno);
 	closedir(fds);
+}
+
+int must_open_vm(pid_t pid, int fd)
+{
+	unsigned int n;
+
+	must_see(pid);
 	if (fd < 0) {
 		n = find_vms(pid, &fd);
 		if (!n)

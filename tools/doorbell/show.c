@@ -96,16 +96,14 @@ int cmd_list(int argc, char **argv)
 	if (optind < argc)
 		die_usage("list takes no arguments");
 
-	n = find_consumers(&list, &hidden);
+	n = find_consumers(0, &list, &hidden);
 	qsort(list, n, sizeof(*list), by_pid);
 	table = table_new("consumers", json, columns, ARRAY_SIZE(columns));
 	for (i = 0; i < n; i++)
 		add_consumer(table, &list[i]);
 	table_print(table);
 	free(list);
-	if (hidden)
-		warn_user("no permission to look into %u processes: run as root to see all consumers",
-			  hidden);
+	warn_hidden(hidden);
 	return STATUS_OK;
 }
 

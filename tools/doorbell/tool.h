@@ -107,12 +107,19 @@ struct consumer {
 
 /**
  * find_consumers() - find all descriptors of /dev/doorbell
+ * @only: in this process, or 0
  * @list: the result, for free()
  * @hidden: number of processes that the caller may not look into
  *
  * Exits if the module is not there. Return: the number of consumers.
  */
-size_t find_consumers(struct consumer **list, unsigned int *hidden);
+size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden);
+
+/** warn_hidden() - say that consumers may be missing, if so */
+void warn_hidden(unsigned int hidden);
+
+/** must_see() - exit if there is no such process, or it is hidden */
+void must_see(pid_t pid);
 
 /** find_consumer() - the consumer that arguments name, or exit */
 struct consumer find_consumer(const char *pid, const char *fd);

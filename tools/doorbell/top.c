@@ -133,13 +133,14 @@ static struct looks take_looks(const struct top *top,
 	struct looks looks;
 	size_t i, n;
 
-	n = find_consumers(&list, &looks.hidden);
+	if (top->pid)
+		must_see(top->pid);
+	n = find_consumers(top->pid, &list, &looks.hidden);
 	looks.look = must(calloc(n + 1, sizeof(*looks.look)));
 	looks.n = 0;
 	looks.when = now();
 	for (i = 0; i < n; i++) {
-		if ((top->pid && list[i].pid != top->pid) ||
-		    (top->fd >= 0 && list[i].fd != top->fd) ||
+		if ((top->fd >= 0 && list[i].fd != top->fd) ||
 		    look_of(&looks, &list[i]))
 			continue;
 		if (take_look(&looks.look[looks.n], &list[i],
@@ -388,6 +389,8 @@ static void run(struct top *top)
 	before = take_looks(top, &before);
 	if (top->screen)
 		enter_screen();
+	else
+		warn_hidden(before.hidden);
 	for (i = 0; !top->count || i < top->count; i++) {
 		if (!pause_until(before.when + top->interval / 1000.0,
 				 top->screen && terminal_changed))
