@@ -995,6 +995,33 @@ TEST(monitor_none)
 	EXPECT_OUTPUT(" bad-address - rings 1 value 0x3 width 0\n");
 }
 
+/* top and monitor end when they cannot print. */
+TEST(full)
+{
+	int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+	struct tool monitor;
+	char pid[16];
+
+	ASSERT_LE(0, full);
+	ASSERT_EQ(0, start_tool((const char *[]) { "doorbell", "top", "--json",
+				"--interval", "0.001", NULL }, 0, full));
+	EXPECT_STATUS(FAILED, end_tool());
+	EXPECT_ERROR("cannot write");
+
+	ASSERT_EQ(0, start_tool((const char *[]) { "doorbell", "monitor",
+				"0x1000", "64", NULL }, 0, full));
+	ASSERT_TRUE(eventually(monitor_attached()));
+	monitor = tool;
+	tool.text = NULL;
+	EXPECT_STATUS(0, RUN("list", "--json"));
+	FD(json_number(json_consumer(monitor.pid, -1), "fd"));
+	EXPECT_STATUS(0, RUN("ring", text_of(pid, monitor.pid), fd_text, "3"));
+	tool = monitor;
+	EXPECT_STATUS(FAILED, end_tool());
+	EXPECT_ERROR("cannot write");
+	close(full);
+}
+
 TEST(monitor_refused)
 {
 	struct vmm *vmm;

@@ -68,6 +68,12 @@ void die(int status, const char *format, ...)
 	exit(status);
 }
 
+void must_flush(void)
+{
+	if (fflush(stdout) || ferror(stdout))
+		die(STATUS_FAILED, "cannot write: %s", strerror(errno));
+}
+
 static void hint_at_help(void)
 {
 	fprintf(stderr, "Try \"doorbell %s%s--help\".\n",
@@ -225,7 +231,6 @@ int main(int argc, char **argv)
 	snprintf(name, sizeof(name), "doorbell: %s", command->name);
 	argv[1] = name;
 	status = command->run(argc - 1, argv + 1);
-	if (fflush(stdout) || ferror(stdout))
-		die(STATUS_FAILED, "cannot write: %s", strerror(errno));
+	must_flush();
 	return status;
 }

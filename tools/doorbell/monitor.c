@@ -171,6 +171,7 @@ static bool print_events(struct monitor *monitor, struct doorbell *db)
 		else
 			print_formatted(monitor->format, &events[i]);
 	}
+	must_flush();
 	if (monitor->left) {
 		monitor->left -= n;
 		return monitor->left;
@@ -241,7 +242,6 @@ int cmd_monitor(int argc, char **argv)
 		die_usage("--vm-fd needs --vm");
 	region_arguments(&arg, argc, argv);
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
 	db = doorbell_open(0);
 	if (!db)
 		die_device(errno);

@@ -51,6 +51,9 @@ void die_usage(const char *format, ...);
 /** leave_screen() - give the terminal back, if top has taken it: top.c */
 void leave_screen(void);
 
+/** must_flush() - write out what was printed, or exit */
+void must_flush(void);
+
 /** must() - return @mem, or exit if it is NULL */
 void *must(void *mem);
 

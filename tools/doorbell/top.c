@@ -300,7 +300,7 @@ static void print_rates(struct top *top, const struct looks *looks,
 		table_print(table);
 	else
 		scols_unref_table(table);
-	fflush(stdout);
+	must_flush();
 }
 
 static void on_signal(int signal)
