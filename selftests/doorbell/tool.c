@@ -1197,6 +1197,7 @@ TEST(run)
 	/* BusyBox is static: no loader reads the variable */
 	EXPECT_STATUS(0, RUN("run", "--", "env"));
 	EXPECT_OUTPUT("LD_PRELOAD=/tmp/libpreload-test.so\n");
+	ASSERT_STREQ("", tool.errors);
 	ASSERT_EQ(NULL, strstr(tool.text, "DOORBELL_STATS"));
 	setenv("LD_PRELOAD", "/tmp/other.so", 1);
 	EXPECT_STATUS(0, RUN("run", "--stats", "--", "env"));
@@ -1207,6 +1208,8 @@ TEST(run)
 	EXPECT_STATUS(127, RUN("run", "--", "no-such-vmm"));
 	EXPECT_STATUS(126, RUN("run", "--", "/tmp"));
 	EXPECT_STATUS(USAGE, RUN("run"));
+	EXPECT_STATUS(7, RUN_AS(NOBODY, "run", "sh", "-c", "exit 7"));
+	EXPECT_ERROR("/dev/doorbell: Permission denied");
 	unsetenv("DOORBELL_PRELOAD");
 	unlink(library);
 }

@@ -70,6 +70,9 @@ int cmd_run(int argc, char **argv)
 		die_usage("run takes a VMM");
 
 	find_library(library, sizeof(library));
+	if (access("/dev/doorbell", R_OK | W_OK))
+		warn_user("/dev/doorbell: %s: KVM keeps all ioeventfds of the VMM",
+			  strerror(errno));
 	set_environment(library, stats);
 	execvp(argv[optind], &argv[optind]);
 	die(errno == ENOENT ? STATUS_NO_COMMAND : STATUS_NOT_EXECUTABLE,
