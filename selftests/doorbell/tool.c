@@ -488,8 +488,11 @@ TEST_F(owner, ring)
 	ASSERT_EQ(2, json_array_size(json_array_of("queues")));
 	queue = json_array_get(json_array_of("queues"), 1);
 	ASSERT_TRUE(json_is_null(json_object_get(queue, "queue")));
-	EXPECT_STATUS(NOT_FOUND, RUN("ring", SELF, FD(self->fd), "32"));
+	n = info_of(self->fd).rings;
+	EXPECT_STATUS(NOT_FOUND, RUN("ring", SELF, FD(self->fd), "1", "32"));
 	EXPECT_ERROR("queues 0 to 31");
+	EXPECT_STATUS(USAGE, RUN("ring", SELF, FD(self->fd), "1", "x"));
+	ASSERT_EQ(n, info_of(self->fd).rings);
 	vmm_destroy(self->vmm);
 	self->vmm = vmm_create(1);
 	ASSERT_TRUE(eventually(info_of(self->fd).state == DOORBELL_HANGUP));

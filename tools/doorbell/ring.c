@@ -64,9 +64,10 @@ int cmd_ring(int argc, char **argv)
 		{ "count", required_argument, NULL, 'n' },
 		OPTIONS_END,
 	};
-	uint64_t value = 0, count = 1, number, i;
-	bool address = false;
+	uint64_t value = 0, count = 1, number, i, j, n;
+	struct doorbell_ring *rings;
 	struct consumer consumer;
+	bool address = false;
 	int option, fd;
 
 	while ((option = next_option(argc, argv, options)) != -1) {
@@ -86,18 +87,24 @@ int cmd_ring(int argc, char **argv)
 		die_usage("ring takes a PID, an FD and a queue");
 
 	consumer = find_consumer(argv[optind], argv[optind + 1]);
-	fd = must_open_consumer(&consumer);
-	for (optind += 2; optind < argc; optind++) {
-		struct doorbell_ring record = { .value = value };
-
-		number = parse_number(argv[optind], "QUEUE", UINT64_MAX);
+	argv += optind + 2;
+	n = argc - optind - 2;
+	rings = must(calloc(n, sizeof(*rings)));
+	/* all of them before the first ring */
+	for (i = 0; i < n; i++) {
+		number = parse_number(argv[i], "QUEUE", UINT64_MAX);
 		if (address)
-			record.addr = number;
+			rings[i] = (struct doorbell_ring) {
+				.addr = number, .value = value,
+			};
 		else
-			record = ring_of(&consumer.info, number, value);
-		for (i = 0; i < count; i++)
-			ring(fd, record);
+			rings[i] = ring_of(&consumer.info, number, value);
 	}
+	fd = must_open_consumer(&consumer);
+	for (i = 0; i < n; i++)
+		for (j = 0; j < count; j++)
+			ring(fd, rings[i]);
+	free(rings);
 	close(fd);
 	return STATUS_OK;
 }
