@@ -1231,6 +1231,10 @@ TEST(usage)
 	EXPECT_STATUS(USAGE, RUN("queues", "1"));
 	EXPECT_STATUS(USAGE, RUN("queues", "x", "3"));
 	EXPECT_STATUS(USAGE, RUN("top", "--interval", "0"));
+	EXPECT_STATUS(USAGE, RUN("top", "0"));
+	EXPECT_ERROR("PID is a number from 1 to 2147483647");
+	EXPECT_STATUS(USAGE, RUN("monitor", "--vm", "0", "0x1000", "64"));
+	EXPECT_STATUS(0, RUN("check", "0", "64", "--json"));
 	EXPECT_STATUS(USAGE, RUN("check", "--", "-4", "64"));
 	EXPECT_STATUS(USAGE, RUN("ring", "1", "3"));
 	EXPECT_STATUS(0, RUN("--help"));

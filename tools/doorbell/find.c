@@ -305,7 +305,7 @@ static void die_consumer(pid_t pid, int fd, int error)
 
 struct consumer find_consumer(const char *pid_text, const char *fd_text)
 {
-	pid_t pid = parse_number(pid_text, "PID", INT32_MAX);
+	pid_t pid = parse_pid(pid_text);
 	int fd = parse_number(fd_text, "FD", INT32_MAX), ret;
 	struct consumer consumer;
 	char path[32];

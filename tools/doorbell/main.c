@@ -100,8 +100,10 @@ void *must(void *mem)
 
 int next_option(int argc, char **argv, const struct option *options)
 {
-	/* "+": options come first, as a VMM has options of its own */
-	int option = getopt_long(argc, argv, "+", options, NULL);
+	/* "+": what comes after a VMM are its own options */
+	int option = getopt_long(argc, argv,
+				 command->run == cmd_run ? "+" : "", options,
+				 NULL);
 
 	if (option == '?') {
 		hint_at_help();
@@ -122,7 +124,8 @@ int next_option(int argc, char **argv, const struct option *options)
 	return option;
 }
 
-uint64_t parse_number(const char *text, const char *what, uint64_t max)
+static uint64_t parse_range(const char *text, const char *what, uint64_t min,
+			    uint64_t max)
 {
 	int base = !strncasecmp(text, "0x", 2) ? 16 : 10;
 	unsigned long long number;
@@ -132,10 +135,21 @@ uint64_t parse_number(const char *text, const char *what, uint64_t max)
 	number = strtoull(text, &end, base);
 	/* strtoull() would take a sign and spaces */
 	if (errno || *end || end == text || text[0] < '0' || text[0] > '9' ||
-	    number > max)
-		die_usage("%s is a number from 0 to %llu, not \"%s\"", what,
-			  (unsigned long long)max, text);
+	    number < min || number > max)
+		die_usage("%s is a number from %llu to %llu, not \"%s\"", what,
+			  (unsigned long long)min, (unsigned long long)max,
+			  text);
 	return number;
+}
+
+uint64_t parse_number(const char *text, const char *what, uint64_t max)
+{
+	return parse_range(text, what, 0, max);
+}
+
+pid_t parse_pid(const char *text)
+{
+	return parse_range(text, "PID", 1, INT32_MAX);
 }
 
 int parse_seconds(const char *text, const char *what)

@@ -216,7 +216,7 @@ int cmd_monitor(int argc, char **argv)
 			monitor.json = true;
 			break;
 		case 'v':
-			vm = parse_number(optarg, "PID", INT32_MAX);
+			vm = parse_pid(optarg);
 			break;
 		case 'f':
 			vm_fd = parse_number(optarg, "FD", INT32_MAX);

@@ -63,6 +63,9 @@ int next_option(int argc, char **argv, const struct option *options);
 /** parse_number() - decimal, or hexadecimal after 0x, or exit */
 uint64_t parse_number(const char *text, const char *what, uint64_t max);
 
+/** parse_pid() - a number of a process, or exit */
+pid_t parse_pid(const char *text);
+
 /** parse_seconds() - a positive number of seconds in milliseconds, or exit */
 int parse_seconds(const char *text, const char *what);
 

@@ -434,7 +434,7 @@ int cmd_top(int argc, char **argv)
 	if (argc - optind > 2)
 		die_usage("top takes at most a PID and an FD");
 	if (optind < argc)
-		top.pid = parse_number(argv[optind], "PID", INT32_MAX);
+		top.pid = parse_pid(argv[optind]);
 	if (optind + 1 < argc)
 		top.fd = find_consumer(argv[optind], argv[optind + 1]).fd;
 
