@@ -867,13 +867,32 @@ TEST_F(consumer, screen_signals)
 	ASSERT_NE(NULL, strstr(at, SCREEN_LEAVE));
 }
 
-/* Leave the screen before an error, and do not enter it if one comes first. */
-TEST(screen_errors)
+/* Tests that unload the module, which is there again for the next one */
+FIXTURE(module)
 {
-	int file = db_module_open();
+	int file;
+};
 
-	if (file < 0)
+FIXTURE_SETUP(module)
+{
+	self->file = db_module_open();
+	if (self->file < 0)
 		SKIP(return, "no file of the module");
+}
+
+FIXTURE_TEARDOWN(module)
+{
+	if (self->file < 0)
+		return;
+	if (access("/sys/module/doorbell", F_OK)) {
+		EXPECT_EQ(0, db_module_load(self->file));
+	}
+	close(self->file);
+}
+
+/* Leave the screen before an error, and do not enter it if one comes first. */
+TEST_F(module, screen_errors)
+{
 	ASSERT_EQ(0, start_top());
 	ASSERT_NE(NULL, on_screen(tool.text, "rings/s"));
 	ASSERT_TRUE(eventually(!db_module_unload()));
@@ -885,8 +904,6 @@ TEST(screen_errors)
 	EXPECT_STATUS(NO_DEVICE, end_tool());
 	EXPECT_OUTPUT("modprobe doorbell");
 	ASSERT_EQ(NULL, strstr(tool.text, SCREEN_ENTER));
-	ASSERT_EQ(0, db_module_load(file));
-	close(file);
 }
 
 /* Monitoring */
@@ -1304,12 +1321,8 @@ TEST(denied)
 	close(fd);
 }
 
-TEST(no_module)
+TEST_F(module, none)
 {
-	int file = db_module_open();
-
-	if (file < 0)
-		SKIP(return, "no file of the module");
 	ASSERT_TRUE(eventually(!db_module_unload()));
 	EXPECT_STATUS(NO_DEVICE, RUN("list"));
 	EXPECT_ERROR("modprobe doorbell");
@@ -1317,8 +1330,6 @@ TEST(no_module)
 	EXPECT_STATUS(NO_DEVICE, RUN("top"));
 	EXPECT_STATUS(NO_DEVICE, RUN("monitor", "0", "64"));
 	EXPECT_STATUS(0, RUN("check", "0", "64"));
-	ASSERT_EQ(0, db_module_load(file));
-	close(file);
 }
 
 TEST_HARNESS_MAIN

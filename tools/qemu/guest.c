@@ -254,6 +254,8 @@ static int single(int requests)
 		if (!find_disk(disk, path, sizeof(path)))
 			return fail("no disk %d", disk);
 		fd = open(path, O_RDONLY | O_DIRECT);
+		if (fd < 0)
+			return fail("%s: %m", path);
 		for (int i = 0; i < requests * cpus && !ret; i++) {
 			use_cpu(i / requests);
 			if (pread(fd, buf, 4096, i * 4096L) != 4096)

@@ -67,6 +67,8 @@ make_disks() {
 start() {
 	echo 0 >/tmp/count
 	rm -f /tmp/console /tmp/*.in /tmp/*.out
+	# those of the last guest are no answers
+	: >/tmp/answers
 	mkfifo /tmp/port.in /tmp/port.out /tmp/monitor.in /tmp/monitor.out
 	exec 3<>/tmp/port.in 4<>/tmp/port.out 5<>/tmp/monitor.in \
 		6<>/tmp/monitor.out
@@ -85,7 +87,7 @@ start() {
 	cat <&6 >/tmp/monitor.log &
 	cats=$!
 	# read -t loses the part of a line that it has got when time is up
-	cat <&4 >/tmp/answers &
+	cat <&4 >>/tmp/answers &
 	cats="$cats $!" seen=0
 	answer ready || return 1
 	note "the guest is up"
@@ -214,26 +216,32 @@ work() {
 	fi
 }
 
-# print_rings: have the preload print, and compare with the regions
-print_rings() {
-	mark=$(wc -l </tmp/qemu.log) rung=$(rings)
-	kill -USR2 $qemu
-	wait_for /tmp/qemu.log rings || return 1
-	sleep 1
-	printed "$rung"
-}
-
-# printed N: the preload has printed at least N rings since the line $mark
-printed() {
-	tail -n +$((mark + 1)) /tmp/qemu.log | sed -n 's/^doorbell/# &/p'
+# counted N: the preload has printed N rings and more since the line $mark. Only
+# the line of a region begins so; those of its queues say the same again.
+counted() {
 	tail -n +$((mark + 1)) /tmp/qemu.log | awk -v rung="$1" '
-		/^doorbell: .* rings/ {
+		/^doorbell: vm .* rings/ {
 			for (i = 2; i <= NF; i++)
 				if ($i ~ /^rings/)
 					n += $(i - 1)
 		}
-		END { exit n < rung }' || why="fewer rings than the regions' $1"
-	[ -z "$why" ]
+		END { exit n < rung }'
+}
+
+printed() {
+	tail -n +$((mark + 1)) /tmp/qemu.log | sed -n 's/^doorbell/# &/p'
+	counted "$1" || { why="fewer rings than the regions' $1"; return 1; }
+}
+
+# print_rings: have the preload print, and compare with the regions
+print_rings() {
+	mark=$(wc -l </tmp/qemu.log) rung=$(rings) tries=0
+	kill -USR2 $qemu
+	until counted "$rung" || [ $tries -eq 100 ]; do
+		tries=$((tries + 1))
+		sleep 0.1
+	done
+	printed "$rung"
 }
 
 # finish: end QEMU and check what it leaves
@@ -265,7 +273,7 @@ broken() {
 	result "the guest starts" "${why:-failed}"
 	sed 's/^/# /' /tmp/qemu.log
 	tail -n 30 /tmp/console | sed 's/^/# /'
-	kill -9 $qemu
+	kill -9 $qemu $cats
 	wait $qemu
 }
 

@@ -20,14 +20,14 @@ mapfile -t user_code < <(git ls-files -co --exclude-standard \
 	'selftests/*.[ch]' 'tools/*.[ch]' 'examples/*.[ch]')
 mapfile -t scripts < <(shell_scripts)
 
-# checkpatch IGNORE FILE...: a few files at a time on each CPU, as it takes most
-# of the time of make lint. It gives the same answer for the same file, so the
-# cache names the files that were clean.
+# checkpatch takes most of the time of make lint. It gives the same answer for
+# the same file, so the cache names the files that were clean.
 use_cache
 clean=$cache/checkpatch
 mkdir -p "$clean"
 find "$clean" -type f -mtime +30 -delete
 
+# checkpatch IGNORE FILE...: a few files at a time on each CPU
 checkpatch() {
 	local options=(--no-tree --strict --quiet --terse --no-summary
 		--max-line-length=80 --ignore "$1") key name sum todo=()

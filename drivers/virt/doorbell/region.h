@@ -295,7 +295,8 @@ static inline int doorbell_region_ring(struct doorbell_region *region,
 				       u16 kind, bool bounces)
 {
 	bool bound = false;
-	int queue, ret;
+	long queue;
+	int ret;
 
 	if (!doorbell_geometry_contains(&region->geo, offset))
 		return -ERANGE;
