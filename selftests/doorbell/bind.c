@@ -1342,24 +1342,23 @@ TEST_F_TIMEOUT(most, all_ring, TEST_SECONDS)
 /* By the first call, not by later ones */
 TEST_F_TIMEOUT(cgroup, charged, TEST_SECONDS)
 {
+	long idle, before = 0, bound = 0, again = 0;
 	int fd, turn, eventfd = new_eventfd(0);
-	long idle, before, bound, again;
 
 	ASSERT_LE(0, eventfd);
 	memset(rings, 0, sizeof(rings));
 	memset(fds, 0, sizeof(fds));
-	/* the first turn also allocates what is only needed once */
-	for (turn = 0; turn < 2; turn++) {
+	for (turn = 0; turn < CGROUP_TURNS; turn++) {
 		idle = cgroup_bytes(self->path);
+		ASSERT_LT(0, idle);
 		fd = db_must_open(_metadata, O_NONBLOCK);
 		ASSERT_EQ(0, db_attach(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX));
-		before = cgroup_bytes(self->path);
-		ASSERT_LT(0, before);
+		cgroup_least(self->path, &before);
 		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
-		bound = cgroup_bytes(self->path);
+		cgroup_least(self->path, &bound);
 		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, -1));
 		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
-		again = cgroup_bytes(self->path);
+		cgroup_least(self->path, &again);
 		close(fd);
 		ASSERT_TRUE(cgroup_below(self->path, idle + CGROUP_SLACK));
 	}
@@ -1374,30 +1373,29 @@ TEST_F_TIMEOUT(cgroup, charged, TEST_SECONDS)
 /* With BOUND_ONLY by attaching, on top of what any region has */
 TEST_F_TIMEOUT(cgroup, charged_by_attaching, TEST_SECONDS)
 {
-	/* the first turn also allocates what is only needed once */
-	static const __u32 flags[] = { BOUND_ONLY, 0, BOUND_ONLY };
-	long before, bound, attached[ARRAY_SIZE(flags)];
+	long idle, plain = 0, attached = 0, bound = 0;
 	int fd, turn, eventfd = new_eventfd(0);
 
 	ASSERT_LE(0, eventfd);
 	memset(fds, 0, sizeof(fds));
-	for (turn = 0; turn < ARRAY_SIZE(flags); turn++) {
+	for (turn = 0; turn < 2 * CGROUP_TURNS; turn++) {
+		idle = cgroup_bytes(self->path);
+		ASSERT_LT(0, idle);
 		fd = db_must_open(_metadata, O_NONBLOCK);
-		before = cgroup_bytes(self->path);
-		ASSERT_LT(0, before);
 		ASSERT_EQ(0, db_attach_as(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX,
-					  4, flags[turn]));
-		attached[turn] = cgroup_bytes(self->path) - before;
+					  4, turn % 2 ? BOUND_ONLY : 0));
+		cgroup_least(self->path, turn % 2 ? &attached : &plain);
 		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
-		bound = cgroup_bytes(self->path) - before;
+		if (turn % 2)
+			cgroup_least(self->path, &bound);
 		close(fd);
-		ASSERT_TRUE(cgroup_below(self->path, before + CGROUP_SLACK));
+		ASSERT_TRUE(cgroup_below(self->path, idle + CGROUP_SLACK));
 	}
-	TH_LOG("%ld bytes, %ld plain", attached[2], attached[1]);
-	EXPECT_GE(BINDINGS_SIZE + CGROUP_SLACK, attached[2] - attached[1]);
-	EXPECT_LE(BINDINGS_SIZE - CGROUP_SLACK, attached[2] - attached[1]);
-	EXPECT_GE(CGROUP_SLACK, bound - attached[2]);
-	EXPECT_GE(CGROUP_SLACK, attached[2] - bound);
+	TH_LOG("%ld bytes, %ld plain", attached, plain);
+	EXPECT_GE(BINDINGS_SIZE + CGROUP_SLACK, attached - plain);
+	EXPECT_LE(BINDINGS_SIZE - CGROUP_SLACK, attached - plain);
+	EXPECT_GE(CGROUP_SLACK, bound - attached);
+	EXPECT_GE(CGROUP_SLACK, attached - bound);
 	close(eventfd);
 }
 

@@ -31,6 +31,20 @@ static inline long cgroup_bytes(const char *dir)
 	return db_read_number(path);
 }
 
+/*
+ * What the kernel charges ahead or uncharges late only adds. So a test measures
+ * in a few turns, and takes the least.
+ */
+#define CGROUP_TURNS	4
+
+static inline void cgroup_least(const char *dir, long *least)
+{
+	long bytes = cgroup_bytes(dir);
+
+	if (!*least || bytes < *least)
+		*least = bytes;
+}
+
 /* Wait until the cgroup is charged less: the kernel frees memory late. */
 static inline bool cgroup_below(const char *dir, long bytes)
 {
