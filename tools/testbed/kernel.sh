@@ -6,7 +6,7 @@
 #
 #   6.1, 6.12       Debian's stock amd64 kernel and its headers, unpacked only
 #   6.12-debug      linux-source-6.12 with base, user, debug and
-#                   vhost.config
+#                   qemu.config
 #   7.2-debug       the newest linux-source-7.x of Debian sid with base, user,
 #                   debug and 7.config
 #   6.12-kcsan      linux-source-6.12 with base.config and kcsan.config
@@ -258,7 +258,7 @@ case $name in
 6.12)		stock linux-image-6.12-amd64 ;;
 source-6.12)	source_6_12; dir=$src ;;
 6.12-debug)	source_6_12
-		built base.config user.config debug.config vhost.config ;;
+		built base.config user.config debug.config qemu.config ;;
 6.12-kcsan)	source_6_12; built base.config kcsan.config ;;
 6.12-guest)	source_6_12; built guest.config ;;
 7.2-debug)	source_7; built base.config user.config debug.config 7.config ;;
