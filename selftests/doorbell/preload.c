@@ -30,6 +30,8 @@
 #define BASE		MMIO_BASE
 #define PORT		PIO_BASE
 
+#define FAILSLAB	"/sys/kernel/debug/failslab/"
+
 typedef int (*ioctl_fn)(int fd, unsigned long request, ...);
 
 /* The library */
@@ -740,6 +742,64 @@ TEST_F_TIMEOUT(alone, fork_before_use, TEST_SECONDS)
 		_exit(call(&self->side, BASE, 0, 0, 0, 0) != -EIO ||
 		      regions());
 	ASSERT_EQ(0, ended(pid));
+}
+
+/* No memory */
+
+FIXTURE(memory) {
+	struct side side;
+	int fd;
+};
+
+FIXTURE_SETUP(memory)
+{
+	self->fd = open(FAILSLAB "probability", O_WRONLY | O_CLOEXEC);
+	if (self->fd < 0)
+		SKIP(return, "the kernel has no fault injection");
+	ASSERT_TRUE(side_create(&self->side, load(_metadata), 1));
+	ASSERT_EQ(0, db_write_file(FAILSLAB "verbose", "0"));
+	ASSERT_EQ(0, db_write_file(FAILSLAB "times", "1000000"));
+	ASSERT_EQ(0, db_write_file(FAILSLAB "ignore-gfp-wait", "N"));
+	ASSERT_EQ(0, db_write_file(FAILSLAB "task-filter", "Y"));
+	ASSERT_EQ(0, db_write_file("/proc/self/make-it-fail", "1"));
+}
+
+FIXTURE_TEARDOWN(memory)
+{
+	if (self->fd < 0)
+		return;
+	db_write_file(FAILSLAB "task-filter", "N");
+	close(self->fd);
+	side_destroy(&self->side);
+}
+
+/* No allocation of the kernel for this thread succeeds. */
+static void no_memory(FIXTURE_DATA(memory) *self, bool on)
+{
+	const char *text = on ? "100" : "0";
+
+	if (write(self->fd, text, strlen(text)) < 0)
+		abort();
+}
+
+/* A queue of a region needs no memory to be bound, or unbound, as with KVM. */
+TEST_F_TIMEOUT(memory, binding, TEST_SECONDS)
+{
+	const struct side *side = &self->side;
+	int bind, unbind;
+
+	ASSERT_EQ(0, call(side, BASE, 0, 0, 0, 0));
+	no_memory(self, true);
+	bind = call(side, BASE + 4, 0, 0, 0, 1);
+	unbind = call(side, BASE, 0, DEASSIGN, 0, 0);
+	no_memory(self, false);
+	ASSERT_EQ(0, bind);
+	ASSERT_EQ(0, unbind);
+	ASSERT_EQ(1, regions());
+	ASSERT_EQ(0, ring(side, BASE + 4));
+	ASSERT_EQ(1, take_count(side->fd[1]));
+	ASSERT_EQ(0, ring(side, BASE));
+	ASSERT_EQ(1, vmm_exits(side->vmm));
 }
 
 /* Four vCPUs ring */

@@ -496,7 +496,7 @@ static int get_ctxs(struct eventfd_ctx **ctxs, u32 count,
 int doorbell_region_bind(struct doorbell_region *region, u32 first, u32 count,
 			 const s32 __user *fds)
 {
-	struct eventfd_ctx **ctxs;
+	struct eventfd_ctx *one, **ctxs = &one;
 	bool replaced = false;
 	u32 i;
 	int ret;
@@ -504,7 +504,9 @@ int doorbell_region_bind(struct doorbell_region *region, u32 first, u32 count,
 	if (first >= region->geo.queues || !count ||
 	    count > region->geo.queues - first)
 		return -EINVAL;
-	ctxs = kvmalloc_array(count, sizeof(*ctxs), GFP_BINDINGS);
+	/* one can always be unbound, as KVM always removes an ioeventfd */
+	if (count > 1)
+		ctxs = kvmalloc_array(count, sizeof(*ctxs), GFP_BINDINGS);
 	if (!ctxs)
 		return -ENOMEM;
 	ret = get_ctxs(ctxs, count, fds);
@@ -548,7 +550,8 @@ out_unlock:
 out_put:
 	put_ctxs(ctxs, count);
 out:
-	kvfree(ctxs);
+	if (ctxs != &one)
+		kvfree(ctxs);
 	return ret;
 }
 
