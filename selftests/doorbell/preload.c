@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/time.h>
 
 #include "vmutil.h"
 
@@ -1040,18 +1041,18 @@ static int run_vmm(const char *role, const char *stats, char *text, size_t size)
 
 #define PORT_STATS							\
 	"doorbell: vm 900, port 0x1000: 2 queues, 3 rings\n"		\
-	"doorbell:   queue 0, value 3: 3 rings\n"			\
-	"doorbell:   queue 1, value 4: 0 rings\n"
+	"doorbell:   queue 3: 3 rings\n"				\
+	"doorbell:   queue 4: 0 rings\n"
 
 #define STATS_BEFORE PORT_STATS						\
 	"doorbell: vm 900, mmio 0xd0000000: 2 queues, 3 rings\n"	\
-	"doorbell:   queue 0, address 0xd0000000: 0 rings\n"		\
-	"doorbell:   queue 1, address 0xd0000004: 3 rings\n"
+	"doorbell:   address 0xd0000000: 0 rings\n"			\
+	"doorbell:   address 0xd0000004: 3 rings\n"
 
 #define STATS_AFTER PORT_STATS						\
 	"doorbell: vm 900, mmio 0xd0000000: 2 queues, 4 rings, detached\n" \
-	"doorbell:   queue 0, address 0xd0000000: 0 rings\n"		\
-	"doorbell:   queue 1, address 0xd0000004: 4 rings\n"
+	"doorbell:   address 0xd0000000: 0 rings\n"			\
+	"doorbell:   address 0xd0000004: 4 rings\n"
 
 TEST(statistics)
 {
@@ -1072,6 +1073,121 @@ TEST(statistics)
 	ASSERT_EQ(0, run_vmm("ignore", "0", text, sizeof(text)));
 	ASSERT_STREQ("", text);
 	ASSERT_EQ(0x100 + SIGUSR2, run_vmm("plain", "0", text, sizeof(text)));
+}
+
+/* Statistics of this process: send standard error to a file, or back. */
+
+static int stats_begin(int *saved)
+{
+	int text = memfd_create("statistics", MFD_CLOEXEC);
+
+	*saved = dup(STDERR_FILENO);
+	return dup2(text, STDERR_FILENO) < 0 ? -errno : text;
+}
+
+static void stats_end(int saved)
+{
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+}
+
+static bool stop_calling;
+
+static void *call_again(void *arg)
+{
+	long failed = 0;
+
+	while (!__atomic_load_n(&stop_calling, __ATOMIC_RELAXED))
+		failed += call(arg, BASE, 0, 0, 0, 0) ||
+			  call(arg, BASE, 0, DEASSIGN, 0, 0);
+	return (void *)failed;
+}
+
+/* SIGUSR2 while a call is under way: the statistics come at its end. */
+TEST(statistics_of_calls)
+{
+	struct side side = {};
+	int text, saved, i;
+	pthread_t thread;
+	bool ok = true;
+	void *failed;
+	off_t end;
+
+	setenv("DOORBELL_STATS", "1", 1);
+	ASSERT_TRUE(side_create(&side, load(_metadata), 1));
+	ASSERT_EQ(0, call(&side, BASE + 4, 0, 0, 0, 1));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, call_again, &side));
+	text = stats_begin(&saved);
+	for (i = 0; ok && i < 50; i++) {
+		end = lseek(text, 0, SEEK_END);
+		raise(SIGUSR2);
+		ok = eventually(lseek(text, 0, SEEK_END) > end);
+	}
+	__atomic_store_n(&stop_calling, true, __ATOMIC_RELAXED);
+	pthread_join(thread, &failed);
+	stats_end(saved);
+	ASSERT_EQ(NULL, failed);
+	ASSERT_TRUE(ok) {
+		TH_LOG("signal %d", i);
+	}
+	side_destroy(&side);
+}
+
+/* Stay wherever the signal comes, while the guest rings. */
+static void on_alarm(int sig)
+{
+	usleep(1000);
+}
+
+/* The last DEASSIGN, while the guest rings: no ring is missing. */
+TEST(statistics_of_rings)
+{
+	struct guest_job job = {
+		.kind = GUEST_STORM, .width = 4, .base = BASE, .stride = 4,
+		.range = { { .first = 0, .nr = 1 } },
+	};
+	struct itimerval timer = {};
+	const __u64 end = db_now_ms() + 3000;
+	unsigned int i, v, failed = 0;
+	char line[4096] = "", *printed;
+	struct side side = {};
+	__u64 counted = 0;
+	int text, saved;
+	sigset_t alarm;
+
+	setenv("DOORBELL_STATS", "1", 1);
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	pthread_sigmask(SIG_BLOCK, &alarm, NULL);
+	ASSERT_TRUE(side_create(&side, load(_metadata), VCPUS));
+	for (v = 0; v < VCPUS; v++) {
+		ASSERT_EQ(0, vmm_job(side.vmm, v, &job));
+		ASSERT_EQ(0, vmm_thread_start(side.vmm, v));
+	}
+	/* for this thread, as the others have it blocked */
+	signal(SIGALRM, on_alarm);
+	pthread_sigmask(SIG_UNBLOCK, &alarm, NULL);
+	for (i = 0; db_round(i, 20, 400, end); i++) {
+		failed += !!call(&side, BASE, 0, 0, 0, 0);
+		usleep(500);
+		timer.it_value.tv_usec = 100 + i % 30 * 100;
+		setitimer(ITIMER_REAL, &timer, NULL);
+		failed += !!call(&side, BASE, 0, DEASSIGN, 0, 0);
+		counted += take_count(side.fd[0]);
+	}
+	ASSERT_EQ(0, stop_ringing(side.vmm));
+	text = stats_begin(&saved);
+	raise(SIGUSR2);
+	stats_end(saved);
+	ASSERT_EQ(0, failed);
+	ASSERT_LT(0, pread(text, line, sizeof(line) - 1, 0));
+	printed = strstr(line, "queues, ");
+	ASSERT_NE(NULL, printed);
+	ASSERT_LT(0, counted);
+	ASSERT_EQ(counted, strtoull(printed + 8, NULL, 10)) {
+		TH_LOG("%s", line);
+	}
+	side_destroy(&side);
 }
 
 TEST_HARNESS_MAIN

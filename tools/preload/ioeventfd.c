@@ -141,16 +141,15 @@ static void print_region(const struct region *r)
 	print("doorbell: vm %d, %s %#llx: %u queues, %llu rings%s\n", r->vm_fd,
 	      r->arg.flags & DOORBELL_ATTACH_PIO ? "port" : "mmio", r->arg.base,
 	      used, total, r->db ? "" : ", detached");
-	for (i = 0, used = 0; i < r->nr_queues; i++) {
+	for (i = 0; i < r->nr_queues; i++) {
 		if (!r->queue[i].used)
 			continue;
 		rings = r->queue[i].rings + bindings[i].rings;
 		if (by_value)
-			print("doorbell:   queue %u, value %u: %llu rings\n",
-			      used++, i, rings);
+			print("doorbell:   queue %u: %llu rings\n", i, rings);
 		else
-			print("doorbell:   queue %u, address %#llx: %llu rings\n",
-			      used++, r->arg.base + i * r->arg.stride, rings);
+			print("doorbell:   address %#llx: %llu rings\n",
+			      r->arg.base + i * r->arg.stride, rings);
 	}
 }
 
@@ -206,15 +205,16 @@ static void region_detach(struct region *r)
 	struct region **link = &regions;
 	unsigned int i;
 
+	/* close() does not wait for vCPUs that signal */
+	doorbell_detach_region(r->db);
 	if (stats) {
+		/* after the last ring */
 		get_rings(r);
 		for (i = 0; i < r->nr_queues; i++) {
 			r->queue[i].fd = -1;
 			r->queue[i].rings += bindings[i].rings;
 		}
 	}
-	/* close() does not wait for vCPUs that signal */
-	doorbell_detach_region(r->db);
 	doorbell_close(r->db);
 	r->db = NULL;
 	r->bound = 0;
