@@ -612,6 +612,30 @@ TEST_F_TIMEOUT(alone, no_device, TEST_SECONDS)
 	ASSERT_FALSE(not_in_kvm(&self->side, BASE, 0, 0, 0, 0));
 	ASSERT_EQ(0, call(&self->side, BASE + 4, 0, DEASSIGN, 0, 1));
 	ASSERT_EQ(0, regions());
+	/* as soon as it is there it serves */
+	ASSERT_EQ(0, call(&self->side, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(1, regions());
+}
+
+/* The device goes: KVM serves all calls but those for the region. */
+TEST_F_TIMEOUT(alone, device_goes, TEST_SECONDS)
+{
+	const struct side *side = &self->side;
+
+	ASSERT_EQ(0, call(side, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(0, rename(DB_PATH, DB_PATH ".hidden"));
+	EXPECT_EQ(0, call(side, BASE + PAGE, 0, 0, 0, 1));
+	EXPECT_EQ(0, call(side, BASE + 4, 0, 0, 0, 2));
+	EXPECT_EQ(0, call(side, BASE, 0, DEASSIGN, 0, 0));
+	ASSERT_EQ(0, rename(DB_PATH ".hidden", DB_PATH));
+	ASSERT_EQ(1, regions());
+	ASSERT_EQ(0, ring(side, BASE + PAGE));
+	ASSERT_EQ(1, take_count(side->fd[1]));
+	ASSERT_EQ(0, ring(side, BASE + 4));
+	ASSERT_EQ(1, take_count(side->fd[2]));
+	ASSERT_EQ(0, call(side, BASE + 4, 0, DEASSIGN, 0, 2));
+	ASSERT_EQ(0, regions());
+	ASSERT_FALSE(not_in_kvm(side, BASE + PAGE, 0, 0, 0, 1));
 }
 
 /* The region ends with the VM, and its descriptor when the next VM comes. */

@@ -87,8 +87,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* The rest is protected by @lock. */
 static struct region *regions;
 static struct doorbell_queue_binding bindings[MAX_QUEUES];
-/* There is no /dev/doorbell for us. */
-static bool absent;
 static bool stats;
 /* SIGUSR2 found @lock taken. Atomic */
 static bool stats_wanted;
@@ -290,12 +288,8 @@ static bool region_attach(const struct doorbell_attach *arg, int mark,
 	struct doorbell *db = doorbell_open(DOORBELL_OPEN_READ);
 	struct region *r;
 
-	if (!db) {
-		/* do not look for it at each call */
-		if (errno != EMFILE && errno != ENFILE)
-			__atomic_store_n(&absent, true, __ATOMIC_RELAXED);
+	if (!db)
 		return false;
-	}
 	if (doorbell_attach_region(db, arg) ||
 	    doorbell_bind_queues(db, queue, 1, &fd))
 		goto err;
@@ -581,7 +575,7 @@ static int __attribute__((noinline)) ioeventfd(int vm_fd,
 {
 	int ret, mark;
 
-	if (__atomic_load_n(&absent, __ATOMIC_RELAXED) || !e || !is_valid(e))
+	if (!e || !is_valid(e))
 		return next_ioctl(vm_fd, KVM_IOEVENTFD, e);
 	pthread_mutex_lock(&lock);
 	mark = vm_mark(vm_fd);
