@@ -746,6 +746,10 @@ TEST_F_TIMEOUT(alone, fork_child, TEST_SECONDS)
 		    call(&own, BASE, 0, 0, 0, 0) || regions() != 1 ||
 		    ring(&own, BASE) || take_count(own.fd[0]) != 1)
 			_exit(4);
+		/* the parent gave its VM the same mark */
+		if (call(side, BASE + 4, 0, 0, 0, 0) != -EIO ||
+		    call(side, BASE, 0, DEASSIGN, 0, 0) != -EIO)
+			_exit(5);
 		_exit(0);
 	}
 	ASSERT_EQ(0, ended(pid));
@@ -773,6 +777,7 @@ TEST_F_TIMEOUT(alone, fork_before_use, TEST_SECONDS)
 
 FIXTURE(memory) {
 	struct side side;
+	struct side next;
 	int fd;
 };
 
@@ -796,6 +801,8 @@ FIXTURE_TEARDOWN(memory)
 	db_write_file(FAILSLAB "task-filter", "N");
 	close(self->fd);
 	side_destroy(&self->side);
+	if (self->next.vmm)
+		side_destroy(&self->next);
 }
 
 /* No allocation of the kernel for this thread succeeds. */
@@ -825,6 +832,32 @@ TEST_F_TIMEOUT(memory, binding, TEST_SECONDS)
 	ASSERT_EQ(1, take_count(side->fd[1]));
 	ASSERT_EQ(0, ring(side, BASE));
 	ASSERT_EQ(1, vmm_exits(side->vmm));
+}
+
+/*
+ * KVM gives up a bus, as it has no memory for a smaller one. The VM's region
+ * has hung up, but the VM lives: no other VM may get its mark.
+ */
+TEST_F_TIMEOUT(memory, bus_given_up, TEST_SECONDS)
+{
+	struct side *side = &self->side, *next = &self->next, kvm = *side;
+
+	kvm.ioctl = ioctl;
+	ASSERT_EQ(0, call(side, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(0, call(&kvm, BASE + PAGE, 4, 0, 0, 2));
+	no_memory(self, true);
+	call(&kvm, BASE + PAGE, 4, DEASSIGN, 0, 2);
+	no_memory(self, false);
+	ASSERT_TRUE(eventually(info_of(next_consumer(0)).state ==
+			       DOORBELL_HANGUP));
+
+	ASSERT_TRUE(side_create(next, side->ioctl, 1));
+	ASSERT_EQ(0, call(next, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(-ENOMEM, call(&kvm, BASE + 4, 0, 0, 0, 1));
+	ASSERT_EQ(-ENOMEM, call(side, BASE + 4, 0, 0, 0, 1));
+	ASSERT_EQ(0, ring(next, BASE + 4));
+	ASSERT_EQ(1, next->exits);
+	ASSERT_EQ(0, take_count(side->fd[1]));
 }
 
 /* Four vCPUs ring */

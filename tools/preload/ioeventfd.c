@@ -224,7 +224,10 @@ static void region_detach(struct region *r)
 	free(r);
 }
 
-/* Detach the regions of VMs that have ended. */
+/*
+ * Detach the regions of VMs that have ended. If KVM had no memory and gave up a
+ * bus, its regions have hung up, too, but the VM lives and has its mark.
+ */
 static void reap(void)
 {
 	struct doorbell_info info;
@@ -233,7 +236,8 @@ static void reap(void)
 	for (r = regions; r; r = next) {
 		next = r->next;
 		if (r->db && !doorbell_get_info(r->db, &info) &&
-		    info.state == DOORBELL_HANGUP)
+		    info.state == DOORBELL_HANGUP &&
+		    fcntl(r->vm_fd, F_GETSIG) != r->mark)
 			region_detach(r);
 	}
 }
@@ -469,21 +473,17 @@ err:
  */
 static int vm_mark(int vm_fd)
 {
-	int mark = fcntl(vm_fd, F_GETSIG);
-	__u64 used;
+	int mark;
 
-	if (mark < 0)
-		return 0;
-	if (mark)
-		return used_marks() & 1ULL << (mark - 1) ? mark : 0;
+	/* EIO in another process, which may have a VM with the same mark */
 	if (next_ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD) <= 0)
 		return 0;
+	mark = fcntl(vm_fd, F_GETSIG);
+	if (mark)
+		return mark > 0 && used_marks() & 1ULL << (mark - 1) ? mark : 0;
 	reap();
-	used = used_marks();
-	if (!~used)
-		return 0;
-	mark = __builtin_ctzll(~used) + 1;
-	return fcntl(vm_fd, F_SETSIG, mark) ? 0 : mark;
+	mark = ffsll(~used_marks());
+	return mark && !fcntl(vm_fd, F_SETSIG, mark) ? mark : 0;
 }
 
 /* Take the mark back from a VM that has no region any more. */
