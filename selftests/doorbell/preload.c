@@ -15,7 +15,13 @@
 #include <limits.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/time.h>
+
+#include <linux/filter.h>
+#include <linux/kcmp.h>
+#include <linux/seccomp.h>
 
 #include "vmutil.h"
 
@@ -25,8 +31,8 @@
 
 #define VCPUS		4
 #define FDS		8
-/* No test has more descriptors. */
-#define MAX_FD		256
+/* No test has more descriptors of one kind. */
+#define MAX_FDS		128
 #define PAGE		0x1000
 #define BASE		MMIO_BASE
 #define PORT		PIO_BASE
@@ -60,40 +66,56 @@ static ioctl_fn load(struct __test_metadata *_metadata)
 	return fn;
 }
 
-/* Descriptors of /dev/doorbell in this process: the next one from @fd on */
-static int next_consumer(int fd)
+/* Get the descriptors of @file in this process; return their number. */
+static int list_fds(const char *file, int fds[MAX_FDS])
 {
-	char path[64], link[64];
-	int len;
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *e;
+	char link[64];
+	int len, n = 0;
 
-	for (; fd < MAX_FD; fd++) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		len = readlink(path, link, sizeof(link) - 1);
+	while (n < MAX_FDS && dir && (e = readdir(dir))) {
+		len = readlinkat(dirfd(dir), e->d_name, link, sizeof(link) - 1);
 		if (len < 0)
 			continue;
 		link[len] = '\0';
-		if (!strcmp(link, DB_PATH))
-			return fd;
+		if (!strcmp(link, file))
+			fds[n++] = atoi(e->d_name);
 	}
-	return -1;
+	closedir(dir);
+	return n;
 }
 
 static int regions(void)
 {
-	int fd, n = 0;
+	int fds[MAX_FDS];
 
-	for (fd = 0; (fd = next_consumer(fd)) >= 0; fd++)
-		n++;
-	return n;
+	return list_fds(DB_PATH, fds);
+}
+
+/* The descriptor of a region, or -1 */
+static int any_region(void)
+{
+	int fds[MAX_FDS];
+
+	return list_fds(DB_PATH, fds) ? fds[0] : -1;
+}
+
+/* Also those that the library keeps */
+static int eventfds(void)
+{
+	int fds[MAX_FDS];
+
+	return list_fds("anon_inode:[eventfd]", fds);
 }
 
 static __u64 bound_rings(void)
 {
+	int fds[MAX_FDS], i = list_fds(DB_PATH, fds);
 	__u64 rings = 0;
-	int fd;
 
-	for (fd = 0; (fd = next_consumer(fd)) >= 0; fd++)
-		rings += info_of(fd).bound_rings;
+	while (i--)
+		rings += info_of(fds[i]).bound_rings;
 	return rings;
 }
 
@@ -328,6 +350,7 @@ static void try_device(struct __test_metadata *_metadata,
 	int q, round;
 
 	TH_LOG("%s", d->name);
+	ASSERT_EQ(2 * FDS, eventfds());
 	/* assigned and removed again, as by firmware and drivers */
 	for (round = 0; round < 3; round++) {
 		for (q = 0; q < QUEUES; q++) {
@@ -338,13 +361,12 @@ static void try_device(struct __test_metadata *_metadata,
 						flags, q, q));
 			ASSERT_EQ(-EEXIST, both(_metadata, self, addr, len,
 						flags, q, q + 1));
-			ASSERT_EQ(-ENOENT, both(_metadata, self, addr, len,
-						flags | DEASSIGN, q, q + 1));
 			if (d->regions)
 				ASSERT_TRUE(not_in_kvm(&self->ours, addr, len,
 						       flags, q, q));
 		}
 		ASSERT_EQ(d->regions, regions());
+		ASSERT_EQ(2 * FDS + (d->regions ? QUEUES : 0), eventfds());
 		for (q = 0; q < QUEUES && !round; q++)
 			both_try(_metadata, self, d->addr + q * d->step, flags,
 				 q);
@@ -358,6 +380,7 @@ static void try_device(struct __test_metadata *_metadata,
 				both_try(_metadata, self, addr, flags, q);
 		}
 		ASSERT_EQ(0, regions());
+		ASSERT_EQ(2 * FDS, eventfds());
 	}
 }
 
@@ -370,6 +393,43 @@ TEST_F_TIMEOUT(pair, devices, TEST_SECONDS)
 		try_device(_metadata, self, &devices[i]);
 	for (i = 0; i < ARRAY_SIZE(inexpressible); i++)
 		try_device(_metadata, self, &inexpressible[i]);
+}
+
+/* Can the library tell one eventfd from another? */
+static const char *no_kcmp(void)
+{
+	pid_t pid = getpid();
+
+	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, 2, 2) ?
+	       "the kernel has no kcmp()" : NULL;
+}
+
+/* Another eventfd does not remove an ioeventfd, whatever its number was. */
+TEST_F_TIMEOUT(pair, other_eventfd, TEST_SECONDS)
+{
+	struct side *sides[] = { &self->kvm, &self->ours };
+	const struct device *d = devices;
+	int i, fd;
+
+	if (no_kcmp())
+		SKIP(return, "%s", no_kcmp());
+	for (; d < devices + ARRAY_SIZE(devices); d++) {
+		ASSERT_EQ(0, both(_metadata, self, d->addr, d->len, d->flags, 3,
+				  3));
+		ASSERT_EQ(-ENOENT, both(_metadata, self, d->addr, d->len,
+					d->flags | DEASSIGN, 3, 4));
+		ASSERT_EQ(1, regions());
+		ASSERT_EQ(0, both(_metadata, self, d->addr, d->len,
+				  d->flags | DEASSIGN, 3, 3));
+	}
+	for (i = 0; i < 2; i++) {
+		fd = dup(sides[i]->fd[0]);
+		ASSERT_EQ(0, call_fd(sides[i], BASE, 0, 0, 0, fd));
+		ASSERT_EQ(fd, dup2(sides[i]->fd[1], fd));
+		ASSERT_EQ(-ENOENT, call_fd(sides[i], BASE, 0, DEASSIGN, 0, fd));
+		close(fd);
+		ASSERT_EQ(0, call(sides[i], BASE, 0, DEASSIGN, 0, 0));
+	}
 }
 
 /* Errors of KVM, in its order */
@@ -398,6 +458,8 @@ TEST_F_TIMEOUT(pair, errors, TEST_SECONDS)
 		ASSERT_EQ(-EINVAL, both(_metadata, self, addr, 0, MATCH, 0, 0));
 		ASSERT_EQ(-EINVAL, both(_metadata, self, addr, 4, 1U << 31, 0,
 					0));
+		ASSERT_EQ(-ENOENT, both(_metadata, self, addr, 4,
+					DEASSIGN | 1U << 31, 0, 0));
 		ASSERT_EQ(-EINVAL, both(_metadata, self, -2ULL, 4, 0, 0, 0));
 		if (!i)
 			ASSERT_EQ(0, both(_metadata, self, BASE + 8, 0, 0, 0,
@@ -411,8 +473,15 @@ TEST_F_TIMEOUT(pair, errors, TEST_SECONDS)
 	ASSERT_EQ(0, both(_metadata, self, BASE + PAGE, 4, MATCH, 5, 1));
 	ASSERT_EQ(-EEXIST, both(_metadata, self, BASE + PAGE, 0, 0, 0, 1));
 	ASSERT_EQ(-EEXIST, both(_metadata, self, BASE + PAGE, 4, 0, 0, 1));
+	ASSERT_EQ(-EEXIST, both(_metadata, self, BASE + PAGE, 4, MATCH, 5, 1));
 	ASSERT_EQ(0, both(_metadata, self, BASE + PAGE, 4, MATCH, 6, 1));
 	ASSERT_EQ(2, regions());
+	/* KVM ignores a flag that it does not know, if it is not another bus */
+	ASSERT_EQ(-ENOENT, both(_metadata, self, BASE + 8, 0, DEASSIGN |
+				KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY, 0, 0));
+	ASSERT_EQ(0, both(_metadata, self, BASE + 8, 0, DEASSIGN | 1U << 31, 0,
+			  0));
+	ASSERT_EQ(1, regions());
 	/* not a VM */
 	ASSERT_EQ(-1, self->ours.ioctl(self->ours.vmm->kvm_fd, KVM_IOEVENTFD,
 				       &(struct kvm_ioeventfd){}));
@@ -503,18 +572,69 @@ TEST_F_TIMEOUT(pair, mixed_page, TEST_SECONDS)
 /* A failed call for a page leaves the region, and what it serves, as it is. */
 TEST_F_TIMEOUT(pair, mixed_page_fails, TEST_SECONDS)
 {
-	int fd = dup(self->ours.fd[1]);
+	struct side behind = self->ours;
 
 	ASSERT_EQ(0, both(_metadata, self, BASE, 0, 0, 0, 0));
-	/* KVM cannot have this one any more */
-	ASSERT_EQ(0, call_fd(&self->ours, BASE + 4, 0, 0, 0, fd));
-	ASSERT_EQ(0, call(&self->kvm, BASE + 4, 0, 0, 0, 1));
-	close(fd);
-	ASSERT_EQ(-EBADF, call(&self->ours, BASE + 8, 4, 0, 0, 2));
+	ASSERT_EQ(0, both(_metadata, self, BASE + 4, 0, 0, 0, 1));
+	ASSERT_EQ(-EBADF, both_fd(_metadata, self, BASE + 8, 4, 0, 999));
+	ASSERT_EQ(-EINVAL, both_fd(_metadata, self, BASE + 8, 4, 0,
+				   self->kvm.vmm->mem_fd));
 	ASSERT_EQ(1, regions());
-	ASSERT_TRUE(not_in_kvm(&self->ours, BASE, 0, 0, 0, 0));
+	/* KVM takes the second one, but has another one in the first's place */
+	behind.ioctl = ioctl;
+	ASSERT_EQ(0, call(&behind, BASE, 0, 0, 0, 2));
+	ASSERT_EQ(-EEXIST, call(&self->ours, BASE + 8, 4, 0, 0, 2));
+	ASSERT_EQ(0, call(&behind, BASE, 0, DEASSIGN, 0, 2));
+	ASSERT_EQ(1, regions());
+	ASSERT_TRUE(not_in_kvm(&self->ours, BASE + 4, 0, 0, 0, 1));
 	both_try(_metadata, self, BASE, 0, 0);
 	both_try(_metadata, self, BASE + 4, 0, 0);
+}
+
+/* What goes to KVM is the eventfd, not what has its number now. */
+TEST_F_TIMEOUT(pair, mixed_page_numbers, TEST_SECONDS)
+{
+	struct side *sides[] = { &self->kvm, &self->ours };
+	int i, closed, reused;
+
+	for (i = 0; i < 2; i++) {
+		closed = dup(sides[i]->fd[0]);
+		reused = dup(sides[i]->fd[1]);
+		ASSERT_EQ(0, call_fd(sides[i], BASE, 0, 0, 0, closed));
+		ASSERT_EQ(0, call_fd(sides[i], BASE + 4, 0, 0, 0, reused));
+		close(closed);
+		ASSERT_EQ(reused, dup2(sides[i]->fd[2], reused));
+		ASSERT_EQ(0, call(sides[i], BASE + 8, 4, 0, 0, 3));
+		close(reused);
+	}
+	ASSERT_EQ(0, regions());
+	ASSERT_FALSE(not_in_kvm(&self->ours, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(0, call(&self->ours, BASE, 0, 0, 0, 0));
+	both_try(_metadata, self, BASE, 0, 0);
+	both_try(_metadata, self, BASE + 4, 0, 0);
+	both_try(_metadata, self, BASE + 8, 0, 0);
+}
+
+/* No descriptor is left for the library: the page goes to KVM. */
+TEST_F_TIMEOUT(pair, no_descriptor, TEST_SECONDS)
+{
+	struct rlimit limit, few;
+
+	ASSERT_EQ(0, both(_metadata, self, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(1, regions());
+	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &limit));
+	few = limit;
+	few.rlim_cur = 3;
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &few));
+	both(_metadata, self, BASE + 4, 0, 0, 0, 1);
+	both(_metadata, self, BASE + PAGE, 0, 0, 0, 2);
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
+	ASSERT_EQ(0, regions());
+	both_try(_metadata, self, BASE, 0, 0);
+	both_try(_metadata, self, BASE + 4, 0, 0);
+	both_try(_metadata, self, BASE + PAGE, 0, 0);
+	ASSERT_EQ(0, both(_metadata, self, BASE, 0, DEASSIGN, 0, 0));
+	ASSERT_EQ(0, both(_metadata, self, BASE + 4, 0, DEASSIGN, 0, 1));
 }
 
 /*
@@ -531,6 +651,8 @@ TEST_F_TIMEOUT(pair, random, TEST_SECONDS)
 	bool pio;
 	int i;
 
+	if (no_kcmp())
+		SKIP(return, "%s", no_kcmp());
 	for (i = 0; i < rounds; i++) {
 		__u32 slot = db_random(&x) % 8, page = db_random(&x) % 3;
 
@@ -646,7 +768,7 @@ TEST_F_TIMEOUT(alone, vm_ends, TEST_SECONDS)
 	unsigned int v;
 
 	ASSERT_EQ(0, call(&self->side, BASE, 0, 0, 0, 0));
-	fd = next_consumer(0);
+	fd = any_region();
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(DOORBELL_ATTACHED, info_of(fd).state);
 	vmm_close_vm(self->side.vmm);
@@ -734,7 +856,7 @@ TEST_F_TIMEOUT(alone, fork_child, TEST_SECONDS)
 	ASSERT_LE(0, pid);
 	if (!pid) {
 		kvm.ioctl = ioctl;
-		if (regions())
+		if (regions() || eventfds() != FDS)
 			_exit(1);
 		if (call(side, BASE, 0, DEASSIGN, 0, 0) !=
 		    call(&kvm, BASE, 0, DEASSIGN, 0, 0))
@@ -770,6 +892,41 @@ TEST_F_TIMEOUT(alone, fork_before_use, TEST_SECONDS)
 	if (!pid)
 		_exit(call(&self->side, BASE, 0, 0, 0, 0) != -EIO ||
 		      regions());
+	ASSERT_EQ(0, ended(pid));
+}
+
+static int deny_kcmp(void)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_kcmp, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { .len = ARRAY_SIZE(f), .filter = f };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return -errno;
+	return db_result(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog));
+}
+
+/* Without kcmp() any eventfd removes an ioeventfd: the VMM's own does. */
+TEST_F_TIMEOUT(alone, kcmp_fails, TEST_SECONDS)
+{
+	struct side own = {};
+	pid_t pid;
+
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0)
+		SKIP(return, "the kernel has no seccomp");
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(deny_kcmp() || !side_create(&own, self->side.ioctl, 1) ||
+		      call(&own, BASE, 0, 0, 0, 0) ||
+		      call(&own, BASE + 4, 0, 0, 0, 1) || regions() != 1 ||
+		      call_fd(&own, BASE, 0, DEASSIGN, 0, dup(own.fd[0])) ||
+		      call(&own, BASE + 4, 0, DEASSIGN, 0, 1) || regions());
 	ASSERT_EQ(0, ended(pid));
 }
 
@@ -848,7 +1005,7 @@ TEST_F_TIMEOUT(memory, bus_given_up, TEST_SECONDS)
 	no_memory(self, true);
 	call(&kvm, BASE + PAGE, 4, DEASSIGN, 0, 2);
 	no_memory(self, false);
-	ASSERT_TRUE(eventually(info_of(next_consumer(0)).state ==
+	ASSERT_TRUE(eventually(info_of(any_region()).state ==
 			       DOORBELL_HANGUP));
 
 	ASSERT_TRUE(side_create(next, side->ioctl, 1));

@@ -14,7 +14,8 @@
  * reference to its VM. The number of a descriptor does not name a VM, as
  * close() and dup() are not intercepted. So the library marks the VM's open
  * file: it sets the signal of its SIGIO, which KVM never sends, to a number,
- * the VM's mark.
+ * the VM's mark. Nor does the number of a descriptor name an eventfd, so the
+ * library keeps a duplicate, as KVM keeps a reference.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,7 +27,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -45,7 +45,7 @@
 
 /**
  * struct queue - a queue of a region
- * @fd: the eventfd that it is bound to, by the VMM's number, or -1
+ * @fd: a duplicate of the eventfd that it is bound to, or -1
  * @used: it was bound at some time
  * @rings: rings before the region was attached last
  */
@@ -60,8 +60,7 @@ struct queue {
  * @next: in @regions
  * @db: its consumer, or NULL
  * @mark: the mark of its VM
- * @vm_fd: the VM's descriptor when the region was attached last
- * @arg: what it was attached with, the same for all ioeventfds in it
+ * @arg: what it was attached with last, the same for all ioeventfds in it
  * @bound: number of queues that are bound
  * @nr_queues: number of queues
  * @queue: its queues
@@ -70,7 +69,6 @@ struct region {
 	struct region *next;
 	struct doorbell *db;
 	int mark;
-	int vm_fd;
 	struct doorbell_attach arg;
 	unsigned int bound;
 	unsigned int nr_queues;
@@ -136,9 +134,11 @@ static void print_region(const struct region *r)
 		used += r->queue[i].used;
 		total += r->queue[i].rings + bindings[i].rings;
 	}
-	print("doorbell: vm %d, %s %#llx: %u queues, %llu rings%s\n", r->vm_fd,
-	      r->arg.flags & DOORBELL_ATTACH_PIO ? "port" : "mmio", r->arg.base,
-	      used, total, r->db ? "" : ", detached");
+	if (!used)
+		return;
+	print("doorbell: vm %d, %s %#llx: %u queues, %llu rings%s\n",
+	      r->arg.vm_fd, r->arg.flags & DOORBELL_ATTACH_PIO ? "port" :
+	      "mmio", r->arg.base, used, total, r->db ? "" : ", detached");
 	for (i = 0; i < r->nr_queues; i++) {
 		if (!r->queue[i].used)
 			continue;
@@ -154,11 +154,9 @@ static void print_region(const struct region *r)
 static void print_stats(void)
 {
 	const struct region *r;
-	int saved = errno;
 
 	for (r = regions; r; r = r->next)
 		print_region(r);
-	errno = saved;
 }
 
 static void unlock(void)
@@ -198,24 +196,35 @@ static __u64 used_marks(void)
 	return used;
 }
 
+/* Set the eventfd that a queue is bound to: @fd is the library's, or -1. */
+static void set_eventfd(struct region *r, unsigned int queue, int fd)
+{
+	struct queue *q = &r->queue[queue];
+
+	if (q->fd >= 0)
+		close(q->fd);
+	r->bound += (fd >= 0) - (q->fd >= 0);
+	q->used |= fd >= 0;
+	q->fd = fd;
+}
+
 static void region_detach(struct region *r)
 {
 	struct region **link = &regions;
 	unsigned int i;
 
 	/* close() does not wait for vCPUs that signal */
-	doorbell_detach_region(r->db);
-	if (stats) {
-		/* after the last ring */
+	if (r->db)
+		doorbell_detach_region(r->db);
+	/* after the last ring */
+	if (stats)
 		get_rings(r);
-		for (i = 0; i < r->nr_queues; i++) {
-			r->queue[i].fd = -1;
-			r->queue[i].rings += bindings[i].rings;
-		}
+	for (i = 0; i < r->nr_queues; i++) {
+		set_eventfd(r, i, -1);
+		r->queue[i].rings += bindings[i].rings;
 	}
 	doorbell_close(r->db);
 	r->db = NULL;
-	r->bound = 0;
 	if (stats)
 		return;
 	while (*link != r)
@@ -237,31 +246,30 @@ static void reap(void)
 		next = r->next;
 		if (r->db && !doorbell_get_info(r->db, &info) &&
 		    info.state == DOORBELL_HANGUP &&
-		    fcntl(r->vm_fd, F_GETSIG) != r->mark)
+		    fcntl(r->arg.vm_fd, F_GETSIG) != r->mark)
 			region_detach(r);
 	}
 }
 
 static bool same_place(const struct region *r, const struct doorbell_attach *a)
 {
-	return r->arg.base == a->base && r->arg.len == a->len &&
-	       r->arg.stride == a->stride && r->arg.flags == a->flags;
+	return r->arg.base == a->base && r->arg.stride == a->stride &&
+	       r->arg.flags == a->flags;
 }
 
 /* Find the statistics of an earlier region, or make a new one. */
-static struct region *region_get(const struct doorbell_attach *arg, int vm_fd)
+static struct region *region_get(const struct doorbell_attach *arg)
 {
 	unsigned int i, n = arg->queues ?: arg->len / arg->stride;
 	struct region *r;
 
 	for (r = regions; r; r = r->next)
-		if (!r->db && r->vm_fd == vm_fd && same_place(r, arg))
+		if (!r->db && r->arg.vm_fd == arg->vm_fd && same_place(r, arg))
 			return r;
 	r = calloc(1, sizeof(*r) + n * sizeof(r->queue[0]));
 	if (!r)
 		return NULL;
 	r->arg = *arg;
-	r->vm_fd = vm_fd;
 	r->nr_queues = n;
 	for (i = 0; i < n; i++)
 		r->queue[i].fd = -1;
@@ -273,43 +281,35 @@ static struct region *region_get(const struct doorbell_attach *arg, int vm_fd)
 /* Bind a queue, or unbind it with -1. Return 0, or -1 with errno. */
 static int region_bind(struct region *r, unsigned int queue, int fd)
 {
-	int ret = doorbell_bind_queues(r->db, queue, 1, &fd);
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 0), ret;
 
-	if (ret) {
-		errno = -ret;
+	if (own < 0 && fd >= 0)
 		return -1;
+	ret = doorbell_bind_queues(r->db, queue, 1, &own);
+	if (!ret) {
+		set_eventfd(r, queue, own);
+		return 0;
 	}
-	r->bound += fd < 0 ? -1 : 1;
-	r->queue[queue].fd = fd;
-	r->queue[queue].used = true;
-	return 0;
+	if (own >= 0)
+		close(own);
+	errno = -ret;
+	return -1;
 }
 
 /* Attach a region whose first queue is @queue. Return whether that worked. */
 static bool region_attach(const struct doorbell_attach *arg, int mark,
 			  unsigned int queue, int fd)
 {
-	struct doorbell *db = doorbell_open(DOORBELL_OPEN_READ);
-	struct region *r;
+	struct region *r = region_get(arg);
 
-	if (!db)
-		return false;
-	if (doorbell_attach_region(db, arg) ||
-	    doorbell_bind_queues(db, queue, 1, &fd))
-		goto err;
-	r = region_get(arg, arg->vm_fd);
 	if (!r)
-		goto err;
-	r->db = db;
+		return false;
 	r->mark = mark;
-	r->bound = 1;
-	r->queue[queue].fd = fd;
-	r->queue[queue].used = true;
-	return true;
-
-err:
-	doorbell_detach_region(db);
-	doorbell_close(db);
+	r->db = doorbell_open(DOORBELL_OPEN_READ);
+	if (r->db && !doorbell_attach_region(r->db, arg) &&
+	    !region_bind(r, queue, fd))
+		return true;
+	region_detach(r);
 	return false;
 }
 
@@ -318,19 +318,16 @@ err:
 /* May KVM accept the call? If not, it has the right error. */
 static bool is_valid(const struct kvm_ioeventfd *e)
 {
-	switch (e->len) {
-	case 0:
-		if (e->flags & KVM_IOEVENTFD_FLAG_DATAMATCH)
-			return false;
-		break;
-	case 1: case 2: case 4: case 8:
-		break;
-	default:
+	__u32 unknown = e->flags & ~KNOWN_FLAGS;
+
+	/* otherwise KVM ignores what it does not know, but for another bus */
+	if (e->flags & KVM_IOEVENTFD_FLAG_DEASSIGN)
+		unknown &= KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY;
+	if (e->len > 8 || e->len & (e->len - 1) ||
+	    (!e->len && e->flags & KVM_IOEVENTFD_FLAG_DATAMATCH))
 		return false;
-	}
 	/* -1 would unbind a queue */
-	return !(e->flags & ~KNOWN_FLAGS) && e->addr + e->len >= e->addr &&
-	       e->fd >= 0;
+	return !unknown && e->addr + e->len >= e->addr && e->fd >= 0;
 }
 
 /*
@@ -389,15 +386,17 @@ static unsigned int kvm_len(const struct region *r)
 /* Would KVM refuse an ioeventfd with another one of the region's there? */
 static bool collides(const struct region *r, const struct kvm_ioeventfd *e)
 {
-	__u64 offset = e->addr - r->arg.base;
+	__u64 offset = e->addr - r->arg.base, queue = offset / r->arg.stride;
 
-	if (kvm_len(r) && e->len && kvm_len(r) != e->len)
+	if (offset >= r->arg.len || offset % r->arg.stride ||
+	    (kvm_len(r) && e->len && kvm_len(r) != e->len))
 		return false;
-	/* one with a datamatch has another one than all of the region's */
-	if (r->arg.flags & DOORBELL_ATTACH_BY_VALUE)
-		return !offset && !(e->flags & KVM_IOEVENTFD_FLAG_DATAMATCH);
-	return offset < r->arg.len && !(offset % r->arg.stride) &&
-	       r->queue[offset / r->arg.stride].fd >= 0;
+	if (r->arg.flags & DOORBELL_ATTACH_BY_VALUE) {
+		if (!(e->flags & KVM_IOEVENTFD_FLAG_DATAMATCH))
+			return true;
+		queue = e->datamatch;
+	}
+	return queue < r->nr_queues && r->queue[queue].fd >= 0;
 }
 
 static int kvm_deassign(int vm_fd, const struct kvm_ioeventfd *e)
@@ -406,14 +405,6 @@ static int kvm_deassign(int vm_fd, const struct kvm_ioeventfd *e)
 
 	arg.flags |= KVM_IOEVENTFD_FLAG_DEASSIGN;
 	return next_ioctl(vm_fd, KVM_IOEVENTFD, &arg);
-}
-
-/* KVM checks the descriptors before it finds that it has no such ioeventfd. */
-static int fail_exists(int vm_fd, const struct kvm_ioeventfd *e)
-{
-	if (kvm_deassign(vm_fd, e) && errno == ENOENT)
-		errno = EEXIST;
-	return -1;
 }
 
 /* The call that gives a queue's ioeventfd to KVM */
@@ -489,11 +480,8 @@ static int vm_mark(int vm_fd)
 /* Take the mark back from a VM that has no region any more. */
 static void vm_release(int vm_fd, int mark)
 {
-	int saved = errno;
-
 	if (mark && !(used_marks() & 1ULL << (mark - 1)))
 		fcntl(vm_fd, F_SETSIG, 0);
-	errno = saved;
 }
 
 static struct region *region_find(int mark, const struct doorbell_attach *arg)
@@ -508,42 +496,49 @@ static struct region *region_find(int mark, const struct doorbell_attach *arg)
 
 static int assign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 {
+	bool ok, occupied = false, exists = false;
 	struct region *r = NULL, *next;
 	struct doorbell_attach arg;
 	unsigned int queue;
-	bool ok;
 
 	ok = express(e, vm_fd, &arg, &queue);
 	if (ok)
 		r = region_find(mark, &arg);
-	if (r) {
-		if (r->queue[queue].fd >= 0)
-			return fail_exists(vm_fd, e);
-		return region_bind(r, queue, e->fd);
-	}
+	if (r && r->queue[queue].fd < 0 && !region_bind(r, queue, e->fd))
+		return 0;
 
 	for (r = regions; r; r = r->next)
-		if (intersects(r, mark, e) && collides(r, e))
-			return fail_exists(vm_fd, e);
+		if (intersects(r, mark, e)) {
+			occupied = true;
+			exists |= collides(r, e);
+		}
+	if (!occupied) {
+		if (ok && region_attach(&arg, mark, queue, e->fd))
+			return 0;
+		return next_ioctl(vm_fd, KVM_IOEVENTFD, e);
+	}
+	/* KVM checks the descriptors before it finds that it has none there */
+	if (!kvm_deassign(vm_fd, e) || errno != ENOENT)
+		return -1;
+	if (exists) {
+		errno = EEXIST;
+		return -1;
+	}
 	/* KVM's search misses parts of a region that has a device inside */
 	for (r = regions; r; r = next) {
 		next = r->next;
 		if (intersects(r, mark, e) && region_evict(r, vm_fd))
 			return -1;
 	}
-	if (ok && region_attach(&arg, mark, queue, e->fd))
-		return 0;
 	return next_ioctl(vm_fd, KVM_IOEVENTFD, e);
 }
 
-/* Do two descriptors have the same eventfd? The VMM may have closed @old. */
-static bool same_eventfd(int old, int new)
+/* Do two descriptors have the same eventfd? Yes if kcmp() is not allowed. */
+static bool same_eventfd(int a, int b)
 {
 	pid_t pid = getpid();
 
-	return old == new ||
-	       !syscall(SYS_kcmp, pid, pid, KCMP_FILE, old, new) ||
-	       errno == EBADF;
+	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, a, b) <= 0;
 }
 
 static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
@@ -573,7 +568,7 @@ static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 static int __attribute__((noinline)) ioeventfd(int vm_fd,
 					       struct kvm_ioeventfd *e)
 {
-	int ret, mark;
+	int ret, mark, saved;
 
 	if (!e || !is_valid(e))
 		return next_ioctl(vm_fd, KVM_IOEVENTFD, e);
@@ -585,8 +580,10 @@ static int __attribute__((noinline)) ioeventfd(int vm_fd,
 		ret = deassign(vm_fd, mark, e);
 	else
 		ret = assign(vm_fd, mark, e);
+	saved = errno;
 	vm_release(vm_fd, mark);
 	unlock();
+	errno = saved;
 	return ret;
 }
 
@@ -598,7 +595,8 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	if (__builtin_expect(request == KVM_IOEVENTFD, 0))
+	/* the kernel takes 32 bits, and musl passes no more */
+	if (__builtin_expect((__u32)request == KVM_IOEVENTFD, 0))
 		return ioeventfd(fd, arg);
 	return next_ioctl(fd, request, arg);
 }
@@ -619,9 +617,12 @@ static void after_fork(void)
 static void in_child(void)
 {
 	struct region *r, *next;
+	unsigned int i;
 
 	for (r = regions; r; r = next) {
 		next = r->next;
+		for (i = 0; i < r->nr_queues; i++)
+			set_eventfd(r, i, -1);
 		if (r->db)
 			close(doorbell_fd(r->db));
 		free(r);

@@ -5,7 +5,7 @@
 # checkpatch and kernel-doc come from the packaged kernel source. The modules
 # are built with W=1 and sparse against the stock 6.12 kernel, all warnings as
 # errors. The Makefiles of user space have -Wall -Wextra -Werror. libdoorbell
-# must build against musl, too.
+# and the preload library must build against musl, too.
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -114,8 +114,10 @@ musl=$build/musl
 mkdir -p $musl/include
 ln -sfn /usr/include/linux /usr/include/asm-generic \
 	"/usr/include/$(gcc -print-multiarch)/asm" $musl/include/
-make -s -B -C tools/lib/doorbell CC=musl-gcc OUTPUT="$top/$musl" \
-	CFLAGS="-O2 -isystem $top/$musl/include" >&2 || fail "musl"
+for dir in tools/lib/doorbell tools/preload; do
+	make -s -B -C $dir CC=musl-gcc OUTPUT="$top/$musl" \
+		CFLAGS="-O2 -isystem $top/$musl/include" >&2 || fail "musl"
+done
 
 # compat.h compares kernel versions, and a trace header has its own style.
 checkpatch LINUX_VERSION_CODE,CONSTANT_COMPARISON \
