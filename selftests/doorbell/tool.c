@@ -1205,7 +1205,9 @@ TEST(check_rules)
 
 TEST(run)
 {
+	static const char * const split[] = { "a b.so", "a:b.so" };
 	const char *library = "/tmp/libpreload-test.so";
+	size_t i;
 
 	close(open(library, O_CREAT | O_RDWR, 0644));
 	unsetenv("LD_PRELOAD");
@@ -1230,6 +1232,21 @@ TEST(run)
 	EXPECT_STATUS(USAGE, RUN("run"));
 	EXPECT_STATUS(7, RUN_AS(NOBODY, "run", "sh", "-c", "exit 7"));
 	EXPECT_ERROR("/dev/doorbell: Permission denied");
+	/* the loader looks for it from elsewhere, or not at all */
+	ASSERT_EQ(0, chdir("/tmp"));
+	setenv("DOORBELL_PRELOAD", "libpreload-test.so", 1);
+	EXPECT_STATUS(0, RUN("run", "env"));
+	EXPECT_OUTPUT("LD_PRELOAD=/tmp/libpreload-test.so\n");
+	setenv("DOORBELL_PRELOAD", "../tmp/./libpreload-test.so", 1);
+	EXPECT_STATUS(0, RUN("run", "env"));
+	EXPECT_OUTPUT("LD_PRELOAD=/tmp/libpreload-test.so\n");
+	for (i = 0; i < ARRAY_SIZE(split); i++) {
+		ASSERT_EQ(0, rename(library, split[i]));
+		setenv("DOORBELL_PRELOAD", split[i], 1);
+		EXPECT_STATUS(FAILED, RUN("run", "env"));
+		EXPECT_ERROR("a blank or a colon");
+		ASSERT_EQ(0, rename(split[i], library));
+	}
 	unsetenv("DOORBELL_PRELOAD");
 	unlink(library);
 }

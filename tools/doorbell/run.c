@@ -14,31 +14,39 @@
 #define STATUS_NOT_EXECUTABLE	126
 #define STATUS_NO_COMMAND	127
 
+/* Return the path without links and "..", or NULL with errno. */
+static char *find(const char *path)
+{
+	return access(path, R_OK) ? NULL : realpath(path, NULL);
+}
+
 /* ../lib beside the tool, or where the libraries are installed */
-static void find_library(char *path, size_t size)
+static char *find_library(void)
 {
 	const char *chosen = getenv("DOORBELL_PRELOAD");
-	char self[PATH_MAX];
+	char self[PATH_MAX], beside[PATH_MAX + sizeof("/../lib/" LIBRARY)];
+	char *path = NULL;
 	ssize_t len;
 
 	if (chosen) {
-		snprintf(path, size, "%s", chosen);
-		if (access(path, R_OK))
+		path = find(chosen);
+		if (!path)
 			die(STATUS_NOT_FOUND, "DOORBELL_PRELOAD: %s: %s",
-			    path, strerror(errno));
-		return;
+			    chosen, strerror(errno));
+		return path;
 	}
 	len = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	if (len > 0) {
 		self[len] = '\0';
-		snprintf(path, size, "%s/../lib/" LIBRARY, dirname(self));
-		if (!access(path, R_OK))
-			return;
+		snprintf(beside, sizeof(beside), "%s/../lib/" LIBRARY,
+			 dirname(self));
+		path = find(beside);
 	}
-	snprintf(path, size, LIBDIR "/" LIBRARY);
-	if (access(path, R_OK))
+	path = path ?: find(LIBDIR "/" LIBRARY);
+	if (!path)
 		die(STATUS_NOT_FOUND,
 		    "there is no " LIBRARY " in " LIBDIR ": install it, or set DOORBELL_PRELOAD to its path");
+	return path;
 }
 
 static void set_environment(const char *library, bool stats)
@@ -46,6 +54,11 @@ static void set_environment(const char *library, bool stats)
 	const char *before = getenv("LD_PRELOAD");
 	char *preload;
 
+	/* the loader would ignore it, and run the VMM without it */
+	if (strpbrk(library, ": \t\n"))
+		die(STATUS_FAILED,
+		    "LD_PRELOAD cannot name %s: the path has a blank or a colon",
+		    library);
 	if (asprintf(&preload, "%s%s%s", library,
 		     before && before[0] ? ":" : "", before ?: "") < 0)
 		must(NULL);
@@ -61,7 +74,7 @@ int cmd_run(int argc, char **argv)
 		{ "stats", no_argument, NULL, 's' },
 		OPTIONS_END,
 	};
-	char library[PATH_MAX + sizeof("/../lib/" LIBRARY)];
+	const char *library;
 	bool stats = false;
 
 	while (next_option(argc, argv, options) != -1)
@@ -69,7 +82,7 @@ int cmd_run(int argc, char **argv)
 	if (optind == argc)
 		die_usage("run takes a VMM");
 
-	find_library(library, sizeof(library));
+	library = find_library();
 	if (access("/dev/doorbell", R_OK | W_OK))
 		warn_user("/dev/doorbell: %s: KVM keeps all ioeventfds of the VMM",
 			  strerror(errno));
