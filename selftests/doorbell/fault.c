@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Fault: the module's allocations fail. Attach then fails with ENOMEM and
- * changes nothing; a consumer leaves, and a VM ends, without memory.
+ * Fault: the module's allocations fail. Calls then fail with ENOMEM and change
+ * nothing; a consumer leaves, and a VM ends, without memory.
  *
  * Fault injection chooses allocations by their call chain: those of the module,
  * in the caller's task and on its workqueue. The program needs a kernel with
@@ -24,6 +24,17 @@
 #define LARGE_BASE	0x40000000ULL
 #define LARGE_LEN	0xc0000000ULL
 #define LARGE_STRIDE	DOORBELL_STRIDE_MAX
+
+/* Where a region moves, and where other devices are on its bus */
+#define NEW_BASE	(MMIO_BASE + 0x100000)
+#define OTHERS_BASE	(MMIO_BASE + 0x200000)
+
+/* The first of the queues that are bound, and how many a region may have */
+#define FIRST_BOUND	2
+#define MANY_QUEUES	2048
+
+/* Needs page tables of its own: two of the last level, as two pages do here */
+#define FAR_AREA	((void *)(0x100000000000 + 0x200000 - 0x1000))
 
 #define ROUNDS_END	4
 
@@ -74,6 +85,69 @@ static int fail_stop(const char *attr, int times)
 	int ret = knob_set(attr, "probability", "0");
 
 	return ret ?: times - knob(attr, "times");
+}
+
+/**
+ * struct faults - how to fail each allocation of a call
+ * @attr: which allocations
+ * @step: bytes, or pages: no allocation is smaller
+ * @times: failures in a row
+ * @least: allocations that make the call fail
+ */
+struct faults {
+	const char *attr;
+	int step;
+	int times;
+	int least;
+};
+
+/**
+ * struct turns - calls in which each allocation in turn is the first that fails
+ * @faults: how
+ * @space: bytes, or pages, before the first failure of the next call
+ * @passed: the same of the last call that failed, exactly; -1 before the first
+ * @again: the same allocation has failed before
+ * @allocations: allocations that made the call fail
+ * @tries: calls that failed
+ */
+struct turns {
+	const struct faults *faults;
+	int space;
+	long passed;
+	bool again;
+	int allocations;
+	int tries;
+};
+
+static int turn_begin(const struct turns *turns)
+{
+	return fail_start(turns->faults->attr, turns->space,
+			  turns->faults->times);
+}
+
+/* Return how many allocations failed in a call that returned @ret. */
+static int turn_end(struct turns *turns, int ret)
+{
+	const struct faults *faults = turns->faults;
+	long passed = turns->space - knob(faults->attr, "space");
+	int failed = fail_stop(faults->attr, faults->times);
+
+	turns->space += faults->step;
+	turns->again = passed == turns->passed;
+	if (failed > 0 && ret) {
+		turns->passed = passed;
+		turns->allocations += !turns->again;
+		turns->tries++;
+	}
+	return failed;
+}
+
+static void turns_check(struct __test_metadata *_metadata,
+			const struct turns *turns)
+{
+	TH_LOG("%d allocations failed, in %d tries", turns->allocations,
+	       turns->tries);
+	ASSERT_LE(turns->faults->least, turns->allocations);
 }
 
 /* The number behind @key in the first line that starts with it, or 0 */
@@ -195,24 +269,30 @@ static bool exits_go_on(const struct vmm *vmm)
 }
 
 /*
- * A write by vCPU 1 is an event if the region is attached. Otherwise it is an
+ * A write by vCPU 1 is an event if the region is at @base. Otherwise it is an
  * exit, and @fd may be -1.
  */
-static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
-		       int fd, bool attached)
+static void check_ring_at(struct __test_metadata *_metadata, struct vmm *vmm,
+			  int fd, __u64 base, unsigned int queue, bool attached)
 {
 	__u64 exits = vmm_exits(vmm);
 	struct doorbell_event events[2];
 
 	ASSERT_EQ(0, vmm_op(vmm, 1, GUEST_MMIO_WRITE, 4,
-			    MMIO_BASE + REGION_STRIDE, 5));
+			    base + queue * REGION_STRIDE, 5));
 	ASSERT_EQ(exits + !attached, vmm_exits(vmm));
 	if (fd >= 0)
 		ASSERT_EQ(attached, read_now(fd, events, 2));
 	if (attached) {
-		ASSERT_EQ(1, events[0].queue);
+		ASSERT_EQ(queue, events[0].queue);
 		ASSERT_EQ(1, events[0].count);
 	}
+}
+
+static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
+		       int fd, bool attached)
+{
+	check_ring_at(_metadata, vmm, fd, MMIO_BASE, 1, attached);
 }
 
 static bool no_vm_left(void)
@@ -228,10 +308,7 @@ FIXTURE(attach) {
 };
 
 FIXTURE_VARIANT(attach) {
-	const char *attr;
-	int step;	/* no allocation is smaller */
-	int times;	/* failures in a row */
-	int least;	/* allocations that make attach fail */
+	struct faults faults;
 	__u64 base;
 	__u64 len;
 	__u32 stride;
@@ -240,35 +317,35 @@ FIXTURE_VARIANT(attach) {
 };
 
 FIXTURE_VARIANT_ADD(attach, plain) {
-	.attr = SLAB, .step = 16, .times = 1, .least = 7,
+	.faults = { SLAB, .step = 16, .times = 1, .least = 7 },
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, no_value) {
-	.attr = SLAB, .step = 16, .times = 1, .least = 8,
+	.faults = { SLAB, .step = 16, .times = 1, .least = 8 },
 	.flags = DOORBELL_ATTACH_NO_VALUE,
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, bound_only) {
-	.attr = SLAB, .step = 16, .times = 1, .least = 8,
+	.faults = { SLAB, .step = 16, .times = 1, .least = 8 },
 	.flags = DOORBELL_ATTACH_BOUND_ONLY,
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, ordered) {
-	.attr = SLAB, .step = 32, .times = 1, .least = 7,
+	.faults = { SLAB, .step = 32, .times = 1, .least = 7 },
 	.flags = DOORBELL_ATTACH_ORDERED, .depth = 512,
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, large) {
-	.attr = SLAB, .step = 64, .times = 1, .least = 7,
+	.faults = { SLAB, .step = 64, .times = 1, .least = 7 },
 	.base = LARGE_BASE, .len = LARGE_LEN, .stride = LARGE_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, pages) {
-	.attr = PAGES, .step = 1, .times = ALWAYS, .least = 2,
+	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 2 },
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
@@ -312,9 +389,9 @@ static bool is_rung(int fd, __u32 flags)
  */
 TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 {
-	int ret, failed, space, allocations = 0, tries = 0, refs;
-	long left, passed = -1;
+	struct turns turns = { .faults = &variant->faults, .passed = -1 };
 	struct db_snapshot before, after;
+	int ret, failed, refs;
 	struct vmm *vmm = self->vmm;
 	__u64 rings = 0;
 
@@ -327,11 +404,10 @@ TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 	ASSERT_TRUE(exits_go_on(vmm));
 
 	ASSERT_EQ(0, db_snapshot(self->fd, &before));
-	for (space = 0;; space += variant->step) {
-		ASSERT_EQ(0, fail_start(variant->attr, space, variant->times));
+	for (;;) {
+		ASSERT_EQ(0, turn_begin(&turns));
 		ret = attach_variant(self->fd, vmm->vm_fd, variant);
-		left = knob(variant->attr, "space");
-		failed = fail_stop(variant->attr, variant->times);
+		failed = turn_end(&turns, ret);
 		ASSERT_LE(0, failed);
 		if (!failed)
 			break;
@@ -346,13 +422,8 @@ TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 		ASSERT_EQ(-ENOMEM, ret);
 		ASSERT_EQ(0, db_snapshot(self->fd, &after));
 		ASSERT_TRUE(db_same(&before, &after));
-		tries++;
-		if (space - left == passed)
-			continue;
-		/* the first try at which this allocation failed */
-		passed = space - left;
-		allocations++;
-		ASSERT_TRUE(exits_go_on(vmm));
+		if (!turns.again)
+			ASSERT_TRUE(exits_go_on(vmm));
 	}
 	ASSERT_EQ(0, ret);
 	ASSERT_TRUE(is_rung(self->fd, variant->flags));
@@ -362,8 +433,239 @@ TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 	ASSERT_EQ(0, stop_vcpu(vmm));
 	ASSERT_EQ(0, read_rings(self->fd, &rings));
 	ASSERT_EQ(guest_total(vmm->shared), rings + vmm_exits(vmm));
-	TH_LOG("%d allocations failed, in %d tries", allocations, tries);
-	ASSERT_LE(variant->least, allocations);
+	turns_check(_metadata, &turns);
+}
+
+/* Other calls without memory */
+
+FIXTURE(calls) {
+	struct vmm *vmm;
+	int fd;
+	int efd[2];
+	unsigned int queues;
+	__u64 base;	/* where the region is */
+	int bound;	/* to what its queues are bound, or -1 */
+};
+
+static int bind_to(FIXTURE_DATA(calls) *self, int efd)
+{
+	static int fds[MANY_QUEUES];
+	unsigned int i, count = self->queues - FIRST_BOUND;
+	int ret;
+
+	for (i = 0; i < count; i++)
+		fds[i] = efd;
+	ret = db_bind(self->fd, FIRST_BOUND, count, fds);
+	if (!ret)
+		self->bound = efd;
+	return ret;
+}
+
+static int call_bind(FIXTURE_DATA(calls) *self)
+{
+	return bind_to(self, self->efd[1]);
+}
+
+static int call_move(FIXTURE_DATA(calls) *self)
+{
+	int ret = db_move(self->fd, self->vmm->vm_fd, NEW_BASE);
+
+	if (!ret)
+		self->base = NEW_BASE;
+	return ret;
+}
+
+static int call_open(FIXTURE_DATA(calls) *self)
+{
+	int fd = db_open(0);
+
+	return fd < 0 ? fd : close(fd);
+}
+
+/* The last try has left nothing in the area if this one does not get EEXIST. */
+static int call_mmap(FIXTURE_DATA(calls) *self)
+{
+	size_t size = info_of(self->fd).control_size;
+	void *mem = mmap(FAR_AREA, size, PROT_READ,
+			 MAP_SHARED | MAP_FIXED_NOREPLACE, self->fd, 0);
+
+	return mem == MAP_FAILED ? -errno : munmap(mem, size);
+}
+
+static int call_async(FIXTURE_DATA(calls) *self)
+{
+	int ret = db_result(fcntl(self->fd, F_SETFL, O_NONBLOCK | O_ASYNC));
+
+	return ret ?: fcntl(self->fd, F_SETFL, O_NONBLOCK);
+}
+
+FIXTURE_VARIANT(calls) {
+	int (*call)(FIXTURE_DATA(calls) *self);
+	struct faults faults;
+	__u32 flags;
+	unsigned int queues;	/* 0: REGION_QUEUES */
+	unsigned int others;	/* other devices on the bus */
+	bool bind;		/* queues are bound already */
+};
+
+FIXTURE_VARIANT_ADD(calls, bind_first) {
+	.call = call_bind,
+	.faults = { SLAB, .step = 128, .times = 1, .least = 2 },
+};
+
+FIXTURE_VARIANT_ADD(calls, bind_again) {
+	.call = call_bind, .bind = true,
+	.faults = { SLAB, .step = 128, .times = 1, .least = 1 },
+};
+
+FIXTURE_VARIANT_ADD(calls, bind_pages) {
+	.call = call_bind, .queues = MANY_QUEUES,
+	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 2 },
+};
+
+FIXTURE_VARIANT_ADD(calls, bind_again_pages) {
+	.call = call_bind, .bind = true, .queues = MANY_QUEUES,
+	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 1 },
+};
+
+FIXTURE_VARIANT_ADD(calls, move) {
+	.call = call_move, .bind = true,
+	.faults = { SLAB, .step = 16, .times = 1, .least = 3 },
+};
+
+FIXTURE_VARIANT_ADD(calls, move_no_value) {
+	.call = call_move, .bind = true, .flags = DOORBELL_ATTACH_NO_VALUE,
+	.faults = { SLAB, .step = 16, .times = 1, .least = 4 },
+};
+
+/* A bus of more than two pages is no slab. */
+FIXTURE_VARIANT_ADD(calls, move_pages) {
+	.call = call_move, .bind = true, .others = 400,
+	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 1 },
+};
+
+FIXTURE_VARIANT_ADD(calls, open) {
+	.call = call_open,
+	.faults = { SLAB, .step = 64, .times = 1, .least = 2 },
+};
+
+FIXTURE_VARIANT_ADD(calls, mmap) {
+	.call = call_mmap, .queues = MANY_QUEUES,
+	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 4 },
+};
+
+FIXTURE_VARIANT_ADD(calls, async) {
+	.call = call_async,
+	.faults = { SLAB, .step = 16, .times = 1, .least = 1 },
+};
+
+/* Attach a region, anew if there is one. */
+static void attach_anew(struct __test_metadata *_metadata,
+			FIXTURE_DATA(calls) *self,
+			const FIXTURE_VARIANT(calls) *variant)
+{
+	db_detach(self->fd);
+	self->base = MMIO_BASE;
+	self->bound = -1;
+	ASSERT_EQ(0, db_attach_as(self->fd, self->vmm->vm_fd, self->base,
+				  self->queues * REGION_STRIDE, REGION_STRIDE,
+				  variant->flags));
+	if (variant->bind)
+		ASSERT_EQ(0, bind_to(self, self->efd[0]));
+}
+
+FIXTURE_SETUP(calls)
+{
+	int i;
+
+	ASSERT_EQ(NULL, fail_setup());
+	self->queues = variant->queues ?: REGION_QUEUES;
+	self->fd = db_must_open(_metadata, O_NONBLOCK);
+	self->vmm = vmm_create(2);
+	ASSERT_NE(NULL, self->vmm);
+	for (i = 0; i < 2; i++) {
+		self->efd[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		ASSERT_LE(0, self->efd[i]);
+	}
+	for (i = 0; i < variant->others; i++)
+		ASSERT_EQ(0, vmm_ioeventfd(self->vmm, OTHERS_BASE + 8 * i, 4,
+					   self->efd[0], 0));
+	attach_anew(_metadata, self, variant);
+}
+
+FIXTURE_TEARDOWN(calls)
+{
+	fail_end();
+	close(self->fd);
+	close(self->efd[0]);
+	close(self->efd[1]);
+	vmm_destroy(self->vmm);
+}
+
+/* The guest rings the region where it is, and the eventfd that is bound. */
+static void check_region(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(calls) *self)
+{
+	struct vmm *vmm = self->vmm;
+	eventfd_t count;
+	int i;
+
+	check_ring_at(_metadata, vmm, self->fd, self->base, 1, true);
+	check_ring_at(_metadata, vmm, self->fd,
+		      MMIO_BASE + NEW_BASE - self->base, 1, false);
+	if (self->bound < 0)
+		check_ring_at(_metadata, vmm, self->fd, self->base,
+			      FIRST_BOUND, true);
+	else
+		ASSERT_EQ(0, vmm_op(vmm, 1, GUEST_MMIO_WRITE, 4, self->base +
+				    FIRST_BOUND * REGION_STRIDE, 5));
+	ASSERT_EQ(0, poll_now(self->fd) & POLLIN);
+	for (i = 0; i < 2; i++) {
+		bool bound = self->bound == self->efd[i];
+
+		ASSERT_EQ(bound - 1, eventfd_read(self->efd[i], &count));
+		if (bound)
+			ASSERT_EQ(1, count);
+	}
+}
+
+/* Each allocation in turn is the first that fails: the call changes nothing. */
+TEST_F_TIMEOUT(calls, each_allocation, TEST_SECONDS)
+{
+	struct turns turns = { .faults = &variant->faults, .passed = -1 };
+	static struct doorbell_queue_binding bindings[2][MANY_QUEUES];
+	int ret, failed, refs = db_module_refs();
+	struct db_snapshot before, after;
+
+	do {
+		ASSERT_EQ(0, db_snapshot(self->fd, &before));
+		ASSERT_EQ(0, db_bindings(self->fd, 0, self->queues,
+					 bindings[0]));
+		ASSERT_EQ(0, turn_begin(&turns));
+		ret = variant->call(self);
+		failed = turn_end(&turns, ret);
+		ASSERT_LE(0, failed);
+		if (ret) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ASSERT_EQ(0, db_snapshot(self->fd, &after));
+			ASSERT_TRUE(db_same(&before, &after));
+			ASSERT_EQ(0, db_bindings(self->fd, 0, self->queues,
+						 bindings[1]));
+			ASSERT_EQ(0, memcmp(bindings[0], bindings[1],
+					    sizeof(bindings[0])));
+		}
+		ASSERT_EQ(refs, db_module_refs());
+		if (!ret || !turns.again)
+			check_region(_metadata, self);
+		/* the kernel did without, or nothing failed */
+		if (!ret)
+			attach_anew(_metadata, self, variant);
+	} while (failed);
+	ASSERT_EQ(0, ret);
+	turns_check(_metadata, &turns);
+	vmm_destroy(self->vmm);
+	self->vmm = NULL;
+	ASSERT_TRUE(eventually(no_vm_left()));
 }
 
 /* Leave without memory */
