@@ -7,6 +7,7 @@
 #include <linux/filter.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
+#include <liburing.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -2417,6 +2418,60 @@ TEST_F_TIMEOUT(edges, never_read_with_sigio, TEST_SECONDS)
 		ASSERT_FALSE(sigio(&set));
 		ASSERT_EQ(2, db_read(self->fd, events, 4));
 	}
+}
+
+static int multishot_add(struct io_uring *uring, int fd)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(uring);
+
+	io_uring_prep_poll_multishot(sqe, fd, POLLIN);
+	return io_uring_submit(uring);
+}
+
+/* Completions so far of a multishot poll that goes on, or -1 if it does not */
+static int completions(struct io_uring *uring)
+{
+	struct io_uring_cqe *cqe;
+	int n = 0;
+
+	while (n >= 0 && !io_uring_peek_cqe(uring, &cqe)) {
+		n = cqe->res == POLLIN && cqe->flags & IORING_CQE_F_MORE ?
+		    n + 1 : -1;
+		io_uring_cqe_seen(uring, cqe);
+	}
+	return n;
+}
+
+/* A multishot poll completes for each ring of an eventfd, but here ... */
+TEST_F_TIMEOUT(edges, never_read_with_multishot, TEST_SECONDS)
+{
+	int i, ret, efd = eventfd(0, EFD_NONBLOCK);
+	struct doorbell_event events[4];
+	struct io_uring uring;
+
+	ret = io_uring_queue_init(8, &uring, 0);
+	if (ret)
+		SKIP(return, "no io_uring: %s", strerror(-ret));
+	ASSERT_EQ(0, vmm_ioeventfd(self->vmm, NEW_BAR, 4, efd, 0));
+	ASSERT_EQ(1, multishot_add(&uring, efd));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, NEW_BAR, i));
+		ASSERT_EQ(1, completions(&uring));
+	}
+
+	/* ... for one, until read() arms again */
+	ASSERT_EQ(1, multishot_add(&uring, self->fd));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, MMIO_BASE, i));
+		ASSERT_EQ(1, completions(&uring));
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, MMIO_BASE, i));
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, MMIO_BASE + 8, i));
+		ASSERT_EQ(0, completions(&uring));
+		ASSERT_EQ(2, db_read(self->fd, events, 4));
+		ASSERT_EQ(0, completions(&uring));
+	}
+	io_uring_queue_exit(&uring);
+	close(efd);
 }
 
 /* A loop that never reads and looks at all queues misses no ring. */
