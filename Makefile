@@ -191,12 +191,16 @@ KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12
 
 # The debug kernels are several times slower than the stock ones, where all
 # programs run. A program runs on one of the debug kernels, or only by make
-# check-debug. With PROGRAMS on the command line, all of these run.
+# check-debug. PROGRAM:OPTION... runs a part of one. With PROGRAMS on the
+# command line, all of these run.
 SLOW := bind crash library move orders preload recipes tool
 ELSEWHERE_6.12-debug := $(SLOW) fault modes owner process stuck trace
 ELSEWHERE_7.2-debug := $(SLOW) $(filter-out $(ELSEWHERE_6.12-debug),$(PROGRAMS))
+PART_7.2-debug := bind:-vmmio:-fcgroup:-fplain:-ffailure
+PART_7.2-debug += move:-vmmio:-fglobal:-fthreads
 ifneq ($(origin PROGRAMS),command line)
 ELSEWHERE = $(foreach k,$(KERNELS),$(ELSEWHERE_$(k):%=$(k)/%))
+PART = $(foreach k,$(KERNELS),$(PART_$(k):%=$(k)/%))
 endif
 
 selftests: setup
@@ -211,7 +215,8 @@ examples: $(LIB)
 
 check: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
-	@ELSEWHERE="$(ELSEWHERE)" HOST_TESTS="litmus runner kernel-patch" \
+	@ELSEWHERE="$(ELSEWHERE)" PART="$(PART)" \
+		HOST_TESTS="litmus runner kernel-patch" \
 		tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
 check-debug: setup

@@ -5,12 +5,13 @@
 # Usage: check.sh PROGRAMS [KERNEL]...
 #
 # PROGRAMS is a list of kselftest programs in build/selftests. ELSEWHERE, in the
-# environment, is a list of KERNEL/PROGRAM that are left to other kernels, and
-# HOST_TESTS a list of scripts beside this one that run on this machine. This
-# script builds the modules, boots one micro-VM per kernel, some at a time, and
-# adds up their TAP. Each machine is a test of its own: it passes if nothing
-# hangs or panics and the kernel log has no bug report. build/check/ keeps all
-# output. The last line is "N passed, N failed".
+# environment, is a list of KERNEL/PROGRAM that are left to other kernels, PART
+# one of KERNEL/PROGRAM:OPTION... that run in addition, and HOST_TESTS a list of
+# scripts beside this one that run on this machine. This script builds the
+# modules, boots one micro-VM per kernel, some at a time, and adds up their TAP.
+# Each machine is a test of its own: it passes if nothing hangs or panics and
+# the kernel log has no bug report. build/check/ keeps all output. The last line
+# is "N passed, N failed".
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -85,13 +86,16 @@ run_kernel() {
 	for prog in "${programs[@]}"; do
 		[[ " $ELSEWHERE " == *" $kernel/$prog "* ]] || run+=("$prog")
 	done
+	for prog in ${PART:-}; do
+		[[ $prog != "$kernel"/* ]] || run+=("${prog#*/}")
+	done
 	# run each thread of the KUnit suites on a CPU of its own
 	[[ $kernel != *-kcsan ]] || run=() cpus=4
 
 	args=(-f "$ko/doorbell.ko:/tests/doorbell.ko")
 	[ ! -e "$ko/doorbell_kunit.ko" ] ||
 		args+=(-f "$ko/doorbell_kunit.ko:/tests/doorbell_kunit.ko")
-	for prog in "${run[@]}"; do
+	for prog in "${run[@]%%:*}"; do
 		[ "$prog" = demo ] || [ "$prog" = examples ] ||
 			args+=(-f "$top/build/selftests/$prog:/tests/$prog")
 	done

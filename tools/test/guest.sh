@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Run test programs in a micro-VM, and the KUnit suites if the kernel has KUnit.
 #
-# Usage: guest.sh PROGRAM...
+# Usage: guest.sh PROGRAM[:OPTION]...
 #
 # Prints the TAP of the programs, which are in /tests, with a line before and
 # after each, the latter with the exit status and the time. A program has to
@@ -58,7 +58,8 @@ fi
 export DOORBELL_KO=/tests/doorbell.ko
 for prog in "$@"; do
 	begin "$prog"
-	insmod $DOORBELL_KO && "/tests/$prog"
+	# shellcheck disable=SC2046	# the options are words of their own
+	insmod $DOORBELL_KO && /tests/$(echo "$prog" | tr : ' ')
 	ret=$?
 	unload "$prog" || ret=1
 	end "$prog" $ret
