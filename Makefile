@@ -221,7 +221,8 @@ check: setup
 
 check-debug: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
-	@LIMIT=7200 tools/test/check.sh "$(PROGRAMS)" 6.12-debug 7.2-debug
+	@LIMIT=7200 LONG=1 tools/test/check.sh "$(PROGRAMS)" \
+		6.12-debug 7.2-debug
 
 check-deb: setup
 	@HOST_TESTS="compat package" tools/test/check.sh ""

@@ -261,7 +261,7 @@ TEST_F_TIMEOUT(ringing, detach, TEST_SECONDS)
 /* Attach the whole region and half of it in turns. */
 TEST_F_TIMEOUT(ringing, attach_and_detach, TEST_SECONDS)
 {
-	__u64 before, rings = 0, end = db_now_ms() + 5000;
+	__u64 before, rings = 0, end = db_until(5000);
 	unsigned int i;
 
 	ASSERT_EQ(0, start_ringing(self->vmm, variant->flags));
@@ -325,7 +325,7 @@ TEST_F_TIMEOUT(owner, attach_from_two_threads, TEST_SECONDS)
 		turns[i] = (struct turns) {
 			.fd = self->fd[0],
 			.vm = self->vmm->vm_fd,
-			.end = db_now_ms() + 2000,
+			.end = db_until(2000),
 		};
 		ASSERT_EQ(0, pthread_create(&thread[i], NULL, take_turns,
 					    &turns[i]));

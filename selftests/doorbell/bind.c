@@ -604,7 +604,7 @@ static void stop_and_check(struct __test_metadata *_metadata,
 /* Bind to one eventfd, to the other one, to none; all queues, some, one. */
 TEST_F_TIMEOUT(load, rebind, TEST_SECONDS)
 {
-	__u64 end = db_now_ms() + 2000;
+	__u64 end = db_until(2000);
 	unsigned int first, count, n, i;
 	__u64 before = 0;
 	__u32 seed = 7;
@@ -639,7 +639,7 @@ TEST_F_TIMEOUT(load, rebind, TEST_SECONDS)
 TEST_F_TIMEOUT(load, unbound_is_silent, TEST_SECONDS)
 {
 	int *a = &self->eventfd[0], *b = &self->eventfd[1];
-	__u64 end = db_now_ms() + 3000;
+	__u64 end = db_until(3000);
 	unsigned int i;
 
 	for (i = 0; db_round(i, 12, 1000, end); i++) {
@@ -669,7 +669,7 @@ TEST_F_TIMEOUT(load, unbound_is_silent, TEST_SECONDS)
 /* A binding keeps its eventfd; unbinding, or another binding, frees it. */
 TEST_F_TIMEOUT(load, close_eventfds, TEST_SECONDS)
 {
-	__u64 end = db_now_ms() + 1500;
+	__u64 end = db_until(1500);
 	unsigned int i;
 	int fd;
 
@@ -726,7 +726,7 @@ static struct binder binder_of(FIXTURE_DATA(load) *self, unsigned int queues,
 		.fd = self->fd,
 		.eventfd = eventfd,
 		.queues = queues,
-		.end = db_now_ms() + 1500,
+		.end = db_until(1500),
 	};
 }
 

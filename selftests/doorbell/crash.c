@@ -484,7 +484,7 @@ FIXTURE_TEARDOWN(crash)
 TEST_F_TIMEOUT(crash, killed_at_random, TEST_SECONDS)
 {
 	unsigned int kills = 0, turn, victims, rings, at, i;
-	__u64 end = db_now_ms() + KILL_MS;
+	__u64 end = db_until(KILL_MS);
 	struct ringer *r = &self->r;
 	__u64 repeated = 0;
 	__u32 seed = 7;
@@ -605,7 +605,7 @@ static int find_changes(struct ringer *r, pid_t pid, bool *changes)
 /* The consumer dies after each instruction in turn. */
 TEST_F_TIMEOUT(crash, killed_at_every_step, TEST_SECONDS)
 {
-	__u64 end = db_now_ms() + STEP_MS;
+	__u64 end = db_until(STEP_MS);
 	struct ringer *r = &self->r;
 	unsigned int steps, i, tried = 0;
 	static bool changes[STEPS_MAX];
@@ -763,7 +763,7 @@ FIXTURE_TEARDOWN(guest)
 TEST_F_TIMEOUT(guest, killed_at_random, TEST_SECONDS)
 {
 	struct consumer c = { .fd = self->fd, .log = self->log };
-	__u64 end = db_now_ms() + KILL_MS;
+	__u64 end = db_until(KILL_MS);
 	unsigned int kills, q;
 	__u32 last, seed = 11;
 	__u64 count;

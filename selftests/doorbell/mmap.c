@@ -864,7 +864,7 @@ TEST_F_TIMEOUT(counters, make_sense_at_any_time, TEST_SECONDS)
 	ASSERT_EQ(0, pthread_create(&thread[0], NULL, traffic_main, &t));
 	ASSERT_EQ(0, pthread_create(&thread[1], NULL, preempting_main, &t));
 	ASSERT_EQ(0, db_pin(0));
-	end = db_now_ms() + COUNTS_MS;
+	end = db_until(COUNTS_MS);
 	for (i = 0; db_round(i, COUNTS_MIN, COUNTS, end); i++) {
 		done = t.done;
 		read = t.read;

@@ -767,7 +767,7 @@ TEST_F_TIMEOUT(ringing, nothing_is_lost, TEST_SECONDS)
 	__u64 end;
 
 	ring_window(_metadata, self, 0);
-	end = db_now_ms() + MOVES_MS;
+	end = db_until(MOVES_MS);
 	while (db_round(self->moves, MOVES_MIN, MOVES, end)) {
 		ASSERT_EQ(0, move_somewhere(self));
 		if (self->moves % 8 == 0)
@@ -792,7 +792,7 @@ TEST_F_TIMEOUT(ringing, holds_on_return, TEST_SECONDS)
 	if (self->flags & ORDERED)
 		SKIP(return, "exits, too, when it is full");
 	ring_window(_metadata, self, 1);
-	end = db_now_ms() + SOME_MS;
+	end = db_until(SOME_MS);
 	for (rounds = 0; db_round(rounds, SOME_MIN, SOME, end); rounds++) {
 		old = self->base;
 		ASSERT_EQ(0, move_somewhere(self));
@@ -863,7 +863,7 @@ TEST_F_TIMEOUT(ringing, mapped_consumer_never_notices, TEST_SECONDS)
 	if (!pid)
 		mapped_consumer(self->fd, book);
 	ring_window(_metadata, self, 0);
-	end = db_now_ms() + MOVES_MS;
+	end = db_until(MOVES_MS);
 	while (db_round(self->moves, MOVES_MIN, MOVES, end))
 		ASSERT_EQ(0, move_somewhere(self));
 	ASSERT_EQ(0, stop_window(self, 0));
@@ -919,7 +919,7 @@ TEST_F_TIMEOUT(ringing, while_others_come_and_go, TEST_SECONDS)
 
 	ring_window(_metadata, self, 0);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, others_main, &others));
-	end = db_now_ms() + SOME_MS;
+	end = db_until(SOME_MS);
 	while (db_round(self->moves, SOME_MIN, SOME, end) ||
 	       (others.rounds < 3 && !others.error)) {
 		ASSERT_EQ(0, move_somewhere(self));
@@ -947,7 +947,7 @@ TEST_F_TIMEOUT(ringing, bound_queues, TEST_SECONDS)
 		fds[i] = fds[0];
 	ASSERT_EQ(0, db_bind(self->fd, 0, REGION_QUEUES / 2, fds));
 	ring_window(_metadata, self, 0);
-	end = db_now_ms() + SOME_MS;
+	end = db_until(SOME_MS);
 	while (db_round(self->moves, SOME_MIN, SOME, end)) {
 		ASSERT_EQ(0, move_somewhere(self));
 		if (self->moves % 8 == 0)
@@ -969,7 +969,7 @@ TEST_F_TIMEOUT(ringing, bound_queues, TEST_SECONDS)
 /* A mover that is killed has moved the region or not, as INFO says. */
 TEST_F_TIMEOUT(ringing, killed_movers, TEST_SECONDS)
 {
-	__u64 exits, end = db_now_ms() + KILLS_MS;
+	__u64 exits, end = db_until(KILLS_MS);
 	struct doorbell_info info;
 	int kills, place, there;
 	pid_t pid;
@@ -1135,7 +1135,7 @@ TEST_F_TIMEOUT(numbers, each_is_told_once, TEST_SECONDS)
 		ASSERT_EQ(0, vmm_job(self->vmm, v, &job));
 		ASSERT_EQ(0, vmm_thread_start(self->vmm, v));
 	}
-	end = db_now_ms() + MOVES_MS;
+	end = db_until(MOVES_MS);
 	for (; db_round(moves, MOVES_MIN, MOVES, end); moves++) {
 		/* at times out of reach */
 		shift = db_random(&random) % (NR_SHIFTS + 1);
@@ -1210,7 +1210,7 @@ static void *mover_main(void *arg)
 /* A write() rings at the old base or at the new one, all of its rings. */
 TEST_F_TIMEOUT(threads, write_sees_one_base, TEST_SECONDS)
 {
-	__u64 bad = 0, good = 0, end = db_now_ms() + 2000;
+	__u64 bad = 0, good = 0, end = db_until(2000);
 	struct doorbell_ring rings[64] = {};
 	struct doorbell_event events[2];
 	pthread_t thread;
@@ -1243,7 +1243,7 @@ TEST_F_TIMEOUT(threads, write_sees_one_base, TEST_SECONDS)
 TEST_F_TIMEOUT(threads, two_movers, TEST_SECONDS)
 {
 	struct vmm *vmm = vmm_create(1);
-	__u64 base, end = db_now_ms() + 2000;
+	__u64 base, end = db_until(2000);
 	pthread_t thread[2];
 	int i;
 
@@ -1275,7 +1275,7 @@ TEST_F_TIMEOUT(threads, two_movers, TEST_SECONDS)
 TEST_F_TIMEOUT(threads, of_one_descriptor, TEST_SECONDS)
 {
 	struct vmm *vmm = vmm_create(1);
-	__u64 base, end = db_now_ms() + 2000;
+	__u64 base, end = db_until(2000);
 	unsigned int rounds = 0;
 	pthread_t thread[2];
 	int i;

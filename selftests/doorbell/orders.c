@@ -400,7 +400,7 @@ static void finish(struct __test_metadata *_metadata,
 TEST_F_TIMEOUT(orders, each, TEST_SECONDS)
 {
 	static const __u32 modes[] = { 0, PIO, DOORBELL_ATTACH_NO_VALUE };
-	__u64 end = db_now_ms() + ORDERS_MS;
+	__u64 end = db_until(ORDERS_MS);
 	enum step steps[NR_STEPS];
 	unsigned int i, n;
 
@@ -629,7 +629,7 @@ FIXTURE_TEARDOWN(load)
  */
 TEST_F_TIMEOUT(load, rounds, TEST_SECONDS)
 {
-	__u64 closed = db_now_ms(), end = closed + ROUNDS_MS, exits;
+	__u64 closed = db_now_ms(), end = db_until(ROUNDS_MS), exits;
 	struct vmm *vmm = self->vmm;
 	unsigned int round;
 	int fd, other;

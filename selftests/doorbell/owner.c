@@ -429,7 +429,7 @@ TEST_F_TIMEOUT(module, unload_refused, 120)
 /* Load, use and unload the module many times. */
 TEST_F_TIMEOUT(module, unload_rounds, 240)
 {
-	uint64_t end = db_now_ms() + ROUNDS_LOAD_MS;
+	uint64_t end = db_until(ROUNDS_LOAD_MS);
 	struct doorbell_event event;
 	int fd, round;
 

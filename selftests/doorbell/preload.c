@@ -1064,7 +1064,7 @@ static int busy_call(FIXTURE_DATA(busy) *self, __u32 len, __u32 flags, int q)
 TEST_F_TIMEOUT(busy, reassign, TEST_SECONDS)
 {
 	const __u32 len = variant->len;
-	const __u64 end = db_now_ms() + 3000;
+	const __u64 end = db_until(3000);
 	__u32 x = 7, signals = 0;
 	bool on[REGION_QUEUES];
 	unsigned int i;
@@ -1361,7 +1361,7 @@ TEST(statistics_of_rings)
 		.range = { { .first = 0, .nr = 1 } },
 	};
 	struct itimerval timer = {};
-	const __u64 end = db_now_ms() + 3000;
+	const __u64 end = db_until(3000);
 	unsigned int i, v, failed = 0;
 	char line[4096] = "", *printed;
 	struct side side = {};

@@ -1806,7 +1806,7 @@ TEST_F_TIMEOUT(unplug, under_load, TEST_SECONDS)
 		.flags = variant->flags,
 		.depth = variant->flags & ORDERED ? 16 : 0,
 	};
-	__u64 seen, rung, late, end = db_now_ms() + 3000;
+	__u64 seen, rung, late, end = db_until(3000);
 	struct unplug *u = &self->u;
 	pthread_t thread;
 	unsigned int i;

@@ -965,7 +965,7 @@ FIXTURE_TEARDOWN(signals)
 TEST_F_TIMEOUT(signals, attach_returns, TEST_SECONDS)
 {
 	size_t page = sysconf(_SC_PAGESIZE), i;
-	__u64 end = db_now_ms() + AREAS_MS;
+	__u64 end = db_until(AREAS_MS);
 	char *areas;
 
 	/* each page is an area of its own, and every other one is there */

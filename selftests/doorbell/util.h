@@ -346,6 +346,15 @@ static inline uint64_t db_now_ms(void)
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
+/*
+ * The time when a loop ends that would find more if it ran for longer. With
+ * DOORBELL_LONG in the environment it has all of its @ms, else a fourth.
+ */
+static inline uint64_t db_until(uint64_t ms)
+{
+	return db_now_ms() + (getenv("DOORBELL_LONG") ? ms : ms / 4);
+}
+
 /* True for @max rounds, or fewer if @end passes, but for @min at least */
 static inline bool db_round(unsigned int done, unsigned int min,
 			    unsigned int max, uint64_t end)

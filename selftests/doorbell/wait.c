@@ -571,7 +571,7 @@ static int ring_slowly(struct race *race, const struct doorbell_ring *rings,
 static const char *ring_in_step(struct race *race, uint64_t *rung, int burst,
 				uint32_t seed)
 {
-	uint64_t end = db_now_ms() + ROUNDS_MS;
+	uint64_t end = db_until(ROUNDS_MS);
 	struct doorbell_ring rings[8];
 	int round, n, i;
 
@@ -765,7 +765,7 @@ TEST_F_TIMEOUT(one, signals_race_rings, 240)
 {
 	struct sigaction action = { .sa_handler = on_signal };
 	struct waiter *waiter = &self->waiter;
-	uint64_t end = db_now_ms() + ROUNDS_MS;
+	uint64_t end = db_until(ROUNDS_MS);
 	uint32_t seed = 99;
 	int round;
 
@@ -870,7 +870,7 @@ static void while_regions_change(struct __test_metadata *_metadata,
 				 struct race *race,
 				 int (*call)(struct waiter *waiter))
 {
-	uint64_t end = db_now_ms() + ROUNDS_MS;
+	uint64_t end = db_until(ROUNDS_MS);
 	struct waiter waiters[2];
 	int i;
 

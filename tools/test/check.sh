@@ -7,11 +7,12 @@
 # PROGRAMS is a list of kselftest programs in build/selftests. ELSEWHERE, in the
 # environment, is a list of KERNEL/PROGRAM that are left to other kernels, PART
 # one of KERNEL/PROGRAM:OPTION... that run in addition, and HOST_TESTS a list of
-# scripts beside this one that run on this machine. This script builds the
-# modules, boots one micro-VM per kernel, some at a time, and adds up their TAP.
-# Each machine is a test of its own: it passes if nothing hangs or panics and
-# the kernel log has no bug report. build/check/ keeps all output. The last line
-# is "N passed, N failed".
+# scripts beside this one that run on this machine. With LONG=1, loops that are
+# bounded by time have all of it. This script builds the modules, boots one
+# micro-VM per kernel, some at a time, and adds up their TAP. Each machine is a
+# test of its own: it passes if nothing hangs or panics and the kernel log has
+# no bug report. build/check/ keeps all output. The last line is "N passed, N
+# failed".
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -122,7 +123,7 @@ run_kernel() {
 		-f "$top/tools/test/demo:/tests/demo" \
 		-f "$top/tools/test/examples:/tests/examples" \
 		-f "$top/tools/test/guest.sh:/guest.sh" \
-		-- /guest.sh "${run[@]}" \
+		-- env ${LONG:+DOORBELL_LONG=1} /guest.sh "${run[@]}" \
 		>"$out/$kernel.tap" 2>"$out/$kernel.err"
 	echo "# verdict $(verdict "$kernel" $?)" >>"$out/$kernel.tap"
 	echo "check: $kernel done after $SECONDS s"
