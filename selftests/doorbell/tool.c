@@ -829,6 +829,8 @@ TEST_F(consumer, screen)
 	EXPECT_OUTPUT(SCREEN_ENTER "\033[?25l\033[?7l");
 	EXPECT_OUTPUT("rings/s");
 	EXPECT_OUTPUT("name of 15 byte");
+	/* there is room for all but the time */
+	ASSERT_EQ(NULL, strstr(tool.text, "TIME"));
 	/* the screen with the first queues: a line each, the headings, two */
 	while (at > tool.text && *at != '\033')
 		at--;
