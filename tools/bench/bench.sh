@@ -33,7 +33,10 @@ run_kernel()
 		libs+=(-f "$lib:$lib")
 	done < <(ldd "$out/calls" | grep -o '/[^ ]*')
 
-	echo "kernel $(cat "$dir/release")" >"$out/$kernel.txt"
+	{
+		echo "kernel $(cat "$dir/release")"
+		echo "module $ko/doorbell.ko"
+	} >"$out/$kernel.txt"
 	"$testbed/run.sh" -k "$kernel" -o -t 1200 -l "$out/$kernel.log" \
 		-f "$here/guest.sh:/bench/guest.sh" \
 		-f "$out/bench:/bench/bench" -f "$out/calls:/bench/calls" \

@@ -5,13 +5,14 @@
 Usage: report.py JSON RESULTS...
 
 RESULTS are outputs of the bench program, one file per kernel. Each begins with
-a line "kernel RELEASE".
+the lines "kernel RELEASE" and "module FILE".
 
 A figure is the mean of all repetitions. A figure above the floor is that mean
 less the mean of the floor in the same measurement. The spread is the largest
 repetition less the smallest.
 """
 import json
+import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -27,8 +28,25 @@ KICKS = {"ioeventfd": "ioeventfd_kick", "doorbell_bound": "doorbell_bound"}
 CALLS = {name: name for name in ("calls_any", "calls_preload")}
 SETUP_SIDES = SIDES | CALLS | {"ioeventfd_calls": "ioeventfd_kick",
                                "doorbell_bound": "doorbell_bound"}
+# What KVM calls for a ring
+HANDLERS = ["write_coalescing", "write_ordered"]
 QUEUES = [1, 64, 1024, 16384, 65535]
 SETUPS = [64, 1024, 4096]
+
+
+def static_keys(module, function):
+    """Count the static keys in a function: one instruction each if off."""
+    symbols, relocations = (subprocess.run(
+        ["readelf", "-W", option, module], capture_output=True, check=True,
+        text=True).stdout for option in ("--syms", "--relocs"))
+    start, size = next((int(words[1], 16), int(words[2]))
+                       for words in map(str.split, symbols.splitlines())
+                       if words[-1:] == [function])
+    table = relocations.split("'.rela__jump_table'")[1].split("\n\n")[0]
+    # an entry has 16 bytes, and begins with the place of the instruction
+    return sum(words[0].endswith("0") and
+               start <= int(words[-1], 16) < start + size
+               for words in map(str.split, table.splitlines()[2:]))
 
 
 class Results:
@@ -36,11 +54,14 @@ class Results:
 
     def __init__(self, name):
         self.kernel = None
+        self.module = None
         self.samples = defaultdict(list)
         for line in Path(name).read_text().splitlines():
             words = line.split()
             if words[:1] == ["kernel"]:
                 self.kernel = words[1]
+            elif words[:1] == ["module"]:
+                self.module = words[1]
             elif words[:1] == ["sample"]:
                 what, path, queues, figure = words[1:]
                 self.samples[what, path, int(queues)].append(float(figure))
@@ -78,6 +99,8 @@ class Results:
     def report(self):
         return {
             "kernel": self.kernel,
+            "tracing_off": {name: static_keys(self.module, name)
+                            for name in HANDLERS},
             "floor": round(self.mean("batch64", "floor", 64), 1),
             "batch64": self.batch("batch64"),
             "batch1": self.batch("batch1"),
@@ -128,6 +151,10 @@ def print_tables(results, report):
         row += [number(report["queues"][path][str(n)]) for n in QUEUES]
         rows.append(row)
     table(["", "batch64", "", "batch1", ""] + [f"{n:,}" for n in QUEUES], rows)
+
+    for name, keys in report["tracing_off"].items():
+        print(f"  of these in {name}() for tracepoints that are off: {keys}")
+    print()
 
     rows = [[name] + [number(figures.get(str(n))) for n in QUEUES]
             for name, figures in report["kick"].items()]

@@ -340,33 +340,33 @@ bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
 }
 
 /**
- * doorbell_region_trace_ring() - trace a ring, before it is one
+ * doorbell_region_ring_traced() - the rest of doorbell_region_ring(), traced
  * @region: the region
- * @queue: the queue, or -1 if the ring names none
- * @kind: doorbell_kind()
- * @value: the value written, or the bad address
+ * @flags: @region->flags
+ * @offset: address written less the region's base, inside of the region
+ * @value: value written
+ * @kind: doorbell_kind() of DOORBELL_EVENT_QUEUE and the value's width
+ * @bounces: a ring without room reaches the VMM: count it as bounced
+ * @bound: the eventfd of the queue was signalled: only trace
  *
- * Context: any but NMI.
+ * Context: as doorbell_region_ring().
+ *
+ * Return: as doorbell_region_ring_unbound().
  */
-void doorbell_region_trace_ring(const struct doorbell_region *region,
-				int queue, u16 kind, u64 value)
+int doorbell_region_ring_traced(struct doorbell_region *region, u32 flags,
+				u64 offset, u64 value, u16 kind, bool bounces,
+				bool bound)
 {
-	trace_ring(region->waiters->id, queue, kind, value);
-}
+	long queue = doorbell_region_queue(region, flags, offset, value);
+	int ret = 0;
 
-/**
- * doorbell_region_trace_bounce() - trace a guest's ring that found no room
- * @region: the region
- * @queue: the queue, or -1 if the ring names none
- * @kind: doorbell_kind()
- * @value: the value written
- *
- * Context: any but NMI.
- */
-void doorbell_region_trace_bounce(const struct doorbell_region *region,
-				  int queue, u16 kind, u64 value)
-{
-	trace_bounce(region->waiters->id, queue, kind, value);
+	trace_ring(region->waiters->id, queue, kind, value);
+	if (!bound)
+		ret = doorbell_region_ring_unbound(region, flags, offset, value,
+						   kind, bounces);
+	if (ret && bounces)
+		trace_bounce(region->waiters->id, queue, kind, value);
+	return ret;
 }
 
 /**

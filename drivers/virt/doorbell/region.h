@@ -117,10 +117,9 @@ bool doorbell_region_pending(const struct doorbell_region *region);
 int doorbell_region_error(const struct doorbell_region *region);
 bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
 			      u64 value);
-void doorbell_region_trace_ring(const struct doorbell_region *region,
-				int queue, u16 kind, u64 value);
-void doorbell_region_trace_bounce(const struct doorbell_region *region,
-				  int queue, u16 kind, u64 value);
+int doorbell_region_ring_traced(struct doorbell_region *region, u32 flags,
+				u64 offset, u64 value, u16 kind, bool bounces,
+				bool bound);
 void doorbell_region_wake(struct doorbell_region *region);
 void doorbell_region_hangup(struct doorbell_region *region);
 int doorbell_region_mmap(struct doorbell_region *region,
@@ -295,29 +294,26 @@ static inline int doorbell_region_ring(struct doorbell_region *region,
 				       u16 kind, bool bounces)
 {
 	bool bound = false;
-	long queue;
-	int ret;
 
 	if (!doorbell_geometry_contains(&region->geo, offset))
 		return -ERANGE;
 
-	queue = doorbell_region_queue(region, flags, offset, value);
 	/* only whether it is NULL: doorbell_region_signal() reads it again */
 	if (data_race(region->bindings)) {
+		long queue = doorbell_region_queue(region, flags, offset,
+						   value);
+
 		bound = queue >= 0 && doorbell_region_signal(region, queue);
 		if (!bound && flags & DOORBELL_ATTACH_BOUND_ONLY)
 			return -ENXIO;
 	}
 	if (static_branch_unlikely(&doorbell_tracing))
-		doorbell_region_trace_ring(region, queue, kind, value);
+		return doorbell_region_ring_traced(region, flags, offset, value,
+						   kind, bounces, bound);
 	if (bound)
 		return 0;
-
-	ret = doorbell_region_ring_unbound(region, flags, offset, value, kind,
-					   bounces);
-	if (static_branch_unlikely(&doorbell_tracing) && ret && bounces)
-		doorbell_region_trace_bounce(region, queue, kind, value);
-	return ret;
+	return doorbell_region_ring_unbound(region, flags, offset, value, kind,
+					    bounces);
 }
 
 #endif /* _DOORBELL_REGION_H */
