@@ -46,7 +46,9 @@ html_theme_options = {
 
 def document(name):
     """The document of a file that a link names, or None."""
-    pages = {"include/uapi/linux/doorbell.h": "api", "CHANGELOG.md": "changes"}
+    pages = {"include/uapi/linux/doorbell.h": "api", "CHANGELOG.md": "changes",
+             "CONTRIBUTING.md": "contributing", "SECURITY.md": "security",
+             "README.md": "readme"}
     match = re.fullmatch(r"(?:Documentation/)?(.*)(\.rst|/README)", name)
     return match[1] if match else pages.get(name)
 
@@ -84,14 +86,22 @@ def describe(macro):
 
 def replace(app, link, name):
     """Replace a link to a file. A file that is no document gets none."""
+    name, _, anchor = name.partition("#")
     page = document(name)
     text = nodes.inline("", "", *link.children)
-    if page:
+    if not (TOP / name).exists() and not page:
+        logging.getLogger(__name__).warning("no file %s", name, location=link)
+    elif anchor:
+        headings = re.findall("^#+ (.*)", (TOP / name).read_text(), re.M)
+        if anchor not in map(nodes.make_id, headings):
+            logging.getLogger(__name__).warning(
+                "no heading %s in %s", anchor, name, location=link)
+        text = nodes.reference("", "", text, internal=True, refuri=(
+            app.builder.get_relative_uri(app.env.docname, page) + "#" + anchor))
+    elif page:
         text = addnodes.pending_xref(
             "", text, refdomain="std", reftype="doc", reftarget="/" + page,
             refexplicit=True, refwarn=True, refdoc=app.env.docname)
-    elif not (TOP / name).exists():
-        logging.getLogger(__name__).warning("no file %s", name, location=link)
     link.replace_self(text)
 
 
