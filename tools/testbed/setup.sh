@@ -15,6 +15,7 @@ needs()
 {
 	cat <<-EOF
 	gcc               compiler
+	g++               examples in C++
 	make              builds
 	libc6-dev         user-space programs
 	libc6-dev-i386    32-bit user-space programs
@@ -46,6 +47,8 @@ needs()
 	mmdebstrap        a Debian to install into
 	uidmap            mmdebstrap as an ordinary user
 	squashfs-tools    the image of this Debian
+	build-essential   Debian packages
+	pkg-config        Debian packages
 	debhelper         Debian packages
 	dh-dkms           Debian packages of a module
 	lintian           checks of Debian packages
