@@ -1348,19 +1348,19 @@ TEST_F_TIMEOUT(cgroup, charged, TEST_SECONDS)
 	ASSERT_LE(0, eventfd);
 	memset(rings, 0, sizeof(rings));
 	memset(fds, 0, sizeof(fds));
+	idle = cgroup_bytes(self->path);
+	ASSERT_LT(0, idle);
 	for (turn = 0; turn < CGROUP_TURNS; turn++) {
-		idle = cgroup_bytes(self->path);
-		ASSERT_LT(0, idle);
 		fd = db_must_open(_metadata, O_NONBLOCK);
 		ASSERT_EQ(0, db_attach(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX));
-		cgroup_least(self->path, &before);
+		cgroup_least(self->path, turn, &before);
 		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
-		cgroup_least(self->path, &bound);
+		cgroup_least(self->path, turn, &bound);
 		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, -1));
 		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
-		cgroup_least(self->path, &again);
+		cgroup_least(self->path, turn, &again);
 		close(fd);
-		ASSERT_TRUE(cgroup_below(self->path, idle + CGROUP_SLACK));
+		ASSERT_TRUE(cgroup_rest(self->path, idle));
 	}
 	TH_LOG("%ld bytes", bound - before);
 	EXPECT_GE(BINDINGS_SIZE + CGROUP_SLACK, bound - before);
@@ -1378,18 +1378,19 @@ TEST_F_TIMEOUT(cgroup, charged_by_attaching, TEST_SECONDS)
 
 	ASSERT_LE(0, eventfd);
 	memset(fds, 0, sizeof(fds));
+	idle = cgroup_bytes(self->path);
+	ASSERT_LT(0, idle);
 	for (turn = 0; turn < 2 * CGROUP_TURNS; turn++) {
-		idle = cgroup_bytes(self->path);
-		ASSERT_LT(0, idle);
 		fd = db_must_open(_metadata, O_NONBLOCK);
 		ASSERT_EQ(0, db_attach_as(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX,
 					  4, turn % 2 ? BOUND_ONLY : 0));
-		cgroup_least(self->path, turn % 2 ? &attached : &plain);
+		cgroup_least(self->path, turn / 2,
+			     turn % 2 ? &attached : &plain);
 		ASSERT_EQ(0, bind_all(fd, DOORBELL_QUEUES_MAX, eventfd));
 		if (turn % 2)
-			cgroup_least(self->path, &bound);
+			cgroup_least(self->path, turn / 2, &bound);
 		close(fd);
-		ASSERT_TRUE(cgroup_below(self->path, idle + CGROUP_SLACK));
+		ASSERT_TRUE(cgroup_rest(self->path, idle));
 	}
 	TH_LOG("%ld bytes, %ld plain", attached, plain);
 	EXPECT_GE(BINDINGS_SIZE + CGROUP_SLACK, attached - plain);
