@@ -17,8 +17,9 @@
 #define SLAB		"failslab"
 #define PAGES		"fail_page_alloc"
 
-/* More failures than any test causes */
+/* More failures than any test causes, and more bytes than any allocates */
 #define ALWAYS		1000000
+#define NO_END		(1 << 30)
 
 /* A region of three ranges on the bus */
 #define LARGE_BASE	0x40000000ULL
@@ -90,13 +91,11 @@ static int fail_stop(const char *attr, int times)
 /**
  * struct faults - how to fail each allocation of a call
  * @attr: which allocations
- * @step: bytes, or pages: no allocation is smaller
  * @times: failures in a row
  * @least: allocations that make the call fail
  */
 struct faults {
 	const char *attr;
-	int step;
 	int times;
 	int least;
 };
@@ -104,19 +103,20 @@ struct faults {
 /**
  * struct turns - calls in which each allocation in turn is the first that fails
  * @faults: how
- * @space: bytes, or pages, before the first failure of the next call
- * @passed: the same of the last call that failed, exactly; -1 before the first
- * @again: the same allocation has failed before
+ * @space: bytes, or pages, before the first failure of the next call; at first
+ *	no failure. With as many as the last call had before its failure, the
+ *	allocation before that one fails.
+ * @passed: what the last call had
+ * @again: it is the second call with this @space. Now and then the slabs need
+ *	an allocation more, and one of the module would be left out.
  * @allocations: allocations that made the call fail
- * @tries: calls that failed
  */
 struct turns {
 	const struct faults *faults;
 	int space;
-	long passed;
+	int passed;
 	bool again;
 	int allocations;
-	int tries;
 };
 
 static int turn_begin(const struct turns *turns)
@@ -129,24 +129,23 @@ static int turn_begin(const struct turns *turns)
 static int turn_end(struct turns *turns, int ret)
 {
 	const struct faults *faults = turns->faults;
-	long passed = turns->space - knob(faults->attr, "space");
+	int passed = turns->space - knob(faults->attr, "space");
 	int failed = fail_stop(faults->attr, faults->times);
 
-	turns->space += faults->step;
-	turns->again = passed == turns->passed;
-	if (failed > 0 && ret) {
-		turns->passed = passed;
-		turns->allocations += !turns->again;
-		turns->tries++;
+	turns->passed = passed > turns->passed ? passed : turns->passed;
+	if (turns->again) {
+		turns->space = turns->passed;
+		turns->passed = 0;
+		turns->allocations += failed > 0 && ret;
 	}
+	turns->again = !turns->again;
 	return failed;
 }
 
 static void turns_check(struct __test_metadata *_metadata,
 			const struct turns *turns)
 {
-	TH_LOG("%d allocations failed, in %d tries", turns->allocations,
-	       turns->tries);
+	TH_LOG("%d allocations made the call fail", turns->allocations);
 	ASSERT_LE(turns->faults->least, turns->allocations);
 }
 
@@ -317,35 +316,35 @@ FIXTURE_VARIANT(attach) {
 };
 
 FIXTURE_VARIANT_ADD(attach, plain) {
-	.faults = { SLAB, .step = 16, .times = 1, .least = 7 },
+	.faults = { SLAB, .times = 1, .least = 7 },
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, no_value) {
-	.faults = { SLAB, .step = 16, .times = 1, .least = 8 },
+	.faults = { SLAB, .times = 1, .least = 8 },
 	.flags = DOORBELL_ATTACH_NO_VALUE,
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, bound_only) {
-	.faults = { SLAB, .step = 16, .times = 1, .least = 8 },
+	.faults = { SLAB, .times = 1, .least = 8 },
 	.flags = DOORBELL_ATTACH_BOUND_ONLY,
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, ordered) {
-	.faults = { SLAB, .step = 32, .times = 1, .least = 7 },
+	.faults = { SLAB, .times = 1, .least = 7 },
 	.flags = DOORBELL_ATTACH_ORDERED, .depth = 512,
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, large) {
-	.faults = { SLAB, .step = 64, .times = 1, .least = 7 },
+	.faults = { SLAB, .times = 1, .least = 7 },
 	.base = LARGE_BASE, .len = LARGE_LEN, .stride = LARGE_STRIDE,
 };
 
 FIXTURE_VARIANT_ADD(attach, pages) {
-	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 2 },
+	.faults = { PAGES, .times = ALWAYS, .least = 2 },
 	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
 };
 
@@ -389,7 +388,7 @@ static bool is_rung(int fd, __u32 flags)
  */
 TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 {
-	struct turns turns = { .faults = &variant->faults, .passed = -1 };
+	struct turns turns = { .faults = &variant->faults, .space = NO_END };
 	struct db_snapshot before, after;
 	int ret, failed, refs;
 	struct vmm *vmm = self->vmm;
@@ -404,13 +403,11 @@ TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 	ASSERT_TRUE(exits_go_on(vmm));
 
 	ASSERT_EQ(0, db_snapshot(self->fd, &before));
-	for (;;) {
+	do {
 		ASSERT_EQ(0, turn_begin(&turns));
 		ret = attach_variant(self->fd, vmm->vm_fd, variant);
 		failed = turn_end(&turns, ret);
 		ASSERT_LE(0, failed);
-		if (!failed)
-			break;
 		if (!ret) {
 			/* the kernel did without: events up to detach */
 			ASSERT_TRUE(is_rung(self->fd, variant->flags));
@@ -419,13 +416,13 @@ TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 			ASSERT_EQ(0, db_snapshot(self->fd, &before));
 			continue;
 		}
+		ASSERT_LT(0, failed);
 		ASSERT_EQ(-ENOMEM, ret);
 		ASSERT_EQ(0, db_snapshot(self->fd, &after));
 		ASSERT_TRUE(db_same(&before, &after));
-		if (!turns.again)
-			ASSERT_TRUE(exits_go_on(vmm));
-	}
-	ASSERT_EQ(0, ret);
+		ASSERT_TRUE(exits_go_on(vmm));
+	} while (turns.space || turns.again);
+	ASSERT_EQ(0, attach_variant(self->fd, vmm->vm_fd, variant));
 	ASSERT_TRUE(is_rung(self->fd, variant->flags));
 	ASSERT_EQ(refs, db_module_refs());
 	ASSERT_EQ(0, db_detach(self->fd));
@@ -510,53 +507,53 @@ FIXTURE_VARIANT(calls) {
 
 FIXTURE_VARIANT_ADD(calls, bind_first) {
 	.call = call_bind,
-	.faults = { SLAB, .step = 128, .times = 1, .least = 2 },
+	.faults = { SLAB, .times = 1, .least = 2 },
 };
 
 FIXTURE_VARIANT_ADD(calls, bind_again) {
 	.call = call_bind, .bind = true,
-	.faults = { SLAB, .step = 128, .times = 1, .least = 1 },
+	.faults = { SLAB, .times = 1, .least = 1 },
 };
 
 FIXTURE_VARIANT_ADD(calls, bind_pages) {
 	.call = call_bind, .queues = MANY_QUEUES,
-	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 2 },
+	.faults = { PAGES, .times = ALWAYS, .least = 2 },
 };
 
 FIXTURE_VARIANT_ADD(calls, bind_again_pages) {
 	.call = call_bind, .bind = true, .queues = MANY_QUEUES,
-	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 1 },
+	.faults = { PAGES, .times = ALWAYS, .least = 1 },
 };
 
 FIXTURE_VARIANT_ADD(calls, move) {
 	.call = call_move, .bind = true,
-	.faults = { SLAB, .step = 16, .times = 1, .least = 3 },
+	.faults = { SLAB, .times = 1, .least = 3 },
 };
 
 FIXTURE_VARIANT_ADD(calls, move_no_value) {
 	.call = call_move, .bind = true, .flags = DOORBELL_ATTACH_NO_VALUE,
-	.faults = { SLAB, .step = 16, .times = 1, .least = 4 },
+	.faults = { SLAB, .times = 1, .least = 4 },
 };
 
 /* A bus of more than two pages is no slab. */
 FIXTURE_VARIANT_ADD(calls, move_pages) {
 	.call = call_move, .bind = true, .others = 400,
-	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 1 },
+	.faults = { PAGES, .times = ALWAYS, .least = 1 },
 };
 
 FIXTURE_VARIANT_ADD(calls, open) {
 	.call = call_open,
-	.faults = { SLAB, .step = 64, .times = 1, .least = 2 },
+	.faults = { SLAB, .times = 1, .least = 2 },
 };
 
 FIXTURE_VARIANT_ADD(calls, mmap) {
 	.call = call_mmap, .queues = MANY_QUEUES,
-	.faults = { PAGES, .step = 1, .times = ALWAYS, .least = 4 },
+	.faults = { PAGES, .times = ALWAYS, .least = 4 },
 };
 
 FIXTURE_VARIANT_ADD(calls, async) {
 	.call = call_async,
-	.faults = { SLAB, .step = 16, .times = 1, .least = 1 },
+	.faults = { SLAB, .times = 1, .least = 1 },
 };
 
 /* Attach a region, anew if there is one. */
@@ -632,7 +629,7 @@ static void check_region(struct __test_metadata *_metadata,
 /* Each allocation in turn is the first that fails: the call changes nothing. */
 TEST_F_TIMEOUT(calls, each_allocation, TEST_SECONDS)
 {
-	struct turns turns = { .faults = &variant->faults, .passed = -1 };
+	struct turns turns = { .faults = &variant->faults, .space = NO_END };
 	static struct doorbell_queue_binding bindings[2][MANY_QUEUES];
 	int ret, failed, refs = db_module_refs();
 	struct db_snapshot before, after;
@@ -646,6 +643,7 @@ TEST_F_TIMEOUT(calls, each_allocation, TEST_SECONDS)
 		failed = turn_end(&turns, ret);
 		ASSERT_LE(0, failed);
 		if (ret) {
+			ASSERT_LT(0, failed);
 			ASSERT_EQ(-ENOMEM, ret);
 			ASSERT_EQ(0, db_snapshot(self->fd, &after));
 			ASSERT_TRUE(db_same(&before, &after));
@@ -655,13 +653,11 @@ TEST_F_TIMEOUT(calls, each_allocation, TEST_SECONDS)
 					    sizeof(bindings[0])));
 		}
 		ASSERT_EQ(refs, db_module_refs());
-		if (!ret || !turns.again)
-			check_region(_metadata, self);
+		check_region(_metadata, self);
 		/* the kernel did without, or nothing failed */
 		if (!ret)
 			attach_anew(_metadata, self, variant);
-	} while (failed);
-	ASSERT_EQ(0, ret);
+	} while (turns.space || turns.again);
 	turns_check(_metadata, &turns);
 	vmm_destroy(self->vmm);
 	self->vmm = NULL;
