@@ -765,16 +765,20 @@ TEST_F_TIMEOUT(guest, killed_at_random, TEST_SECONDS)
 	struct consumer c = { .fd = self->fd, .log = self->log };
 	__u64 end = db_until(KILL_MS);
 	unsigned int kills, q;
+	__u64 count, finished;
 	__u32 last, seed = 11;
-	__u64 count;
 	pid_t pid;
 
 	for (kills = 0; db_round(kills, KILLS_MIN, KILLS_MAX, end); kills++) {
+		finished = guest_finished(self->vmm->shared) +
+			   db_random(&seed) % 20;
 		ASSERT_EQ(0, start_ringing(self->vmm, 0));
 		pid = start(&c, variant->setup, variant->run, false);
 		ASSERT_LT(0, pid);
 		ASSERT_TRUE(eventually(__atomic_load_n(&self->log->ready,
 						       __ATOMIC_ACQUIRE)));
+		ASSERT_TRUE(eventually(guest_finished(self->vmm->shared) >
+				       finished));
 		usleep(db_random(&seed) % 1000);
 		/* rings that come after the kill hide what is lost before */
 		if (kills % 2) {
