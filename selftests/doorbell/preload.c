@@ -788,6 +788,26 @@ TEST_F_TIMEOUT(alone, vm_ends, TEST_SECONDS)
 	side_destroy(&next);
 }
 
+/* The same if the other VM has regions already */
+TEST_F_TIMEOUT(alone, vm_ends_beside_another, TEST_SECONDS)
+{
+	struct side next = {};
+
+	ASSERT_EQ(0, call(&self->side, BASE, 0, 0, 0, 0));
+	ASSERT_TRUE(side_create(&next, self->side.ioctl, 1));
+	ASSERT_EQ(0, call(&next, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(2, regions());
+	ASSERT_EQ(2 * FDS + 2, eventfds());
+	vmm_destroy(self->side.vmm);
+	self->side.vmm = NULL;
+	ASSERT_EQ(0, call(&next, BASE + PAGE, 0, 0, 0, 1));
+	ASSERT_EQ(2, regions());
+	ASSERT_EQ(2 * FDS + 2, eventfds());
+	ASSERT_EQ(0, ring(&next, BASE + PAGE));
+	ASSERT_EQ(1, take_count(next.fd[1]));
+	side_destroy(&next);
+}
+
 /* The number of a descriptor is not the VM. */
 TEST_F_TIMEOUT(alone, vm_descriptors, TEST_SECONDS)
 {
@@ -1001,7 +1021,9 @@ TEST_F_TIMEOUT(memory, bus_given_up, TEST_SECONDS)
 
 	kvm.ioctl = ioctl;
 	ASSERT_EQ(0, call(side, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(0, call(side, BASE + 8, 0, 0, 0, 1));
 	ASSERT_EQ(0, call(&kvm, BASE + PAGE, 4, 0, 0, 2));
+	ASSERT_EQ(0, call(&kvm, BASE + PAGE + 4, 4, 0, 0, 3));
 	no_memory(self, true);
 	call(&kvm, BASE + PAGE, 4, DEASSIGN, 0, 2);
 	no_memory(self, false);
@@ -1015,6 +1037,29 @@ TEST_F_TIMEOUT(memory, bus_given_up, TEST_SECONDS)
 	ASSERT_EQ(0, ring(next, BASE + 4));
 	ASSERT_EQ(1, next->exits);
 	ASSERT_EQ(0, take_count(side->fd[1]));
+
+	/* as KVM, which has none of the bus left */
+	ASSERT_EQ(-ENOENT, call(&kvm, BASE + PAGE + 4, 4, DEASSIGN, 0, 3));
+	ASSERT_EQ(-ENOENT, call(side, BASE + 8, 0, DEASSIGN, 0, 1));
+	ASSERT_EQ(-ENOENT, call(side, BASE, 0, DEASSIGN, 0, 0));
+	ASSERT_EQ(1, regions());
+}
+
+/* The same for the last ioeventfd of a region */
+TEST_F_TIMEOUT(memory, bus_given_up_last, TEST_SECONDS)
+{
+	struct side *side = &self->side, kvm = *side;
+
+	kvm.ioctl = ioctl;
+	ASSERT_EQ(0, call(side, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(0, call(&kvm, BASE + PAGE, 4, 0, 0, 2));
+	no_memory(self, true);
+	call(&kvm, BASE + PAGE, 4, DEASSIGN, 0, 2);
+	no_memory(self, false);
+	ASSERT_TRUE(eventually(info_of(any_region()).state ==
+			       DOORBELL_HANGUP));
+	ASSERT_EQ(-ENOENT, call(side, BASE, 0, DEASSIGN, 0, 0));
+	ASSERT_EQ(0, regions());
 }
 
 /* Four vCPUs ring */
@@ -1100,22 +1145,46 @@ TEST_F_TIMEOUT(busy, reassign, TEST_SECONDS)
 	ASSERT_EQ(0, self->exits.other);
 }
 
-/* A page goes to KVM while the guest rings: no ring reaches the VMM. */
+/*
+ * A page goes to KVM while the guest rings: no ring reaches the VMM. KVM begins
+ * its search in the middle of the bus: there, with as many devices below.
+ */
 TEST_F_TIMEOUT(busy, evict, TEST_SECONDS)
 {
 	const __u32 len = variant->len;
-	int q, round;
+	const __u64 end = db_until(6000);
+	unsigned int i, round;
+	int q;
 
+	for (i = 0; i < REGION_QUEUES; i++)
+		ASSERT_EQ(0, call(&self->side, BASE - PAGE + 2 * i + 1,
+				  len ? 1 : 0, 0, 0, 0));
+	ASSERT_EQ(0, regions());
 	for (q = 0; q < REGION_QUEUES; q++)
 		ASSERT_EQ(0, busy_call(self, len, 0, q));
-	ASSERT_EQ(1, regions());
 	ASSERT_EQ(0, start_ringing(self->side.vmm, 0));
-	ASSERT_TRUE(eventually(bound_rings() > 10));
-	ASSERT_EQ(0, call(&self->side, BASE + 0x800, 2, 0, 0, 0));
-	ASSERT_EQ(0, regions());
-	round = vmm_rings(self->side.vmm->shared, 0);
-	ASSERT_TRUE(eventually(vmm_rings(self->side.vmm->shared, 0) >
-			       round + 10));
+	for (i = 0; db_round(i, 10, 300, end); i++) {
+		ASSERT_EQ(1, regions());
+		ASSERT_TRUE(eventually(bound_rings() > 10));
+		ASSERT_EQ(0, call(&self->side, BASE + 0x800, 2, 0, 0, 0));
+		ASSERT_EQ(0, regions());
+		round = vmm_rings(self->side.vmm->shared, 0);
+		ASSERT_TRUE(eventually(vmm_rings(self->side.vmm->shared, 0) >
+				       round + 10));
+		ASSERT_EQ(0, vmm_exits(self->side.vmm)) {
+			TH_LOG("in round %u", i);
+		}
+
+		/* back to the region: the guest waits, so all reach it */
+		ASSERT_EQ(0, stop_ringing(self->side.vmm));
+		ASSERT_EQ(0, call(&self->side, BASE + 0x800, 2, DEASSIGN, 0,
+				  0));
+		for (q = 0; q < REGION_QUEUES; q++)
+			ASSERT_EQ(0, busy_call(self, len, DEASSIGN, q));
+		for (q = 0; q < REGION_QUEUES; q++)
+			ASSERT_EQ(0, busy_call(self, len, 0, q));
+		ASSERT_EQ(0, start_ringing(self->side.vmm, 0));
+	}
 	ASSERT_EQ(0, stop_ringing(self->side.vmm));
 	for (q = 0; q < REGION_QUEUES; q++)
 		ASSERT_EQ(guest_count(self->side.vmm->shared, q),
@@ -1169,6 +1238,60 @@ TEST_F_TIMEOUT(busy, threads, TEST_SECONDS)
 		ASSERT_EQ(1, take_count(self->fd[i]));
 	}
 	ASSERT_EQ(0, vmm_exits(self->side.vmm));
+}
+
+/* The call is no cancellation point, as ioctl() is none. */
+static void *call_cancelled(void *arg)
+{
+	FIXTURE_DATA(busy) *self = arg;
+	long ret;
+
+	pthread_cancel(pthread_self());
+	ret = busy_call(self, 0, 0, 0) ?: busy_call(self, 0, DEASSIGN, 0);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	return (void *)ret;
+}
+
+TEST_F_TIMEOUT(busy, cancelled_thread, TEST_SECONDS)
+{
+	pthread_t thread;
+	void *ret;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, call_cancelled, self));
+	ASSERT_EQ(0, pthread_join(thread, &ret));
+	ASSERT_EQ(NULL, ret);
+	ASSERT_EQ(0, busy_call(self, 0, 0, 0));
+	ASSERT_EQ(1, regions());
+}
+
+/* A process forks while a thread of it calls. */
+TEST_F_TIMEOUT(busy, fork_with_threads, TEST_SECONDS)
+{
+	struct side own = {};
+	pthread_t thread;
+	int i, status = 0;
+	void *failed;
+	pid_t pid;
+
+	thread_args[0] = (struct thread_arg){
+		.self = self, .len = variant->len, .first = 0
+	};
+	ASSERT_EQ(0, pthread_create(&thread, NULL, assign_thread,
+				    &thread_args[0]));
+	for (i = 0; i < 20 && !status; i++) {
+		pid = fork();
+		if (!pid) {
+			alarm(TEST_SECONDS / 2);
+			if (regions() ||
+			    !side_create(&own, self->side.ioctl, 1))
+				_exit(1);
+			_exit(call(&own, BASE, 0, 0, 0, 0) || regions() != 1);
+		}
+		status = ended(pid);
+	}
+	ASSERT_EQ(0, pthread_join(thread, &failed));
+	ASSERT_EQ(0, status);
+	ASSERT_EQ(NULL, failed);
 }
 
 /* A VMM of its own, with LD_PRELOAD */
@@ -1303,6 +1426,60 @@ static void stats_end(int saved)
 {
 	dup2(saved, STDERR_FILENO);
 	close(saved);
+}
+
+/* A guest that moves a BAR all the time: the list has an end. */
+TEST(statistics_of_moves)
+{
+	struct side side = {};
+	unsigned int i, lines = 0, failed = 0;
+	char *line, *text;
+	int file, saved;
+
+	setenv("DOORBELL_STATS", "1", 1);
+	ASSERT_TRUE(side_create(&side, load(_metadata), 1));
+	for (i = 0; i < 300; i++) {
+		failed += call(&side, BASE + i * PAGE, 8, 0, 0, 0) ||
+			  vmm_op(side.vmm, 0, GUEST_MMIO_WRITE, 8,
+				 BASE + i * PAGE, 0) ||
+			  call(&side, BASE + i * PAGE, 8, DEASSIGN, 0, 0);
+	}
+	file = stats_begin(&saved);
+	raise(SIGUSR2);
+	stats_end(saved);
+	ASSERT_EQ(0, failed);
+	ASSERT_EQ(300, take_count(side.fd[0]));
+	text = calloc(1, 1 << 20);
+	ASSERT_NE(NULL, text);
+	ASSERT_LT(0, pread(file, text, (1 << 20) - 1, 0));
+	for (line = text; (line = strstr(line, "1 rings, detached")); line++)
+		lines++;
+	ASSERT_EQ(256, lines);
+	ASSERT_NE(NULL, strstr(text, "doorbell: 44 rings of earlier regions"));
+	free(text);
+	side_destroy(&side);
+}
+
+/* A page goes to KVM, and the one behind it in the list is the oldest. */
+TEST(statistics_of_the_oldest)
+{
+	struct side side = {};
+	int i;
+
+	setenv("DOORBELL_STATS", "1", 1);
+	ASSERT_TRUE(side_create(&side, load(_metadata), 1));
+	ASSERT_EQ(0, call(&side, BASE, 4, 0, 0, 0));
+	ASSERT_EQ(0, call(&side, BASE + PAGE, 4, 0, 0, 1));
+	ASSERT_EQ(0, call(&side, BASE, 4, DEASSIGN, 0, 0));
+	for (i = 2; i < 257; i++) {
+		ASSERT_EQ(0, call(&side, BASE + i * PAGE, 4, 0, 0, 0));
+		ASSERT_EQ(0, call(&side, BASE + i * PAGE, 4, DEASSIGN, 0, 0));
+	}
+	ASSERT_EQ(0, call(&side, BASE + PAGE + 8, 2, 0, 0, 2));
+	ASSERT_EQ(0, regions());
+	ASSERT_EQ(0, ring(&side, BASE + PAGE));
+	ASSERT_EQ(1, take_count(side.fd[1]));
+	side_destroy(&side);
 }
 
 static bool stop_calling;

@@ -39,6 +39,12 @@
 /* Queues of a device whose value names the queue: as many as virtio has. */
 #define VALUES		1024
 #define MAX_QUEUES	(PAGE / DOORBELL_STRIDE_MIN)
+/* The numbers of signals */
+#define MAX_MARKS	64
+/* Regions that are detached and have statistics */
+#define MAX_DETACHED	256
+/* A page where no guest writes */
+#define NOWHERE		(-2ULL * PAGE)
 
 #define KNOWN_FLAGS	(KVM_IOEVENTFD_FLAG_DATAMATCH | \
 			 KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN)
@@ -61,6 +67,7 @@ struct queue {
  * @db: its consumer, or NULL
  * @mark: the mark of its VM
  * @arg: what it was attached with last, the same for all ioeventfds in it
+ * @detached: if it has no consumer, the number of its detach
  * @bound: number of queues that are bound
  * @nr_queues: number of queues
  * @queue: its queues
@@ -70,6 +77,7 @@ struct region {
 	struct doorbell *db;
 	int mark;
 	struct doorbell_attach arg;
+	unsigned long long detached;
 	unsigned int bound;
 	unsigned int nr_queues;
 	struct queue queue[];
@@ -86,6 +94,11 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct region *regions;
 static struct doorbell_queue_binding bindings[MAX_QUEUES];
 static bool stats;
+/* Rings of regions whose statistics are not kept */
+static unsigned long long forgotten;
+static unsigned long long detaches;
+/* By mark, the descriptor of the last call with that VM */
+static int vm_fds[MAX_MARKS + 1];
 /* SIGUSR2 found @lock taken. Atomic */
 static bool stats_wanted;
 
@@ -157,6 +170,8 @@ static void print_stats(void)
 
 	for (r = regions; r; r = r->next)
 		print_region(r);
+	if (forgotten)
+		print("doorbell: %llu rings of earlier regions\n", forgotten);
 }
 
 static void unlock(void)
@@ -208,6 +223,29 @@ static void set_eventfd(struct region *r, unsigned int queue, int fd)
 	q->fd = fd;
 }
 
+/* A guest that moves a BAR all the time gets no more than MAX_DETACHED. */
+static void forget_oldest(void)
+{
+	struct region **link, **oldest = NULL, *r;
+	unsigned int i, n = 0;
+
+	for (link = &regions; *link; link = &(*link)->next) {
+		r = *link;
+		if (r->db)
+			continue;
+		n++;
+		if (!oldest || r->detached < (*oldest)->detached)
+			oldest = link;
+	}
+	if (n < MAX_DETACHED)
+		return;
+	r = *oldest;
+	for (i = 0; i < r->nr_queues; i++)
+		forgotten += r->queue[i].rings;
+	*oldest = r->next;
+	free(r);
+}
+
 static void region_detach(struct region *r)
 {
 	struct region **link = &regions;
@@ -225,6 +263,7 @@ static void region_detach(struct region *r)
 	}
 	doorbell_close(r->db);
 	r->db = NULL;
+	r->detached = ++detaches;
 	if (stats)
 		return;
 	while (*link != r)
@@ -233,20 +272,27 @@ static void region_detach(struct region *r)
 	free(r);
 }
 
-/*
- * Detach the regions of VMs that have ended. If KVM had no memory and gave up a
- * bus, its regions have hung up, too, but the VM lives and has its mark.
- */
-static void reap(void)
+static bool has_hung_up(const struct region *r)
 {
 	struct doorbell_info info;
+
+	return !doorbell_get_info(r->db, &info) &&
+	       info.state == DOORBELL_HANGUP;
+}
+
+/*
+ * Detach the regions of VMs that have ended, but not those of the VM @mark. If
+ * KVM had no memory and gave up a bus, its regions have hung up, too, but the
+ * VM lives and has its mark.
+ */
+static void reap(int mark)
+{
 	struct region *r, *next;
 
 	for (r = regions; r; r = next) {
 		next = r->next;
-		if (r->db && !doorbell_get_info(r->db, &info) &&
-		    info.state == DOORBELL_HANGUP &&
-		    fcntl(r->arg.vm_fd, F_GETSIG) != r->mark)
+		if (r->db && r->mark != mark && has_hung_up(r) &&
+		    fcntl(vm_fds[r->mark], F_GETSIG) != r->mark)
 			region_detach(r);
 	}
 }
@@ -266,6 +312,7 @@ static struct region *region_get(const struct doorbell_attach *arg)
 	for (r = regions; r; r = r->next)
 		if (!r->db && r->arg.vm_fd == arg->vm_fd && same_place(r, arg))
 			return r;
+	forget_oldest();
 	r = calloc(1, sizeof(*r) + n * sizeof(r->queue[0]));
 	if (!r)
 		return NULL;
@@ -300,8 +347,10 @@ static int region_bind(struct region *r, unsigned int queue, int fd)
 static bool region_attach(const struct doorbell_attach *arg, int mark,
 			  unsigned int queue, int fd)
 {
-	struct region *r = region_get(arg);
+	struct region *r;
 
+	reap(mark);
+	r = region_get(arg);
 	if (!r)
 		return false;
 	r->mark = mark;
@@ -430,7 +479,9 @@ static struct kvm_ioeventfd kvm_arg(const struct region *r, unsigned int queue)
  * Give the ioeventfds of a region to KVM, all or none. No ring reaches the VMM
  * meanwhile. The region precedes what is added, and KVM's search for an address
  * that still belongs to the region only compares with ioeventfds above it: so
- * begin with the highest address.
+ * begin with the highest address. A region that detaches is on the bus for a
+ * while and declines, and may hide an ioeventfd from KVM's search. A move takes
+ * it off the bus while it still signals.
  */
 static int region_evict(struct region *r, int vm_fd)
 {
@@ -442,6 +493,8 @@ static int region_evict(struct region *r, int vm_fd)
 		if (e.fd >= 0 && next_ioctl(vm_fd, KVM_IOEVENTFD, &e))
 			goto err;
 	}
+	if (!(r->arg.flags & (DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_BY_VALUE)))
+		doorbell_move_region(r->db, vm_fd, NOWHERE);
 	region_detach(r);
 	return 0;
 
@@ -470,11 +523,18 @@ static int vm_mark(int vm_fd)
 	if (next_ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD) <= 0)
 		return 0;
 	mark = fcntl(vm_fd, F_GETSIG);
-	if (mark)
-		return mark > 0 && used_marks() & 1ULL << (mark - 1) ? mark : 0;
-	reap();
-	mark = ffsll(~used_marks());
-	return mark && !fcntl(vm_fd, F_SETSIG, mark) ? mark : 0;
+	if (mark < 0 || mark > MAX_MARKS)
+		return 0;
+	if (!mark) {
+		reap(0);
+		mark = ffsll(~used_marks());
+		if (!mark || fcntl(vm_fd, F_SETSIG, mark))
+			return 0;
+	} else if (!(used_marks() & 1ULL << (mark - 1))) {
+		return 0;
+	}
+	vm_fds[mark] = vm_fd;
+	return mark;
 }
 
 /* Take the mark back from a VM that has no region any more. */
@@ -536,9 +596,9 @@ static int assign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 /* Do two descriptors have the same eventfd? Yes if kcmp() is not allowed. */
 static bool same_eventfd(int a, int b)
 {
-	pid_t pid = getpid();
+	pid_t tid = syscall(SYS_gettid);
 
-	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, a, b) <= 0;
+	return syscall(SYS_kcmp, tid, tid, KCMP_FILE, a, b) <= 0;
 }
 
 static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
@@ -546,6 +606,7 @@ static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 	struct doorbell_attach arg;
 	struct region *r = NULL;
 	unsigned int queue;
+	bool gone;
 	int ret;
 
 	if (express(e, vm_fd, &arg, &queue))
@@ -558,20 +619,31 @@ static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 		errno = ENOENT;
 		return -1;
 	}
-	if (r->bound > 1)
-		return region_bind(r, queue, -1);
+	if (r->bound > 1) {
+		if (!region_bind(r, queue, -1))
+			return 0;
+		if (errno != EPIPE)
+			return -1;
+	}
+	/* KVM forgets all ioeventfds of a bus that it gives up. */
+	gone = has_hung_up(r);
 	region_detach(r);
-	return 0;
+	if (!gone)
+		return 0;
+	errno = ENOENT;
+	return -1;
 }
 
 /* Not inlined: other calls of ioctl() must not pay for it. */
 static int __attribute__((noinline)) ioeventfd(int vm_fd,
 					       struct kvm_ioeventfd *e)
 {
-	int ret, mark, saved;
+	int ret, mark, saved, cancel;
 
 	if (!e || !is_valid(e))
 		return next_ioctl(vm_fd, KVM_IOEVENTFD, e);
+	/* ioctl() is no cancellation point, but others below are */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&lock);
 	mark = vm_mark(vm_fd);
 	if (!mark)
@@ -583,6 +655,7 @@ static int __attribute__((noinline)) ioeventfd(int vm_fd,
 	saved = errno;
 	vm_release(vm_fd, mark);
 	unlock();
+	pthread_setcancelstate(cancel, NULL);
 	errno = saved;
 	return ret;
 }
@@ -628,6 +701,7 @@ static void in_child(void)
 		free(r);
 	}
 	regions = NULL;
+	forgotten = 0;
 	unlock();
 }
 
@@ -649,7 +723,8 @@ static void __attribute__((destructor)) end(void)
 {
 	if (!stats)
 		return;
-	pthread_mutex_lock(&lock);
-	print_stats();
-	unlock();
+	/* another thread may wait in a call, and exit() must not */
+	__atomic_store_n(&stats_wanted, true, __ATOMIC_SEQ_CST);
+	if (!pthread_mutex_trylock(&lock))
+		unlock();
 }
