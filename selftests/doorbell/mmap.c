@@ -1106,6 +1106,70 @@ TEST_F_TIMEOUT(hostile, garbage_does_not_stop_a_signal, TEST_SECONDS)
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 }
 
+/* A consumer that makes an event of the last queue again and again */
+struct repeater {
+	struct mapped m;
+	__u64 head;
+	bool stop;
+};
+
+static void *repeater_main(void *arg)
+{
+	struct repeater *r = arg;
+
+	while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
+		__atomic_store_n(&r->m.control->head, r->head,
+				 __ATOMIC_RELAXED);
+		__atomic_store_n(&r->m.control->seen[DOORBELL_QUEUES_MAX - 1],
+				 0, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+/* read() of many events, each of which has all entries of the region before */
+static pid_t start_long_read(int fd)
+{
+	static char events[1 << 20];
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		db_result(read(fd, events, sizeof(events)));
+}
+
+TEST(many_entries_do_not_stop_a_signal)
+{
+	static struct doorbell_ring rings[DOORBELL_QUEUES_MAX];
+	static struct doorbell_event events[DOORBELL_QUEUES_MAX];
+	struct repeater r = {};
+	pthread_t thread;
+	int i, fd;
+	pid_t pid;
+
+	fd = db_must_open(_metadata, O_NONBLOCK);
+	ASSERT_EQ(0, db_attach(fd, -1, 0, 4 * DOORBELL_QUEUES_MAX));
+	ASSERT_TRUE(map_region(fd, &r.m));
+	r.head = r.m.control->head;
+	for (i = 0; i < DOORBELL_QUEUES_MAX; i++)
+		rings[i].addr = 4 * i;
+	ASSERT_EQ(sizeof(rings), write(fd, rings, sizeof(rings)));
+	ASSERT_EQ(DOORBELL_QUEUES_MAX,
+		  db_read(fd, events, DOORBELL_QUEUES_MAX));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, repeater_main, &r));
+	for (i = 0; i < 5; i++) {
+		pid = start_long_read(fd);
+		ASSERT_LT(0, pid);
+		usleep(50000);
+		EXPECT_EQ(0x100 + SIGKILL, killed(pid));
+	}
+	__atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	unmap_region(&r.m);
+	close(fd);
+}
+
 /* A mapping keeps a region attached as a descriptor does */
 
 FIXTURE(vm)

@@ -204,14 +204,22 @@ static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
 			break;
 		}
 		if (n == room) {
-			if (signal_pending(current))
+			if (signal_pending(current)) {
+				wake_others = true;
 				break;
+			}
 			continue;
 		}
 		/* edge-triggered waiters do not call poll() again */
 		armed = true;
 		if (!doorbell_buffer_arm(&region->buffer))
 			break;
+		/* a hostile consumer can keep events coming, one by one */
+		if (signal_pending(current)) {
+			wake_others = true;
+			break;
+		}
+		cond_resched();
 	}
 	if (!armed)
 		doorbell_buffer_arm(&region->buffer);
@@ -461,20 +469,24 @@ static struct doorbell_region *region_of(struct doorbell *db)
 					 lockdep_is_held(&db->attach_lock));
 }
 
-/*
- * Wait until the region detached last is off its buses: a vCPU that is inside
- * of the handler rings it still. Returns a negative errno, or 0.
- */
-static int wait_left(struct doorbell *db)
+/* The placement of the region detached last, with a reference, or NULL */
+static struct doorbell_placement *get_leaving(struct doorbell *db)
 {
-	struct doorbell_placement *p;
+	lockdep_assert_held(&db->attach_lock);
+	if (db->leaving)
+		doorbell_placement_get(db->leaving);
+	return db->leaving;
+}
+
+/*
+ * Wait until a region is off its buses: a vCPU that is inside of the handler
+ * rings it still. Drops the reference of get_leaving(). Returns a negative
+ * errno, or 0.
+ */
+static int wait_left(struct doorbell *db, struct doorbell_placement *p)
+{
 	int ret;
 
-	mutex_lock(&db->attach_lock);
-	p = db->leaving;
-	if (p)
-		doorbell_placement_get(p);
-	mutex_unlock(&db->attach_lock);
 	if (!p)
 		return 0;
 
@@ -557,7 +569,7 @@ static void attach_commit(struct doorbell *db, struct doorbell_region *region,
 static int doorbell_attach(struct doorbell *db,
 			   const struct doorbell_attach __user *uarg)
 {
-	struct doorbell_placement *placement = NULL;
+	struct doorbell_placement *placement = NULL, *left = NULL;
 	struct doorbell_region *region;
 	struct doorbell_attach arg;
 	bool drop;
@@ -575,7 +587,11 @@ static int doorbell_attach(struct doorbell *db,
 	}
 
 	drop = arg.flags & DOORBELL_ATTACH_DROP;
-	ret = drop ? 0 : wait_left(db);
+	mutex_lock(&db->attach_lock);
+	if (!drop)
+		left = get_leaving(db);
+	mutex_unlock(&db->attach_lock);
+	ret = wait_left(db, left);
 	if (!ret)
 		ret = attach_begin(db, drop);
 	if (ret)
@@ -625,6 +641,7 @@ static void move_end(struct doorbell *db, bool done)
 
 static int doorbell_detach(struct doorbell *db)
 {
+	struct doorbell_placement *left = NULL;
 	struct doorbell_region *region;
 	int ret = -ENOTCONN;
 
@@ -643,10 +660,11 @@ static int doorbell_detach(struct doorbell *db)
 			doorbell_placement_put(db->leaving);
 		db->leaving = db->placement;
 		db->placement = NULL;
+		left = get_leaving(db);
 		ret = 0;
 	}
 	mutex_unlock(&db->attach_lock);
-	return ret ?: wait_left(db);
+	return ret ?: wait_left(db, left);
 }
 
 /* Moving */
