@@ -86,7 +86,7 @@ nothing_named_doorbell()
 {
 	! files | grep doorbell && ! dpkg -l | grep doorbell &&
 		! dkms status | grep . &&
-		! grep doorbell /lib/modules/*/modules.*
+		! grep -IE '(^|[ /])doorbell( |\.ko|$)' /lib/modules/*/modules.*
 }
 
 add_tarball()
