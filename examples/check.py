@@ -4,16 +4,19 @@
 
 Usage: check.py
 
-Each block of C in README.md (```c) and userspace-api.rst (a block with braces)
-must be part of an example or of the uapi header. White space does not matter.
+Each block of C in a document (```c in README.md, elsewhere a block with a line
+that ends like one of C) must be part of an example, of a test or of the uapi
+header. White space does not matter.
 """
 import glob
 import os
 import re
 import sys
 
-DOCUMENTS = "README.md", "Documentation/userspace-api.rst"
-SOURCES = "examples/*.c*", "include/uapi/linux/doorbell.h"
+DOCUMENTS = ("README.md", "Documentation/userspace-api.rst",
+             "Documentation/recipes.rst", "Documentation/testing.rst")
+SOURCES = ("examples/*.c*", "selftests/doorbell/stream.c",
+           "include/uapi/linux/doorbell.h")
 
 
 def blocks_of_markdown(lines):
@@ -31,13 +34,13 @@ def blocks_of_markdown(lines):
 
 
 def blocks_of_rst(lines):
-    """The same for literal blocks with braces."""
+    """The same for literal blocks."""
     start, text = 0, []
     for number, line in enumerate(lines + ["end"], 1):
         if start and (not line.strip() or line.startswith(" ")):
             text.append(line)
             continue
-        if "{" in "".join(text):
+        if re.search(r"([^;];|[^ $] \{)$", "".join(text), re.M):
             yield start, "".join(text)
         start, text = number + 1 if line.rstrip().endswith("::") else 0, []
 

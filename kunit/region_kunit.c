@@ -200,7 +200,7 @@ static void region_arguments(struct kunit *test)
 }
 
 /* What an ioeventfd of the queue would take, and all else without EXACT. */
-static void region_takes(struct kunit *test)
+static void region_accepts(struct kunit *test)
 {
 	static const struct {
 		u32 flags;
@@ -236,10 +236,10 @@ static void region_takes(struct kunit *test)
 		region = new_region(test, flags | (flags & EXACT ? BOUND_ONLY :
 								   0));
 		KUNIT_EXPECT_EQ_MSG(test, cases[i].takes,
-				    doorbell_region_takes(region,
-							  cases[i].offset,
-							  cases[i].width,
-							  cases[i].value),
+				    doorbell_region_accepts(region,
+							    cases[i].offset,
+							    cases[i].width,
+							    cases[i].value),
 				    "case %d", i);
 	}
 }
@@ -745,7 +745,7 @@ static void region_unbinds_twice(struct kunit *test)
 
 static struct kunit_case region_tests[] = {
 	KUNIT_CASE(region_arguments),
-	KUNIT_CASE(region_takes),
+	KUNIT_CASE(region_accepts),
 	KUNIT_CASE(region_rings),
 	KUNIT_CASE(region_bounces),
 	KUNIT_CASE(region_wakes),

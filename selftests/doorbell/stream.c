@@ -636,4 +636,17 @@ TEST_F(stream, geometry_accepted)
 	}
 }
 
+/* The example of Documentation/testing.rst */
+TEST(one_ring)
+{
+	int fd = db_must_open(_metadata, O_NONBLOCK);
+	struct doorbell_event event;
+
+	ASSERT_EQ(0, db_attach(fd, -1, 80, 12));
+	ASSERT_EQ(0, db_ring(fd, 84, 42));
+	ASSERT_EQ(1, db_read(fd, &event, 1));
+	EXPECT_TRUE(db_event_is(&event, 1, 1, 42));
+	EXPECT_EQ(0, close(fd));
+}
+
 TEST_HARNESS_MAIN

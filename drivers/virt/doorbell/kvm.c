@@ -308,7 +308,7 @@ static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 		memcpy(&value, val, len);
 		width = len;
 	}
-	if (!doorbell_region_takes(region, addr - p->base, width, value))
+	if (!doorbell_region_accepts(region, addr - p->base, width, value))
 		return -EOPNOTSUPP;
 
 	/* KVM retries a write declined on the fast bus on the MMIO bus. */
@@ -329,7 +329,7 @@ static noinline int write_bound(struct kvm_vcpu *vcpu,
 	/* only whether it is NULL: doorbell_region_signal() reads it again */
 	if (data_race(region->bindings) &&
 	    doorbell_geometry_contains(&region->geo, offset) &&
-	    doorbell_region_takes(region, offset, len, 0) &&
+	    doorbell_region_accepts(region, offset, len, 0) &&
 	    doorbell_region_signal(region, doorbell_geometry_queue(&region->geo,
 								   offset)))
 		return 0;

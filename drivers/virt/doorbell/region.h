@@ -47,7 +47,7 @@ struct doorbell_waiters {
  * @ctx: the eventfd, referenced, or NULL; changed by xchg() under bind_lock,
  *	read under RCU
  * @rings: rings of the queue that signalled an eventfd
- * @charge: pays for an eventfd that was closed, which is charged to nobody
+ * @charge: pays for an eventfd that was closed, which no cgroup pays for
  */
 struct doorbell_binding {
 	struct eventfd_ctx __rcu *ctx;
@@ -154,7 +154,7 @@ doorbell_region_queue(const struct doorbell_region *region, u32 flags,
 }
 
 /**
- * doorbell_region_takes() - does an access of a guest ring the region?
+ * doorbell_region_accepts() - does an access of a guest ring the region?
  * @region: the region
  * @offset: address written less the region's base, inside of the region
  * @width: bytes written
@@ -163,8 +163,9 @@ doorbell_region_queue(const struct doorbell_region *region, u32 flags,
  * Return: false if only writes that an ioeventfd would take ring the region,
  * and this is another one.
  */
-static inline bool doorbell_region_takes(const struct doorbell_region *region,
-					 u64 offset, int width, u64 value)
+static inline bool
+doorbell_region_accepts(const struct doorbell_region *region, u64 offset,
+			int width, u64 value)
 {
 	u32 stride = 1U << region->geo.shift;
 
