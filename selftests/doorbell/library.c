@@ -962,6 +962,22 @@ TEST_F_TIMEOUT(successor, of_complete_and_close, TEST_SECONDS)
 	FOLLOWS(0);
 }
 
+/* A consumer that took nothing says nothing about what others have handled. */
+TEST_F_TIMEOUT(successor, of_another_and_close, TEST_SECONDS)
+{
+	struct doorbell *other;
+
+	if (variant->flags)
+		SKIP(return, "ordered events are handled once they are taken");
+	ASSERT_EQ(0, ring_queues(self->db, 0, 3));
+	ASSERT_EQ(3, doorbell_take(self->db, self->events, 16));
+	other = doorbell_from_fd(dup(doorbell_fd(self->db)),
+				 DOORBELL_OPEN_NO_RECOVER);
+	ASSERT_NE(NULL, other);
+	doorbell_close(other);
+	TAKES_OVER(0, 3);
+}
+
 /* Of three events in an ordered region, doorbell_take() returned two. */
 TEST_F_TIMEOUT(successor, of_two_taken, TEST_SECONDS)
 {

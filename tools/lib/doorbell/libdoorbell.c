@@ -45,6 +45,7 @@
  * @nr_slots: coalescing: number of @slots
  * @mask: number of entries in @fifo or @entries, less one
  * @order: log2 of that number
+ * @taken: coalescing: position after the last entry that was taken, or 0
  * @map_later: not mapped, as there is no region yet
  * @nr_partial: number of slots in @partial, usually 0
  * @partial: coalescing: slots with more rings than their last event can count
@@ -69,6 +70,7 @@ struct doorbell {
 	__u32 nr_slots;
 	__u32 mask;
 	__u32 order;
+	__u64 taken;
 	bool map_later;
 	unsigned int nr_partial;
 	__u32 partial[BATCH];
@@ -139,6 +141,7 @@ static bool map_once(struct doorbell *db, const struct doorbell_info *info)
 	db->nr_slots = info->queues + 1;
 	db->mask = info->nr_entries - 1;
 	db->order = __builtin_ctz(info->nr_entries);
+	db->taken = 0;
 	return true;
 }
 
@@ -192,16 +195,19 @@ static void ordered_handled(struct doorbell *db, unsigned int n)
 	__atomic_store_n(&db->control->head, head, __ATOMIC_RELEASE);
 }
 
-/* The caller has handled what it got: a successor need not get it again. */
+/*
+ * The caller has handled what it got: a successor need not get it again. Leave
+ * told alone if it is further on, or if the events are those of another one.
+ */
 static void all_handled(struct doorbell *db)
 {
-	__u64 head;
+	__u64 *told = &db->control->told;
 
 	ordered_handled(db, db->nr_held);
 	if (db->entries || db->nr_held || db->nr_partial)
 		return;
-	head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
-	__atomic_store_n(&db->control->told, head, __ATOMIC_RELEASE);
+	if (db->taken > __atomic_load_n(told, __ATOMIC_RELAXED))
+		__atomic_store_n(told, db->taken, __ATOMIC_RELEASE);
 }
 
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
@@ -476,6 +482,7 @@ static unsigned int take_coalesced(struct doorbell *db,
 		if (n < room && (head + n) & db->mask && !db->nr_partial)
 			break;
 	}
+	db->taken = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
 	return taken;
 }
 
