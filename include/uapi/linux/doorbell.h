@@ -109,9 +109,9 @@ struct doorbell_event {
  * @value: value to write
  *
  * The event has a width of 0, and in a DOORBELL_ATTACH_NO_VALUE region a value
- * of 0. An @addr outside of the region becomes a DOORBELL_EVENT_BAD_ADDRESS. In
- * a DOORBELL_ATTACH_BOUND_ONLY region write() fails with ENXIO instead, as for
- * any record that names no bound queue.
+ * of 0. An @addr outside of the region becomes a DOORBELL_EVENT_BAD_ADDRESS,
+ * whose value is @addr. In a DOORBELL_ATTACH_BOUND_ONLY region write() fails
+ * with ENXIO instead, as for any record that names no bound queue.
  */
 struct doorbell_ring {
 	__aligned_u64 addr;
@@ -597,10 +597,15 @@ struct doorbell_bindings {
  * mapped memory. No ring is lost then, wherever the other process died: the
  * kernel repeats the events that the process may not have handled. These are
  * the events of its last read() of a coalescing region, or those from the
- * position in doorbell_control.told on. An event that comes again counts all
- * rings of its queue since the region was attached, as the kernel does not know
- * how many of them were handled. Until an event counts them, they are pending
- * again.
+ * position in doorbell_control.told on. If later entries have overwritten one
+ * of these, the events of all queues come again. Rings that a consumer of
+ * mapped memory has passed and not counted get an event, too. An event that
+ * comes again counts all rings of its queue since the region was attached, as
+ * the kernel does not know how many of them were handled. Until an event counts
+ * them, they are pending again. What comes again comes after what is pending,
+ * in the order of the numbers of the queues. If there is an event then, the
+ * call wakes up waiters and disarms, which doorbell_info.wakeups does not
+ * count.
  *
  * An ordered region needs no call if its consumer moves head only after it has
  * handled the events. The events of the last read() of an ordered region are
