@@ -190,11 +190,12 @@ PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
 KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12
 
 # The debug kernels are several times slower than the stock ones, where all
-# programs run. A program runs on one of the debug kernels, or only by make
-# check-debug. PROGRAM:OPTION... runs a part of one. With PROGRAMS on the
-# command line, all of these run.
+# programs run, but fuzz only on one. A program runs on one of the debug
+# kernels, or only by make check-debug. PROGRAM:OPTION... runs a part of one.
+# With PROGRAMS on the command line, all of these run.
 SLOW := bind crash library move orders preload recipes tool
-ELSEWHERE_6.12-debug := $(SLOW) fault modes owner process stuck trace
+ELSEWHERE_6.12 := fuzz
+ELSEWHERE_6.12-debug := $(SLOW) fault fuzz modes owner process stuck trace
 ELSEWHERE_7.2-debug := $(SLOW) $(filter-out $(ELSEWHERE_6.12-debug),$(PROGRAMS))
 PART_7.2-debug := bind:-vmmio:-fcgroup:-fplain:-ffailure
 PART_7.2-debug += move:-vmmio:-fglobal:-fthreads

@@ -82,7 +82,8 @@ prepare() {
 }
 
 run_kernel() {
-	local kernel=$1 ko=$2 prog args=() run=(demo examples) cpus=2
+	local kernel=$1 ko=$2 prog append
+	local args=() run=(demo examples) cpus=2
 
 	for prog in "${programs[@]}"; do
 		[[ " $ELSEWHERE " == *" $kernel/$prog "* ]] || run+=("$prog")
@@ -116,9 +117,11 @@ run_kernel() {
 	done < <(ldd "$top"/build/{selftests/preload,tools/doorbell} \
 		"$top"/build/examples/{consumer_cc,uring} |
 		grep -o '\s/[^ ]*' | sort -u)
-	# from 7.x on KUnit runs suites only with kunit.autorun
-	"$testbed/run.sh" -k "$kernel" -c $cpus -t "$limit" \
-		-a kunit.autorun=1 -l "$out/$kernel.log" "${args[@]}" \
+	# from 7.x on KUnit runs suites only with kunit.autorun; the kernel puts
+	# what it does not know into the environment
+	append="kunit.autorun=1 $(env | grep ^DOORBELL_FUZZ | tr '\n' ' ')"
+	"$testbed/run.sh" -k "$kernel" -c $cpus -t "$limit" -a "$append" \
+		-l "$out/$kernel.log" "${args[@]}" \
 		-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
 		-f "$top/tools/test/demo:/tests/demo" \
 		-f "$top/tools/test/examples:/tests/examples" \
