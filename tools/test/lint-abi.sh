@@ -5,7 +5,8 @@
 # Usage: lint-abi.sh LIST [CHECKOUT]
 #
 # LIST is ioctl-number.rst of the kernel: it must not give DOORBELL_IOC to
-# anyone else. All files that name the version must name the module's.
+# anyone else. All files that name the version must name the module's. What
+# syzkaller reads must have the structures and constants of the header.
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -45,4 +46,8 @@ same README.md '.*dkms install doorbell\/\(.*\)'
 # make install puts the version of the Makefile there
 grep -qx 'Version: @VERSION@' tools/lib/doorbell/libdoorbell.pc.in ||
 	fail "libdoorbell.pc.in has a version of its own"
+
+"$top/tools/syzkaller/consts.sh" . |
+	cmp - tools/syzkaller/dev_doorbell.txt.const >&2 ||
+	fail "dev_doorbell.txt.const is not of today: tools/syzkaller/consts.sh"
 exit $failed

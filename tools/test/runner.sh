@@ -97,7 +97,7 @@ abi() {
 	mkdir "$tmp/checkout"
 	(cd "$top" && cp --parents -t "$tmp/checkout" include/uapi/linux/*.h \
 		drivers/virt/doorbell/chardev.c dkms.conf debian/changelog \
-		tools/lib/doorbell/{Makefile,*.pc.in} ./*.md)
+		tools/lib/doorbell/{Makefile,*.pc.in} ./*.md tools/syzkaller/*)
 	[ $# -lt 3 ] || sed -i "$4" "$tmp/checkout/$3"
 	"$test/lint-abi.sh" "$tmp/list" "$tmp/checkout" >/dev/null 2>&1
 	status $? "$1" "lint-abi.sh: $2"
@@ -113,7 +113,7 @@ text() {
 	status $? "$1" "lint-text.sh: $2"
 }
 
-echo 1..39
+echo 1..41
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -196,6 +196,10 @@ for file in drivers/virt/doorbell/chardev.c tools/lib/doorbell/Makefile \
 done
 abi 1 "a version in libdoorbell.pc.in" tools/lib/doorbell/libdoorbell.pc.in \
 	"s/@VERSION@/77.0/"
+abi 1 "another constant for syzkaller" include/uapi/linux/doorbell.h \
+	"/define DOORBELL_DEPTH_MAX/s/20/21/"
+abi 1 "another structure for syzkaller" include/uapi/linux/doorbell.h \
+	"/^	__u16 queue;/s/16/32/"
 list "0xD7  00-0F  drivers/other.h" "0xD8  all    drivers/other.h" \
 	"0xDD  00-3F  drivers/zfcp.h"
 abi 1 "a driver with the same type"
