@@ -21,6 +21,8 @@
 #   make check-debug      run all programs on the debug kernels, for an hour
 #   make check-deb        test packages and other kernels
 #   make litmus           run the memory-model proofs (part of make check)
+#   make native           ring from threads of this machine, RINGS=... (a part
+#                         of make check)
 #   make qemu             run Linux guests in Debian's QEMU, in micro-VMs
 #   make bench            count instructions per ring, and those of ioeventfd
 #   make pictures         draw those of Documentation/
@@ -217,7 +219,7 @@ examples: $(LIB)
 check: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
 	@ELSEWHERE="$(ELSEWHERE)" PART="$(PART)" \
-		HOST_TESTS="litmus runner kernel-patch" \
+		HOST_TESTS="litmus runner native kernel-patch" \
 		tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
 check-debug: setup
@@ -230,6 +232,11 @@ check-deb: setup
 
 litmus: setup
 	@tools/test/litmus.sh
+
+RINGS ?= 1000000000
+
+native: setup
+	@tools/test/native.sh $(RINGS)
 
 QEMU_KERNELS := 6.12 6.12-debug
 
@@ -269,6 +276,6 @@ lint: setup
 .PHONY: dist deb check-deb check-debug kernel-patch
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
-.PHONY: demo selftests examples check litmus qemu bench pictures lint
+.PHONY: demo selftests examples check litmus native qemu bench pictures lint
 .PHONY: man html
 .PHONY: tools install-tools uninstall-tools

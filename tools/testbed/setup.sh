@@ -23,6 +23,7 @@ needs()
 	liburing-dev      io_uring tests
 	libsmartcols-dev  tables and JSON of the doorbell command
 	libjansson-dev    tests of its JSON
+	liburcu-dev       a queue to compare with
 	mandoc            checks of man pages
 	python3-sphinx    documents in HTML
 	furo              their theme
