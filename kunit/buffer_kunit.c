@@ -1052,6 +1052,21 @@ static void buffer_recover_nothing(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, counts[1], 1);
 }
 
+/* A bad ring that the consumer invents, where there was none */
+static void buffer_recover_invented(struct kunit *test)
+{
+	struct doorbell_buffer *buf = new_buffer(test, 3);
+	u32 bad = doorbell_buffer_bad(buf);
+	struct doorbell_event event;
+	bool wake;
+
+	buf->control->seen[bad] = -1ULL << DOORBELL_RINGS_SHIFT;
+	doorbell_buffer_recover(buf);
+	KUNIT_ASSERT_EQ(test, doorbell_buffer_peek(buf, &event, 1, &wake), 1);
+	KUNIT_EXPECT_EQ(test, event.type, DOORBELL_EVENT_BAD_ADDRESS);
+	KUNIT_EXPECT_EQ(test, event.queue, DOORBELL_QUEUE_NONE);
+}
+
 /* Waiters that are armed wake up for an event that comes again. */
 static void buffer_recover_wakes(struct kunit *test)
 {
@@ -1204,6 +1219,7 @@ static struct kunit_case buffer_tests[] = {
 	KUNIT_CASE(buffer_memory),
 	KUNIT_CASE(buffer_recover_steps),
 	KUNIT_CASE(buffer_recover_nothing),
+	KUNIT_CASE(buffer_recover_invented),
 	KUNIT_CASE(buffer_recover_wakes),
 	KUNIT_CASE(buffer_recover_overwritten),
 	KUNIT_CASE(buffer_recover_many),

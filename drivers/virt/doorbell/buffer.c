@@ -147,6 +147,10 @@ int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 	buf->depth = depth;
 	buf->order = order;
 	buf->mask = BIT(order) - 1;
+	/* none of its events names a queue, whatever is in seen */
+	if (!depth)
+		atomic64_set(&buf->slots[queues].rings,
+			     DOORBELL_EVENT_BAD_ADDRESS);
 	atomic64_set(&buf->tail, BIT(order));
 	buf->control->head = BIT(order);
 	buf->control->told = BIT(order);
