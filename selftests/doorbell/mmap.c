@@ -1126,7 +1126,11 @@ static void *repeater_main(void *arg)
 	return NULL;
 }
 
-/* read() of many events, each of which has all entries of the region before */
+/*
+ * read() of many events, each of which has all entries of the region before it.
+ * Without a look at signals it goes on for minutes, if the two CPUs run at the
+ * same time; emulated ones hardly meet.
+ */
 static pid_t start_long_read(int fd)
 {
 	static char events[1 << 20];

@@ -203,23 +203,19 @@ static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
 		} else if (armed) {
 			break;
 		}
-		if (n == room) {
-			if (signal_pending(current)) {
-				wake_others = true;
+		if (n < room) {
+			/* edge-triggered waiters do not call poll() again */
+			armed = true;
+			if (!doorbell_buffer_arm(&region->buffer))
 				break;
-			}
-			continue;
+			/* a hostile consumer can bring events one by one */
+			cond_resched();
 		}
-		/* edge-triggered waiters do not call poll() again */
-		armed = true;
-		if (!doorbell_buffer_arm(&region->buffer))
-			break;
-		/* a hostile consumer can keep events coming, one by one */
 		if (signal_pending(current)) {
+			/* they take a short read for the end of the events */
 			wake_others = true;
 			break;
 		}
-		cond_resched();
 	}
 	if (!armed)
 		doorbell_buffer_arm(&region->buffer);
