@@ -39,6 +39,9 @@
 
 #define ROUNDS_END	4
 
+/* How often each allocation of a call has its turn, if some are left out */
+#define MAX_WALKS	5
+
 /* Which allocation fails when KVM removes an ioeventfd, and how many tries */
 #define MAX_NTH		8
 #define MAX_TRIES	(20 * MAX_NTH)
@@ -107,16 +110,21 @@ struct faults {
  *	no failure. With as many as the last call had before its failure, the
  *	allocation before that one fails.
  * @passed: what the last call had
- * @again: it is the second call with this @space. Now and then the slabs need
- *	an allocation more, and one of the module would be left out.
- * @allocations: allocations that made the call fail
+ * @again: it is the second call with this @space. Now and then the slabs, or
+ *	what the debug kernel notes of an allocation, need an allocation more,
+ *	and one of the module would be left out.
+ * @failed: one of the calls with this @space failed
+ * @allocations: allocations that made a call fail
+ * @walks: how often all of it began anew, as too few allocations had their turn
  */
 struct turns {
 	const struct faults *faults;
 	int space;
 	int passed;
 	bool again;
+	bool failed;
 	int allocations;
+	int walks;
 };
 
 static int turn_begin(const struct turns *turns)
@@ -133,13 +141,28 @@ static int turn_end(struct turns *turns, int ret)
 	int failed = fail_stop(faults->attr, faults->times);
 
 	turns->passed = passed > turns->passed ? passed : turns->passed;
+	turns->failed |= failed > 0 && ret;
 	if (turns->again) {
 		turns->space = turns->passed;
 		turns->passed = 0;
-		turns->allocations += failed > 0 && ret;
+		turns->allocations += turns->failed;
+		turns->failed = false;
 	}
 	turns->again = !turns->again;
 	return failed;
+}
+
+/* Whether another call is due */
+static bool turns_go_on(struct turns *turns)
+{
+	if (turns->space || turns->again)
+		return true;
+	if (turns->allocations >= turns->faults->least ||
+	    ++turns->walks == MAX_WALKS)
+		return false;
+	turns->space = NO_END;
+	turns->allocations = 0;
+	return true;
 }
 
 static void turns_check(struct __test_metadata *_metadata,
@@ -421,7 +444,7 @@ TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 		ASSERT_EQ(0, db_snapshot(self->fd, &after));
 		ASSERT_TRUE(db_same(&before, &after));
 		ASSERT_TRUE(exits_go_on(vmm));
-	} while (turns.space || turns.again);
+	} while (turns_go_on(&turns));
 	ASSERT_EQ(0, attach_variant(self->fd, vmm->vm_fd, variant));
 	ASSERT_TRUE(is_rung(self->fd, variant->flags));
 	ASSERT_EQ(refs, db_module_refs());
@@ -657,7 +680,7 @@ TEST_F_TIMEOUT(calls, each_allocation, TEST_SECONDS)
 		/* the kernel did without, or nothing failed */
 		if (!ret)
 			attach_anew(_metadata, self, variant);
-	} while (turns.space || turns.again);
+	} while (turns_go_on(&turns));
 	turns_check(_metadata, &turns);
 	vmm_destroy(self->vmm);
 	self->vmm = NULL;
