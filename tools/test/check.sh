@@ -82,8 +82,7 @@ prepare() {
 }
 
 run_kernel() {
-	local kernel=$1 ko=$2 prog append
-	local args=() run=(demo examples) cpus=2
+	local kernel=$1 ko=$2 prog run=(demo examples) cpus=2
 
 	for prog in "${programs[@]}"; do
 		[[ " $ELSEWHERE " == *" $kernel/$prog "* ]] || run+=("$prog")
@@ -93,40 +92,10 @@ run_kernel() {
 	done
 	# run each thread of the KUnit suites on a CPU of its own
 	[[ $kernel != *-kcsan ]] || run=() cpus=4
+	[ ! -e "$ko/doorbell_kunit.ko" ] || run+=(kunit)
 
-	args=(-f "$ko/doorbell.ko:/tests/doorbell.ko")
-	[ ! -e "$ko/doorbell_kunit.ko" ] ||
-		args+=(-f "$ko/doorbell_kunit.ko:/tests/doorbell_kunit.ko")
-	for prog in "${run[@]%%:*}"; do
-		[ "$prog" = demo ] || [ "$prog" = examples ] ||
-			args+=(-f "$top/build/selftests/$prog:/tests/$prog")
-	done
-	# the library that preload loads
-	if [[ " ${run[*]} " == *" preload "* ]]; then
-		prog=$top/build/selftests/libdoorbell-ioeventfd.so
-		args+=(-f "$prog:/tests/${prog##*/}")
-	fi
-	for prog in user/demo-vmm user/demo-consumer; do
-		args+=(-f "$top/build/$prog:/tests/${prog#user/}")
-	done
-	args+=(-f "$top/build/tools/doorbell:/bin/doorbell")
-	args+=(-f "$top/build/examples:/examples")
-	# what is not static needs its libraries where ld.so looks for them
-	while read -r prog; do
-		args+=(-f "$prog:$prog")
-	done < <(ldd "$top"/build/{selftests/preload,tools/doorbell} \
-		"$top"/build/examples/{consumer_cc,uring} |
-		grep -o '\s/[^ ]*' | sort -u)
-	# from 7.x on KUnit runs suites only with kunit.autorun; the kernel puts
-	# what it does not know into the environment
-	append="kunit.autorun=1 $(env | grep ^DOORBELL_FUZZ | tr '\n' ' ')"
-	"$testbed/run.sh" -k "$kernel" -c $cpus -t "$limit" -a "$append" \
-		-l "$out/$kernel.log" "${args[@]}" \
-		-f "$top/tools/demo/demo.sh:/tests/demo.sh" \
-		-f "$top/tools/test/demo:/tests/demo" \
-		-f "$top/tools/test/examples:/tests/examples" \
-		-f "$top/tools/test/guest.sh:/guest.sh" \
-		-- env ${LONG:+DOORBELL_LONG=1} /guest.sh "${run[@]}" \
+	"$top/tools/test/programs.sh" -k "$kernel" -c $cpus -t "$limit" \
+		-l "$out/$kernel.log" "$ko" "${run[@]}" \
 		>"$out/$kernel.tap" 2>"$out/$kernel.err"
 	echo "# verdict $(verdict "$kernel" $?)" >>"$out/$kernel.tap"
 	echo "check: $kernel done after $SECONDS s"

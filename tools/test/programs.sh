@@ -1,0 +1,86 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Run test programs in a micro-VM.
+#
+# Usage: programs.sh [OPTION]... MODULES PROGRAM...
+#
+# MODULES is the directory that module.sh printed. PROGRAM is one of
+# build/selftests, with options after a colon each; or demo, examples, or kunit.
+# With LONG, loops that are bounded by time have all of it. The options are
+# those of run.sh, and:
+#
+#   -g SCRIPT   let this script run the programs, which are its arguments, in
+#               the machine, instead of guest.sh
+#   -s DIR      take the programs of build/selftests from DIR
+#
+# Prints what the script prints. Exit status: that of run.sh.
+set -euo pipefail
+
+. "$(dirname "$0")/../testbed/lib.sh"
+guest=$top/tools/test/guest.sh
+selftests=$top/build/selftests
+# from 7.x on KUnit runs suites only with kunit.autorun
+args=(-a kunit.autorun=1)
+while getopts k:c:t:l:f:g:s: opt; do
+	case $opt in
+	g) guest=$OPTARG ;;
+	s) selftests=$OPTARG ;;
+	[kctlf]) args+=("-$opt" "$OPTARG") ;;
+	*) usage ;;
+	esac
+done
+shift $((OPTIND - 1))
+[ $# -gt 1 ] || usage
+modules=$1
+shift
+
+# What is not static needs its libraries where ld.so looks for them.
+libraries() {
+	local lib
+
+	while read -r lib; do
+		args+=(-f "$lib:$lib")
+	done < <(ldd "$@" 2>/dev/null | grep -o '\s/[^ ]*' | sort -u)
+}
+
+run=()
+for arg; do
+	prog=${arg%%:*}
+	case $prog in
+	kunit)
+		args+=(-f "$modules/doorbell_kunit.ko:/tests/doorbell_kunit.ko")
+		continue
+		;;
+	demo)
+		args+=(-f "$top/tools/demo/demo.sh:/tests/demo.sh"
+		       -f "$top/tools/test/demo:/tests/demo")
+		for file in demo-vmm demo-consumer; do
+			args+=(-f "$top/build/user/$file:/tests/$file")
+		done
+		;;
+	examples)
+		args+=(-f "$top/tools/test/examples:/tests/examples"
+		       -f "$top/build/examples:/examples")
+		libraries "$top"/build/examples/{consumer_cc,uring}
+		;;
+	preload)
+		# the library that it loads
+		file=libdoorbell-ioeventfd.so
+		args+=(-f "$selftests/$file:/tests/$file")
+		;;&
+	tool)
+		args+=(-f "$top/build/tools/doorbell:/bin/doorbell")
+		libraries "$top/build/tools/doorbell"
+		;;&
+	*)
+		args+=(-f "$selftests/$prog:/tests/$prog")
+		libraries "$selftests/$prog"
+		;;
+	esac
+	run+=("$arg")
+done
+args+=(-f "$modules/doorbell.ko:/tests/doorbell.ko" -f "$guest:/guest.sh")
+# seeds of fuzz
+mapfile -t vars < <(env | grep ^DOORBELL_FUZZ)
+[ -z "${LONG:-}" ] || vars+=(DOORBELL_LONG=1)
+exec "$testbed/run.sh" "${args[@]}" -- env "${vars[@]}" /guest.sh "${run[@]}"
