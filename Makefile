@@ -20,6 +20,7 @@
 #   make check            run the tests in micro-VMs: N passed, N failed
 #   make check-debug      run all programs on the debug kernels, for an hour
 #   make check-deb        test packages and other kernels
+#   make coverage         count the lines and branches that the tests run
 #   make litmus           run the memory-model proofs (part of make check)
 #   make native           ring from threads of this machine, RINGS=... (a part
 #                         of make check)
@@ -230,6 +231,10 @@ check-debug: setup
 check-deb: setup
 	@HOST_TESTS="compat package" tools/test/check.sh ""
 
+coverage: setup
+	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
+	@tools/test/coverage.py kunit demo examples $(PROGRAMS)
+
 litmus: setup
 	@tools/test/litmus.sh
 
@@ -277,5 +282,6 @@ lint: setup
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus native qemu bench pictures lint
+.PHONY: coverage
 .PHONY: man html
 .PHONY: tools install-tools uninstall-tools

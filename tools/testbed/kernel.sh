@@ -10,6 +10,7 @@
 #   7.2-debug       the newest linux-source-7.x of Debian sid with base, user,
 #                   debug and 7.config
 #   6.12-kcsan      linux-source-6.12 with base.config and kcsan.config
+#   6.12-gcov       linux-source-6.12 with base, user and gcov.config
 #   6.12-guest      linux-source-6.12 with guest.config: a guest's kernel
 #   source-6.12     only the unpacked source tree of linux-source-6.12
 #
@@ -260,6 +261,7 @@ source-6.12)	source_6_12; dir=$src ;;
 6.12-debug)	source_6_12
 		built base.config user.config debug.config qemu.config ;;
 6.12-kcsan)	source_6_12; built base.config kcsan.config ;;
+6.12-gcov)	source_6_12; built base.config user.config gcov.config ;;
 6.12-guest)	source_6_12; built guest.config ;;
 7.2-debug)	source_7; built base.config user.config debug.config 7.config ;;
 *)		usage ;;
