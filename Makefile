@@ -21,6 +21,7 @@
 #   make check-debug      run all programs on the debug kernels, for an hour
 #   make check-deb        test packages and other kernels
 #   make coverage         count the lines and branches that the tests run
+#   make mutants          break the code in many ways: does a test notice?
 #   make litmus           run the memory-model proofs (part of make check)
 #   make native           ring from threads of this machine, RINGS=... (a part
 #                         of make check)
@@ -235,6 +236,11 @@ coverage: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
 	@tools/test/coverage.py kunit demo examples $(PROGRAMS)
 
+# All programs but those with libraries of the machine.
+mutants: setup
+	@ONLY="$(ONLY)" tools/test/mutants.py \
+		$(filter-out preload tool,$(PROGRAMS))
+
 litmus: setup
 	@tools/test/litmus.sh
 
@@ -282,6 +288,6 @@ lint: setup
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus native qemu bench pictures lint
-.PHONY: coverage
+.PHONY: coverage mutants
 .PHONY: man html
 .PHONY: tools install-tools uninstall-tools
