@@ -63,38 +63,38 @@ MAKE_LIB = $(MAKE) -C tools/lib/doorbell OUTPUT=$(CURDIR)/$(BUILD)/lib \
 	DESTDIR=$(abspath $(DESTDIR)) PREFIX=$(PREFIX) LIBDIR=$(LIBDIR)
 
 lib:
-	$(MAKE_LIB)
+	+$(MAKE_LIB)
 
 install-lib:
-	$(MAKE_LIB) install
+	+$(MAKE_LIB) install
 
 uninstall-lib:
-	$(MAKE_LIB) uninstall
+	+$(MAKE_LIB) uninstall
 
 MAKE_PRELOAD = $(MAKE) -C tools/preload OUTPUT=$(CURDIR)/$(BUILD)/preload \
 	DESTDIR=$(abspath $(DESTDIR)) PREFIX=$(PREFIX) LIBDIR=$(LIBDIR)
 
 preload:
-	$(MAKE_PRELOAD)
+	+$(MAKE_PRELOAD)
 
 install-preload:
-	$(MAKE_PRELOAD) install
+	+$(MAKE_PRELOAD) install
 
 uninstall-preload:
-	$(MAKE_PRELOAD) uninstall
+	+$(MAKE_PRELOAD) uninstall
 
 MAKE_TOOLS = $(MAKE) -s -C tools/doorbell OUTPUT=$(CURDIR)/$(BUILD)/tools \
 	LIB=$(CURDIR)/$(BUILD)/lib/libdoorbell.a \
 	DESTDIR=$(abspath $(DESTDIR)) PREFIX=$(PREFIX) LIBDIR=$(LIBDIR)
 
 tools: lib
-	$(MAKE_TOOLS)
+	+$(MAKE_TOOLS)
 
 install-tools: lib
-	$(MAKE_TOOLS) install
+	+$(MAKE_TOOLS) install
 
 uninstall-tools:
-	$(MAKE_TOOLS) uninstall
+	+$(MAKE_TOOLS) uninstall
 
 # kbuild runs depmod only where the headers have System.map; Debian's have not.
 # A tree without the kernel's own modules is staged for a package, which runs
@@ -268,7 +268,7 @@ pictures: setup
 		$(PICTURES)/benchmarks.svg
 
 man:
-	@$(MAKE_LIB) man
+	@+$(MAKE_LIB) man
 	install -m 644 tools/doorbell/doorbell.1 Documentation/doorbell.4 \
 		$(BUILD)/man
 
