@@ -19,6 +19,7 @@
 #   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
 #   make check-debug      run all programs on the debug kernels, for an hour
+#   make check-kernels    run them on real-time and hardened kernels
 #   make check-deb        test packages and other kernels
 #   make coverage         count the lines and branches that the tests run
 #   make mutants          break the code in many ways: does a test notice?
@@ -224,10 +225,14 @@ check: setup
 		HOST_TESTS="litmus runner native kernel-patch" \
 		tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
-check-debug: setup
+# with all programs on each
+check-debug: CHECK_KERNELS := 6.12-debug 7.2-debug
+check-debug: export LONG := 1
+check-kernels: CHECK_KERNELS := 6.12-rt-debug 6.1-rt 6.12-rt 6.12-hardened
+
+check-debug check-kernels: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
-	@LIMIT=7200 LONG=1 tools/test/check.sh "$(PROGRAMS)" \
-		6.12-debug 7.2-debug
+	@LIMIT=7200 tools/test/check.sh "$(PROGRAMS)" $(CHECK_KERNELS)
 
 check-deb: setup
 	@HOST_TESTS="compat package" tools/test/check.sh ""
@@ -284,7 +289,7 @@ html: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: dist deb check-deb check-debug kernel-patch
+.PHONY: dist deb check-deb check-debug check-kernels kernel-patch
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus native qemu bench pictures lint

@@ -5,8 +5,12 @@
 # Usage: kernel.sh NAME
 #
 #   6.1, 6.12       Debian's stock amd64 kernel and its headers, unpacked only
+#   6.1-rt, 6.12-rt the same with PREEMPT_RT
 #   6.12-debug      linux-source-6.12 with base, user, debug and
 #                   qemu.config
+#   6.12-rt-debug   as 6.12-debug, with rt.config in place of qemu.config
+#   6.12-hardened   linux-source-6.12 built by clang with base, user and
+#                   hardened.config: what distributions differ in
 #   7.2-debug       the newest linux-source-7.x of Debian sid with base, user,
 #                   debug and 7.config
 #   6.12-kcsan      linux-source-6.12 with base.config and kcsan.config
@@ -86,10 +90,10 @@ uncompress()
 # stock META: unpack the kernel that the meta-package META depends on
 stock()
 {
-	local meta=$1 image pkg rel ver kbuild tmp
+	local meta=$1 series=${name%-rt} image pkg rel ver headers tmp
 
 	ver=$(stable_candidate "$meta") || ver=
-	image="linux-image-${name//./\\.}\.[^ ]*"
+	image="linux-image-${series//./\\.}\.[^ ]*"
 	pkg=$(apt-cache depends --important "$meta" |
 		sed -n "s/^ *|*Depends: \($image\)$/\1/p" | sed -n 1p)
 	if [ -z "$ver" ] || [ -z "$pkg" ]; then
@@ -101,12 +105,11 @@ stock()
 	lock "$name"
 	[ ! -e "$dir" ] || return 0
 
-	kbuild=$(apt-cache depends "linux-headers-$rel" |
-		sed -n 's/^ *Depends: \(linux-kbuild-.*\)/\1/p')
+	mapfile -t headers < <(apt-cache depends "linux-headers-$rel" |
+		sed -n 's/^ *Depends: \(linux-\(headers\|kbuild\)-.*\)/\1/p')
 	tmp=$cache/tmp-$name
 	rm -rf "$tmp" "$tmp.debs"
-	if ! fetch "$tmp/root" "$pkg" "linux-headers-$rel" \
-			"linux-headers-${rel%-amd64}-common" "$kbuild"; then
+	if ! fetch "$tmp/root" "$pkg" "linux-headers-$rel" "${headers[@]}"; then
 		rm -rf "$tmp"
 		dir=$(newest_cached "${name}_*")
 		[ -n "$dir" ] || die 77 "cannot download $pkg"
@@ -190,7 +193,8 @@ source_7()
 	newest_source 'linux-source-7.*' "$pkg" "$v"
 }
 
-# Fail unless each line of the fragments holds in the configuration.
+# Fail unless the fragments, of which a later line overrides an earlier one,
+# hold in the configuration.
 check_config()
 {
 	local line bad=0
@@ -208,14 +212,16 @@ check_config()
 		esac
 		say "not in the final configuration: $line"
 		bad=1
-	done < "$2"
+	done < <(tac "$2" | awk '
+		match($0, /CONFIG_[A-Z0-9_]+/) &&
+		!seen[substr($0, RSTART, RLENGTH)]++')
 	return $bad
 }
 
 # built FRAGMENT...: build the kernel of src, configured with these fragments
 built()
 {
-	local frag hash build log
+	local frag hash build log llvm=()
 
 	frag=$(cd "$testbed" && cat "$@")
 	hash=$(printf %s "$frag" | sha256sum | cut -c 1-12)
@@ -232,12 +238,14 @@ built()
 	mkdir -p "$build"
 	printf '%s\n' "$frag" > "$dir/fragments"
 	say "building Linux $ver in $dir (some minutes)"
-	make -C "$src" O="$build" KCONFIG_ALLCONFIG="$dir/fragments" \
+	! grep -qx CONFIG_CFI_CLANG=y "$dir/fragments" || llvm=(LLVM=-16)
+	make -C "$src" O="$build" "${llvm[@]}" KCONFIG_ALLCONFIG="$dir/fragments" \
 		allnoconfig > "$log" 2>&1 ||
 		{ tail -n 30 "$log" >&2; die 1 "cannot configure, see $log"; }
 	check_config "$build/.config" "$dir/fragments" ||
 		die 1 "wrong configuration"
-	make -C "$src" O="$build" -j"$(nproc)" bzImage modules >> "$log" 2>&1 ||
+	make -C "$src" O="$build" "${llvm[@]}" -j"$(nproc)" bzImage modules \
+		>> "$log" 2>&1 ||
 		{ tail -n 30 "$log" >&2; die 1 "the build failed, see $log"; }
 	cp "$build/arch/x86/boot/bzImage" "$dir/vmlinuz"
 	cp "$build/include/config/kernel.release" "$dir/release"
@@ -257,9 +265,18 @@ fi
 case $name in
 6.1)		stock linux-image-amd64 ;;
 6.12)		stock linux-image-6.12-amd64 ;;
+6.1-rt)		stock linux-image-rt-amd64 ;;
+6.12-rt)	stock linux-image-6.12-rt-amd64 ;;
 source-6.12)	source_6_12; dir=$src ;;
 6.12-debug)	source_6_12
 		built base.config user.config debug.config qemu.config ;;
+6.12-rt-debug)	source_6_12
+		built base.config user.config debug.config rt.config ;;
+6.12-hardened)	source_6_12
+		# the first one that knows the kernel's kind of CFI
+		type clang-16 ld.lld-16 llvm-nm-16 >/dev/null 2>&1 ||
+			die 77 "install clang-16, lld-16 and llvm-16"
+		built base.config user.config hardened.config ;;
 6.12-kcsan)	source_6_12; built base.config kcsan.config ;;
 6.12-gcov)	source_6_12; built base.config user.config gcov.config ;;
 6.12-guest)	source_6_12; built guest.config ;;

@@ -142,7 +142,13 @@ link_sources()
 # kernel in the directory KERNEL. A warning is an error.
 build_modules()
 {
-	make -C "$1/build" M="$2" W=1 KCFLAGS=-Werror "${@:3}" modules
+	local llvm
+
+	# a kernel that clang has built
+	llvm=$(sed -n 's/^CONFIG_CLANG_VERSION=\(..\)....$/LLVM=-\1/p' \
+		"$1/build/.config")
+	make -C "$1/build" M="$2" W=1 KCFLAGS=-Werror ${llvm:+"$llvm"} \
+		"${@:3}" modules
 }
 
 # -- style -------------------------------------------------------------------
