@@ -21,6 +21,7 @@
 #   make check-debug      run all programs on the debug kernels, for an hour
 #   make check-kernels    run them on real-time and hardened kernels
 #   make check-deb        test packages and other kernels
+#   make check-kvm        run KVM's own selftests, without and with regions
 #   make coverage         count the lines and branches that the tests run
 #   make mutants          break the code in many ways: does a test notice?
 #   make litmus           run the memory-model proofs (part of make check)
@@ -237,6 +238,10 @@ check-debug check-kernels: setup
 check-deb: setup
 	@HOST_TESTS="compat package" tools/test/check.sh ""
 
+# KVM_TESTS names some of them
+check-kvm: setup
+	@tools/test/kvm.sh $(KERNEL) $(KVM_TESTS)
+
 coverage: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
 	@tools/test/coverage.py kunit demo examples $(PROGRAMS)
@@ -289,7 +294,7 @@ html: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: dist deb check-deb check-debug check-kernels kernel-patch
+.PHONY: dist deb check-deb check-debug check-kernels check-kvm kernel-patch
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus native qemu bench pictures lint
