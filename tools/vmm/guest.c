@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The guest program: does the job in its mailbox, then halts. It handles
- * neither interrupts nor exceptions: a fault shuts down the VM, and the VMM
- * reports it. The VMM sets up long mode, page tables and stack.
+ * The guest program: does the job in its mailbox, then halts. It has no
+ * interrupts, and an exception ends it: the VMM reports it. The VMM sets up
+ * registers, page tables and stack.
  */
 #include "guest.h"
 
@@ -11,82 +11,9 @@
 #define READ_ONCE(x)	(*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
 
+#include GUEST_ARCH_H
+
 static struct guest_shared *const shared = (void *)GUEST_SHARED_GPA;
-
-static __always_inline void mmio_write(__u64 addr, unsigned int width, __u64 v)
-{
-	void *p = (void *)addr;
-
-	switch (width) {
-	case 1:
-		asm volatile("movb %b0, (%1)" : : "r"(v), "r"(p) : "memory");
-		break;
-	case 2:
-		asm volatile("movw %w0, (%1)" : : "r"(v), "r"(p) : "memory");
-		break;
-	case 4:
-		asm volatile("movl %k0, (%1)" : : "r"(v), "r"(p) : "memory");
-		break;
-	case 8:
-		asm volatile("movq %q0, (%1)" : : "r"(v), "r"(p) : "memory");
-		break;
-	}
-}
-
-static __u64 mmio_read(__u64 addr, unsigned int width)
-{
-	void *p = (void *)addr;
-	__u64 v = 0;
-
-	switch (width) {
-	case 1:
-		asm volatile("movb (%1), %b0" : "+r"(v) : "r"(p) : "memory");
-		break;
-	case 2:
-		asm volatile("movw (%1), %w0" : "+r"(v) : "r"(p) : "memory");
-		break;
-	case 4:
-		asm volatile("movl (%1), %k0" : "+r"(v) : "r"(p) : "memory");
-		break;
-	case 8:
-		asm volatile("movq (%1), %q0" : "+r"(v) : "r"(p) : "memory");
-		break;
-	}
-	return v;
-}
-
-static __always_inline void pio_out(__u16 port, unsigned int width, __u64 v)
-{
-	switch (width) {
-	case 1:
-		asm volatile("outb %b0, %w1" : : "a"(v), "d"(port) : "memory");
-		break;
-	case 2:
-		asm volatile("outw %w0, %w1" : : "a"(v), "d"(port) : "memory");
-		break;
-	case 4:
-		asm volatile("outl %k0, %w1" : : "a"(v), "d"(port) : "memory");
-		break;
-	}
-}
-
-static __u64 pio_in(__u16 port, unsigned int width)
-{
-	__u64 v = 0;
-
-	switch (width) {
-	case 1:
-		asm volatile("inb %w1, %b0" : "+a"(v) : "d"(port) : "memory");
-		break;
-	case 2:
-		asm volatile("inw %w1, %w0" : "+a"(v) : "d"(port) : "memory");
-		break;
-	case 4:
-		asm volatile("inl %w1, %k0" : "+a"(v) : "d"(port) : "memory");
-		break;
-	}
-	return v;
-}
 
 static void run_script(struct guest_job *job, struct guest_op *op)
 {
@@ -242,7 +169,6 @@ void guest_main(unsigned int vcpu)
 			run_loop(job);
 			break;
 		}
-		/* Always exits to the VMM, as there is no in-kernel irqchip. */
-		asm volatile("hlt" : : : "memory");
+		halt();
 	}
 }

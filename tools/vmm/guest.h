@@ -15,7 +15,7 @@
 
 /* Guest-physical (= virtual) layout. Everything above the memory is MMIO. */
 #define GUEST_MEM_SIZE		0x1000000UL
-#define GUEST_PML4_GPA		0x1000UL	/* PML4, PDPT, four PDs */
+#define GUEST_TABLES_GPA	0x1000UL	/* page tables */
 #define GUEST_CODE_GPA		0x100000UL	/* as in guest.lds */
 #define GUEST_STACK_GPA		0x180000UL
 #define GUEST_STACK_SIZE	0x10000UL	/* per vCPU */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The small VMM: all KVM calls. It knows nothing of doorbell; its callers
- * attach a region to vm_fd. vmm.h describes the API.
+ * The small VMM: the KVM calls that all architectures have. It knows nothing of
+ * doorbell; its callers attach a region to vm_fd. vmm.h describes the API.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,25 +15,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "arch.h"
 
 #define VMM_SIGKICK	SIGRTMIN
-#define MAX_CPUID	256
-
-#define PTE_PRESENT	0x1UL
-#define PTE_WRITE	0x2UL
-#define PTE_LARGE	0x80UL
-
-#define CR0_PE		0x1UL
-#define CR0_ET		0x10UL
-#define CR0_NE		0x20UL
-#define CR0_PG		0x80000000UL
-#define CR4_PAE		0x20UL
-#define EFER_LME	0x100UL
-#define EFER_LMA	0x400UL
-
-/* Three pages for KVM on Intel, just below the BIOS, as in QEMU. */
-#define TSS_GPA		0xfffbd000UL
 
 asm(".section .rodata\n\t"
 	".globl vmm_guest_image, vmm_guest_image_end\n\t"
@@ -42,7 +26,7 @@ asm(".section .rodata\n\t"
 	".previous\n");
 extern const char vmm_guest_image[], vmm_guest_image_end[];
 
-static int fail(const char *what)
+int vmm_fail(const char *what)
 {
 	int err = errno;
 
@@ -56,9 +40,9 @@ int vmm_mem_create(void)
 	int fd = memfd_create("vmm-guest", MFD_CLOEXEC);
 
 	if (fd < 0)
-		return fail("memfd_create");
+		return vmm_fail("memfd_create");
 	if (ftruncate(fd, GUEST_MEM_SIZE)) {
-		int err = fail("ftruncate");
+		int err = vmm_fail("ftruncate");
 
 		close(fd);
 		return err;
@@ -72,80 +56,10 @@ void *vmm_mem_map(int mem_fd)
 			 MAP_SHARED, mem_fd, 0);
 
 	if (mem == MAP_FAILED) {
-		fail("mmap guest memory");
+		vmm_fail("mmap guest memory");
 		return NULL;
 	}
 	return mem;
-}
-
-/* Map the low 4 GiB 1:1 with 2 MiB pages, and copy the guest program. */
-static void fill_memory(char *mem)
-{
-	__u64 *pml4 = (__u64 *)(mem + GUEST_PML4_GPA);
-	__u64 *pdpt = pml4 + 512, *pd = pdpt + 512, i;
-	__u64 flags = PTE_PRESENT | PTE_WRITE;
-
-	pml4[0] = (GUEST_PML4_GPA + 0x1000) | flags;
-	for (i = 0; i < 4; i++)
-		pdpt[i] = (GUEST_PML4_GPA + 0x2000 + i * 0x1000) | flags;
-	for (i = 0; i < 4 * 512; i++)
-		pd[i] = i << 21 | flags | PTE_LARGE;
-	memcpy(mem + GUEST_CODE_GPA, vmm_guest_image,
-	       vmm_guest_image_end - vmm_guest_image);
-}
-
-static int set_cpuid(struct vmm *vmm, int fd)
-{
-	struct kvm_cpuid2 *cpuid;
-	int ret = 0;
-
-	cpuid = calloc(1, sizeof(*cpuid) +
-			  MAX_CPUID * sizeof(cpuid->entries[0]));
-	if (!cpuid)
-		return fail("calloc");
-	cpuid->nent = MAX_CPUID;
-	if (ioctl(vmm->kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid))
-		ret = fail("KVM_GET_SUPPORTED_CPUID");
-	else if (ioctl(fd, KVM_SET_CPUID2, cpuid))
-		ret = fail("KVM_SET_CPUID2");
-	free(cpuid);
-	return ret;
-}
-
-/* Set the vCPU up for a call of guest_main(index), in 64-bit mode. */
-static int set_regs(int fd, unsigned int index)
-{
-	struct kvm_segment code = {
-		.limit = 0xffffffff, .selector = 8, .type = 11, .present = 1,
-		.s = 1, .l = 1, .g = 1,
-	};
-	struct kvm_segment data = {
-		.limit = 0xffffffff, .selector = 16, .type = 3, .present = 1,
-		.s = 1, .db = 1, .g = 1,
-	};
-	struct kvm_regs regs = {
-		.rip = GUEST_CODE_GPA, .rdi = index, .rflags = 2,
-		.rsp = GUEST_STACK_GPA + (index + 1) * GUEST_STACK_SIZE - 8,
-	};
-	struct kvm_sregs sregs;
-
-	if (ioctl(fd, KVM_GET_SREGS, &sregs))
-		return fail("KVM_GET_SREGS");
-	sregs.cs = code;
-	sregs.ds = data;
-	sregs.es = data;
-	sregs.fs = data;
-	sregs.gs = data;
-	sregs.ss = data;
-	sregs.cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_PG;
-	sregs.cr3 = GUEST_PML4_GPA;
-	sregs.cr4 = CR4_PAE;
-	sregs.efer = EFER_LME | EFER_LMA;
-	if (ioctl(fd, KVM_SET_SREGS, &sregs))
-		return fail("KVM_SET_SREGS");
-	if (ioctl(fd, KVM_SET_REGS, &regs))
-		return fail("KVM_SET_REGS");
-	return 0;
 }
 
 static int create_vcpu(struct vmm *vmm, unsigned int index)
@@ -158,14 +72,14 @@ static int create_vcpu(struct vmm *vmm, unsigned int index)
 	v->index = index;
 	v->fd = ioctl(vmm->vm_fd, KVM_CREATE_VCPU, index);
 	if (v->fd < 0)
-		return fail("KVM_CREATE_VCPU");
+		return vmm_fail("KVM_CREATE_VCPU");
 	run = mmap(NULL, vmm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED,
 		   v->fd, 0);
 	if (run == MAP_FAILED)
-		return fail("mmap kvm_run");
+		return vmm_fail("mmap kvm_run");
 	v->run = run;
-	ret = set_cpuid(vmm, v->fd);
-	return ret ? ret : set_regs(v->fd, index);
+	ret = vmm_arch_init_vcpu(vmm, v->fd);
+	return ret ? ret : vmm_arch_set_regs(v->fd, index);
 }
 
 static int create_vm(struct vmm *vmm, int mem_fd)
@@ -178,29 +92,29 @@ static int create_vm(struct vmm *vmm, int mem_fd)
 	vmm->mem_fd = mem_fd < 0 ? vmm_mem_create() :
 				   fcntl(mem_fd, F_DUPFD_CLOEXEC, 0);
 	if (vmm->mem_fd < 0)
-		return mem_fd < 0 ? vmm->mem_fd : fail("dup memory");
+		return mem_fd < 0 ? vmm->mem_fd : vmm_fail("dup memory");
 	vmm->mem = vmm_mem_map(vmm->mem_fd);
 	if (!vmm->mem)
 		return -errno;
 	vmm->shared = vmm_mem_shared(vmm->mem);
-	fill_memory(vmm->mem);
+	vmm_arch_fill_tables(vmm->mem);
+	memcpy((char *)vmm->mem + GUEST_CODE_GPA, vmm_guest_image,
+	       vmm_guest_image_end - vmm_guest_image);
 
 	vmm->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (vmm->kvm_fd < 0)
-		return fail("/dev/kvm");
+		return vmm_fail("/dev/kvm");
 	size = ioctl(vmm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (size < 0)
-		return fail("KVM_GET_VCPU_MMAP_SIZE");
+		return vmm_fail("KVM_GET_VCPU_MMAP_SIZE");
 	vmm->run_size = size;
 	vmm->vm_fd = ioctl(vmm->kvm_fd, KVM_CREATE_VM, 0);
 	if (vmm->vm_fd < 0)
-		return fail("KVM_CREATE_VM");
-	if (ioctl(vmm->vm_fd, KVM_SET_TSS_ADDR, TSS_GPA))
-		return fail("KVM_SET_TSS_ADDR");
+		return vmm_fail("KVM_CREATE_VM");
 	slot.userspace_addr = (unsigned long)vmm->mem;
 	if (ioctl(vmm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot))
-		return fail("KVM_SET_USER_MEMORY_REGION");
-	return 0;
+		return vmm_fail("KVM_SET_USER_MEMORY_REGION");
+	return vmm_arch_init_vm(vmm);
 }
 
 /* The signal only interrupts KVM_RUN. */
@@ -218,12 +132,12 @@ struct vmm *vmm_create_on(unsigned int vcpus, int mem_fd)
 
 	if (!vcpus || vcpus > GUEST_MAX_VCPUS) {
 		errno = EINVAL;
-		fail("number of vCPUs");
+		vmm_fail("number of vCPUs");
 		return NULL;
 	}
 	vmm = calloc(1, sizeof(*vmm));
 	if (!vmm) {
-		fail("calloc");
+		vmm_fail("calloc");
 		return NULL;
 	}
 	vmm->kvm_fd = -1;
@@ -310,9 +224,9 @@ static int restart(struct vmm_vcpu *v)
 		;
 	v->run->immediate_exit = 0;
 	if (errno != EINTR)
-		return fail("KVM_RUN");
+		return vmm_fail("KVM_RUN");
 	v->busy = false;
-	return set_regs(v->fd, v->index);
+	return vmm_arch_set_regs(v->fd, v->index);
 }
 
 static bool valid_width(unsigned int width, bool pio)
@@ -344,10 +258,10 @@ int vmm_job(struct vmm *vmm, unsigned int vcpu, const struct guest_job *job)
 	errno = EINVAL;
 	if (vcpu >= vmm->nr_vcpus || v->fd < 0 || !vmm->shared ||
 	    !valid_job(job))
-		return fail("job");
+		return vmm_fail("job");
 	errno = EBUSY;
 	if (__atomic_load_n(&v->tid, __ATOMIC_SEQ_CST))
-		return fail("job");
+		return vmm_fail("job");
 	if (v->busy)
 		ret = restart(v);
 	if (!ret)
@@ -366,7 +280,7 @@ int vmm_script(struct vmm *vmm, unsigned int vcpu, const struct guest_op *ops,
 	for (i = 0; i < n; i++)
 		if (ops[i].kind > GUEST_PIO_IN ||
 		    !valid_width(ops[i].width, ops[i].kind >= GUEST_PIO_OUT))
-			return fail("op of a script");
+			return vmm_fail("op of a script");
 	ret = vmm_job(vmm, vcpu, &job);
 	if (!ret)
 		memcpy(vmm->shared->ops[vcpu], ops, n * sizeof(*ops));
@@ -406,21 +320,11 @@ static int handle_access(struct vmm *vmm, unsigned int vcpu, bool is_write,
 static int crashed(struct vmm_vcpu *v)
 {
 	struct kvm_run *run = v->run;
-	struct kvm_sregs s = {};
-	struct kvm_regs r = {};
 	unsigned int i;
 
-	ioctl(v->fd, KVM_GET_REGS, &r);
-	ioctl(v->fd, KVM_GET_SREGS, &s);
 	fprintf(stderr, "vmm: vCPU %u: exit reason %u\n", v->index,
 		run->exit_reason);
-	/* After a triple fault, AMD's registers are those of a reset. */
-	fprintf(stderr, "vmm: rip %llx rsp %llx rflags %llx cr2 %llx\n",
-		r.rip, r.rsp, r.rflags, s.cr2);
-	fprintf(stderr, "vmm: rax %llx rbx %llx rcx %llx\n",
-		r.rax, r.rbx, r.rcx);
-	fprintf(stderr, "vmm: rdx %llx rsi %llx rdi %llx\n",
-		r.rdx, r.rsi, r.rdi);
+	vmm_arch_show_regs(v->fd);
 	if (v->vmm->shared)
 		fprintf(stderr, "vmm: in job kind %u after %llu rings\n",
 			v->vmm->shared->job[v->index].kind,
@@ -474,20 +378,20 @@ int vmm_vcpu_run(struct vmm *vmm, unsigned int vcpu)
 
 	if (vcpu >= vmm->nr_vcpus || v->fd < 0) {
 		errno = EBADF;
-		return fail("KVM_RUN");
+		return vmm_fail("KVM_RUN");
 	}
 	v->busy = true;
 	__atomic_store_n(&v->tid, (int)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
 	do {
 		ret = 0;
 		if (!ioctl(v->fd, KVM_RUN, 0)) {
-			if (v->run->exit_reason == KVM_EXIT_HLT) {
+			if (vmm_arch_halted(v->run)) {
 				v->busy = false;
 				break;
 			}
 			ret = handle_exit(v);
 		} else if (errno != EINTR) {
-			ret = fail("KVM_RUN");
+			ret = vmm_fail("KVM_RUN");
 		} else if (__atomic_load_n(&v->run->immediate_exit,
 					   __ATOMIC_SEQ_CST)) {
 			ret = -EINTR;
@@ -525,7 +429,7 @@ int vmm_thread_start(struct vmm *vmm, unsigned int vcpu)
 
 	errno = pthread_create(&v->thread, NULL, thread_main, v);
 	if (errno)
-		return fail("pthread_create");
+		return vmm_fail("pthread_create");
 	v->threaded = true;
 	return 0;
 }
@@ -556,5 +460,7 @@ int vmm_ioeventfd(struct vmm *vmm, __u64 addr, __u32 len, int fd, __u32 flags)
 		.addr = addr, .len = len, .fd = fd, .flags = flags,
 	};
 
-	return ioctl(vmm->vm_fd, KVM_IOEVENTFD, &e) ? fail("KVM_IOEVENTFD") : 0;
+	if (ioctl(vmm->vm_fd, KVM_IOEVENTFD, &e))
+		return vmm_fail("KVM_IOEVENTFD");
+	return 0;
 }

@@ -1,29 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0
-# How to build vmm.o, guest program included. Set VMM_DIR (this folder) and
-# VMM_OUT (where to build), have a default target, include this, then link
-# $(VMM_OBJ) with -pthread, and compile what uses it with $(VMM_CPPFLAGS) and
-# after $(VMM_HDRS). x86-64 only; CFLAGS is honoured.
+# How to build the VMM's objects, guest program included. Set VMM_DIR (this
+# folder) and VMM_OUT (where to build), have a default target, include this,
+# then link $(VMM_OBJ) with -pthread, and compile what uses it with
+# $(VMM_CPPFLAGS) and after $(VMM_HDRS). CC is a compiler for x86-64; CFLAGS is
+# honoured.
 
-VMM_OBJ := $(VMM_OUT)/vmm.o
+VMM_ARCH := x86
+
+VMM_OBJ := $(VMM_OUT)/vmm.o $(VMM_OUT)/vmm_$(VMM_ARCH).o
 VMM_HDRS := $(VMM_DIR)/vmm.h $(VMM_DIR)/guest.h
 VMM_CPPFLAGS := -I$(VMM_DIR)
 VMM_CFLAGS := -std=gnu11 -O2 -pthread -Wall -Wextra -Werror
 
 # No library, no interrupts, no vector registers, and nothing but the image.
-VMM_GUEST_CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror -m64 \
+VMM_GUEST_CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror \
 	-ffreestanding -nostdlib -nostartfiles -static \
-	-fno-pic -mcmodel=small -mno-red-zone -mgeneral-regs-only \
-	-fno-stack-protector -fcf-protection=none -fno-builtin \
+	-fno-pic -mcmodel=small -mgeneral-regs-only \
+	-fno-stack-protector -fno-builtin \
 	-fno-asynchronous-unwind-tables -fno-strict-aliasing
+VMM_GUEST_CFLAGS_x86 := -m64 -mno-red-zone -fcf-protection=none
 
-$(VMM_OUT)/vmm-guest.bin: $(VMM_DIR)/guest.c $(VMM_DIR)/guest.h \
-		$(VMM_DIR)/guest.lds
+$(VMM_OUT)/vmm-guest.bin: $(wildcard $(VMM_DIR)/guest*)
 	@mkdir -p $(@D)
-	$(CC) $(VMM_GUEST_CFLAGS) -Wl,-T,$(VMM_DIR)/guest.lds \
+	$(CC) $(VMM_GUEST_CFLAGS) $(VMM_GUEST_CFLAGS_$(VMM_ARCH)) \
+		-DGUEST_ARCH_H='"guest_$(VMM_ARCH).h"' \
+		-Wl,-T,$(VMM_DIR)/guest.lds \
 		-Wl,--oformat=binary -Wl,--build-id=none -o $@ \
 		$(VMM_DIR)/guest.c
 
-$(VMM_OBJ): $(VMM_DIR)/vmm.c $(VMM_HDRS) $(VMM_OUT)/vmm-guest.bin
+$(VMM_OUT)/vmm.o: $(VMM_OUT)/vmm-guest.bin
+$(VMM_OBJ): $(VMM_OUT)/%.o: $(VMM_DIR)/%.c $(VMM_DIR)/arch.h $(VMM_HDRS)
 	@mkdir -p $(@D)
 	$(CC) $(VMM_CFLAGS) $(CFLAGS) $(VMM_CPPFLAGS) -Wa,-I,$(VMM_OUT) \
-		-c -o $@ $(VMM_DIR)/vmm.c
+		-c -o $@ $<
