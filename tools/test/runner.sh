@@ -113,7 +113,7 @@ text() {
 	status $? "$1" "lint-text.sh: $2"
 }
 
-echo 1..41
+echo 1..42
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -132,6 +132,7 @@ scan 1 "kmemleak" \
 scan 1 "a hung task" "INFO: task cat:99 blocked for more than 120 seconds."
 scan 1 "sleeping while atomic" \
 	"BUG: sleeping function called from invalid context at f.c:1"
+scan 1 "a trace of arm64" "Call trace:"
 scan 0 "an innocent line" "doorbell: loading out-of-tree module taints kernel."
 
 report "passed and skipped tests" "skipped vm/a: two # SKIP why

@@ -38,19 +38,6 @@ small=(
 	--dpkgopt='path-exclude=/usr/share/locale/*'
 )
 
-# Print this machine's apt sources for its own release.
-sources()
-{
-	local codename
-
-	codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-	# shellcheck disable=SC2016	# apt expands it
-	apt-get indextargets --format \
-		'$(CODENAME) deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
-		'Created-By: Packages' 'Origin: Debian' 'Architecture: amd64' |
-		sed -n "s/^${codename}[^ ]* //p" | sort -u
-}
-
 # Print options with which apt reaches the mirror as it does on this machine,
 # for instance through a proxy.
 acquire()

@@ -16,10 +16,14 @@
 #   6.12-kcsan      linux-source-6.12 with base.config and kcsan.config
 #   6.12-gcov       linux-source-6.12 with base, user and gcov.config
 #   6.12-guest      linux-source-6.12 with guest.config: a guest's kernel
+#   6.12-arm64      Debian's stock arm64 kernel and its headers, unpacked only
+#   6.12-arm64-debug
+#                   linux-source-6.12 with arm64.config on top of 6.12-debug's
 #   source-6.12     only the unpacked source tree of linux-source-6.12
+#   user-arm64      only packages of arm64 that its test programs need
 #
 # A kernel's directory holds vmlinuz (for QEMU), build (for make -C), release
-# (a text file with its name) and, for stock kernels,
+# (a text file with its name) and, for stock kernels of amd64,
 # modules/lib/modules/RELEASE.
 #
 # The cache is ${DOORBELL_CACHE:-${XDG_CACHE_HOME:-~/.cache}/doorbell}. Deleting
@@ -50,6 +54,16 @@ stable_candidate()
 	candidate "$1" || { update_lists && candidate "$1"; }
 }
 
+# Without a cross compiler and an emulator there is no kernel of arm64.
+need_arm64()
+{
+	local tool
+
+	for tool in aarch64-linux-gnu-gcc qemu-system-aarch64; do
+		command -v "$tool" >/dev/null || die 77 "there is no $tool"
+	done
+}
+
 # Start over once, after a failed download, with fresh lists if apt gets them.
 again()
 {
@@ -57,6 +71,7 @@ again()
 	export DOORBELL_AGAIN=y
 	case $name in
 	7*) rm -f "$cache/sid/fresh" ;;
+	*-arm64) rm -f "$cache/arm64/fresh" ;;
 	*) update_lists || return 0 ;;
 	esac
 	exec "$0" "$name"
@@ -87,17 +102,19 @@ uncompress()
 	return 1
 }
 
-# stock META: unpack the kernel that the meta-package META depends on
+# stock META [arm64]: unpack the kernel that the meta-package META depends on
 stock()
 {
-	local meta=$1 series=${name%-rt} image pkg rel ver headers tmp
+	local meta=$1 arch=${2:-amd64} image pkg rel ver headers tmp linux
 
+	linux=${name%-rt}
+	linux=${linux%-"$arch"}
 	ver=$(stable_candidate "$meta") || ver=
-	image="linux-image-${series//./\\.}\.[^ ]*"
-	pkg=$(apt-cache depends --important "$meta" |
+	image="linux-image-${linux//./\\.}\.[^ ]*"
+	pkg=$(apt-cache "${apt_args[@]}" depends --important "$meta" |
 		sed -n "s/^ *|*Depends: \($image\)$/\1/p" | sed -n 1p)
 	if [ -z "$ver" ] || [ -z "$pkg" ]; then
-		die 77 "apt knows no $meta with Linux $name"
+		die 77 "apt knows no $meta with Linux $linux"
 	fi
 	rel=${pkg#linux-image-}
 	dir=$cache/${name}_$ver
@@ -105,8 +122,11 @@ stock()
 	lock "$name"
 	[ ! -e "$dir" ] || return 0
 
-	mapfile -t headers < <(apt-cache depends "linux-headers-$rel" |
-		sed -n 's/^ *Depends: \(linux-\(headers\|kbuild\)-.*\)/\1/p')
+	# the tools of the headers run on this machine
+	mapfile -t headers < <(
+		apt-cache "${apt_args[@]}" depends "linux-headers-$rel" |
+		sed -n 's/^ *Depends: \(linux-headers-[^ ]*\)$/\1/p
+			s/^ *Depends: \(linux-kbuild-[^:]*\).*/\1:amd64/p')
 	tmp=$cache/tmp-$name
 	rm -rf "$tmp" "$tmp.debs"
 	if ! fetch "$tmp/root" "$pkg" "linux-headers-$rel" "${headers[@]}"; then
@@ -119,9 +139,6 @@ stock()
 	fi
 	rm -rf "$tmp/root/usr/share"
 	echo "$rel" > "$tmp/release"
-	ln -s root "$tmp/modules"
-	uncompress "$tmp/root/boot/vmlinuz-$rel" "$tmp/vmlinuz" ||
-		ln -s "root/boot/vmlinuz-$rel" "$tmp/vmlinuz"
 	ln -s "root/usr/src/linux-headers-$rel" "$tmp/build"
 	# The only absolute paths are one include line and the links to headers.
 	sed -i "s|^include /usr/src/|include $dir/root/usr/src/|" \
@@ -129,8 +146,42 @@ stock()
 	rm -f "$tmp/root/lib/modules/$rel/source"
 	ln -sfn "../../../usr/src/linux-headers-$rel" \
 		"$tmp/root/lib/modules/$rel/build"
-	PATH=$PATH:/usr/sbin:/sbin depmod -b "$tmp/root" "$rel"
+	if [ "$arch" = amd64 ]; then
+		uncompress "$tmp/root/boot/vmlinuz-$rel" "$tmp/vmlinuz" ||
+			ln -s "root/boot/vmlinuz-$rel" "$tmp/vmlinuz"
+		ln -s root "$tmp/modules"
+		PATH=$PATH:/usr/sbin:/sbin depmod -b "$tmp/root" "$rel"
+	else
+		# not compressed, and with KVM built in
+		ln -s "root/boot/vmlinuz-$rel" "$tmp/vmlinuz"
+		rm -rf "$tmp"/root/lib/modules/*/kernel \
+			"$tmp"/root/usr/lib/linux-image-*
+	fi
 	mv "$tmp" "$dir"
+}
+
+# user_arm64: unpack what programs of arm64 link, and what the machine needs
+user_arm64()
+{
+	local packages=(busybox-static liburing-dev) ver tmp=$cache/tmp-$name
+
+	ver=$(for pkg in "${packages[@]}"; do
+		echo "$pkg $(candidate "$pkg")"
+	done | sha256sum | cut -c 1-12)
+	dir=$cache/${name}_$ver
+	[ ! -e "$dir" ] || return 0
+	lock "$name"
+	[ ! -e "$dir" ] || return 0
+	rm -rf "$tmp" "$tmp.debs"
+	if fetch "$tmp" "${packages[@]}"; then
+		mv "$tmp" "$dir"
+		return 0
+	fi
+	rm -rf "$tmp"
+	dir=$(newest_cached "${name}_*")
+	[ -n "$dir" ] || die 77 "cannot download ${packages[*]} of arm64"
+	say "cannot download ${packages[*]} of arm64, using ${dir##*/}"
+	known=
 }
 
 # -- kernels built from source -----------------------------------------------
@@ -221,9 +272,14 @@ check_config()
 # built FRAGMENT...: build the kernel of src, configured with these fragments
 built()
 {
-	local frag hash build log llvm=()
+	local frag hash build log image=arch/x86/boot/bzImage
+	local make=("${cross[@]}")
 
 	frag=$(cd "$testbed" && cat "$@")
+	if [ ${#cross[@]} -gt 0 ]; then
+		image=arch/arm64/boot/Image
+		frag=$(grep -vxFf <(sed -n 's/^#- //p' <<< "$frag") <<< "$frag")
+	fi
 	hash=$(printf %s "$frag" | sha256sum | cut -c 1-12)
 	dir=$cache/${name}_${ver}_$hash
 	build=$dir/build
@@ -238,19 +294,24 @@ built()
 	mkdir -p "$build"
 	printf '%s\n' "$frag" > "$dir/fragments"
 	say "building Linux $ver in $dir (some minutes)"
-	! grep -qx CONFIG_CFI_CLANG=y "$dir/fragments" || llvm=(LLVM=-16)
-	make -C "$src" O="$build" "${llvm[@]}" KCONFIG_ALLCONFIG="$dir/fragments" \
-		allnoconfig > "$log" 2>&1 ||
+	! grep -qx CONFIG_CFI_CLANG=y "$dir/fragments" || make+=(LLVM=-16)
+	make -C "$src" O="$build" "${make[@]}" \
+		KCONFIG_ALLCONFIG="$dir/fragments" allnoconfig > "$log" 2>&1 ||
 		{ tail -n 30 "$log" >&2; die 1 "cannot configure, see $log"; }
 	check_config "$build/.config" "$dir/fragments" ||
 		die 1 "wrong configuration"
-	make -C "$src" O="$build" "${llvm[@]}" -j"$(nproc)" bzImage modules \
-		>> "$log" 2>&1 ||
+	make -C "$src" O="$build" "${make[@]}" -j"$(nproc)" "${image##*/}" \
+		modules >> "$log" 2>&1 ||
 		{ tail -n 30 "$log" >&2; die 1 "the build failed, see $log"; }
-	cp "$build/arch/x86/boot/bzImage" "$dir/vmlinuz"
+	cp "$build/$image" "$dir/vmlinuz"
 	cp "$build/include/config/kernel.release" "$dir/release"
 	touch "$dir/complete"
 }
+
+cross "$name"
+case $name in
+*-arm64*) need_arm64 ;;
+esac
 
 # Ask apt once a day only: the link names what the last look-up found.
 known=$cache/.today-$name-$(cat "$testbed"/*.config | sha256sum | cut -c 1-12)
@@ -281,6 +342,11 @@ source-6.12)	source_6_12; dir=$src ;;
 6.12-gcov)	source_6_12; built base.config user.config gcov.config ;;
 6.12-guest)	source_6_12; built guest.config ;;
 7.2-debug)	source_7; built base.config user.config debug.config 7.config ;;
+6.12-arm64)	use_arm64; stock linux-image-6.12-arm64 arm64 ;;
+6.12-arm64-debug)
+		source_6_12
+		built base.config user.config debug.config arm64.config ;;
+user-arm64)	use_arm64; user_arm64 ;;
 *)		usage ;;
 esac
 [ -z "$known" ] || ln -sfn "$dir" "$known"

@@ -74,38 +74,69 @@ candidate()
 		sed -n 's/^  Candidate: //p' | grep -v '^(none)$'
 }
 
-# From here on let apt read only Debian sid, from the mirror that this machine
-# uses for its own packages. The cache holds the lists; refresh them once a day.
+# sources [ARCHS]: print this machine's apt sources for its own release, as
+# sources of these architectures (arm64,amd64) if named
+sources()
+{
+	local codename option=${1:+[arch=$1] }
+
+	codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+	# shellcheck disable=SC2016	# apt expands it
+	apt-get indextargets --format \
+		'$(CODENAME) deb '"$option"'$(REPO_URI) $(RELEASE) $(COMPONENT)' \
+		'Created-By: Packages' 'Origin: Debian' 'Architecture: amd64' |
+		sed -n "s/^${codename}[^ ]* //p" | sort -u
+}
+
+# use_lists NAME ARCHS SOURCES: from here on let apt read only these sources.
+# The first architecture is that of packages named without one. The cache holds
+# the lists; refresh them once a day.
+use_lists()
+{
+	local own=$cache/$1 acquire=Acquire::IndexTargets::deb
+
+	lock "$1"
+	mkdir -p "$own/lists/partial" "$own/archives/partial"
+	[ -n "$3" ] || return 1
+	echo "$3" > "$own/sources.list"
+	apt_args+=(
+		-o "Dir::Etc::sourcelist=$own/sources.list"
+		-o Dir::Etc::sourceparts=-
+		-o "Dir::State::lists=$own/lists"
+		-o "Dir::Cache=$own"
+		-o APT::Get::List-Cleanup=0
+		-o "APT::Architecture=${2%%,*}"
+		-o "APT::Architectures=$2"
+		-o Acquire::Languages=none
+		-o "$acquire::Contents-deb::DefaultEnabled=false"
+	)
+	[ -z "$(find "$own/fresh" -mtime -1 2>/dev/null)" ] || return 0
+	say "refreshing the package lists of $1"
+	if apt-get "${apt_args[@]}" -q -o APT::Update::Error-Mode=any update >&2
+	then
+		touch "$own/fresh"
+	else
+		say "$1 is not reachable, using the lists in the cache"
+	fi
+}
+
+# Debian sid, from the mirror that this machine uses for its own packages
 use_sid()
 {
-	local sid=$cache/sid acquire=Acquire::IndexTargets::deb mirror
+	local mirror
 
-	lock sid
-	mkdir -p "$sid/lists/partial" "$sid/archives/partial"
 	# shellcheck disable=SC2016	# apt expands it
 	mirror=$(apt-get indextargets --format '$(REPO_URI)' \
 		'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
 		sed -n 1p)
-	[ -n "$mirror" ] || return 1
-	echo "deb [arch=amd64] $mirror sid main" > "$sid/sources.list"
-	apt_args+=(
-		-o "Dir::Etc::sourcelist=$sid/sources.list"
-		-o Dir::Etc::sourceparts=-
-		-o "Dir::State::lists=$sid/lists"
-		-o "Dir::Cache=$sid"
-		-o APT::Get::List-Cleanup=0
-		-o APT::Architectures=amd64
-		-o Acquire::Languages=none
-		-o "$acquire::Contents-deb::DefaultEnabled=false"
-	)
-	[ -z "$(find "$sid/fresh" -mtime -1 2>/dev/null)" ] || return 0
-	say "refreshing the package lists of Debian sid"
-	if apt-get "${apt_args[@]}" -q -o APT::Update::Error-Mode=any update >&2
-	then
-		touch "$sid/fresh"
-	else
-		say "Debian sid is not reachable, using the lists in the cache"
-	fi
+	use_lists sid amd64 "${mirror:+deb [arch=amd64] $mirror sid main}"
+}
+
+# This machine's release for arm64, and for amd64 beside it
+use_arm64()
+{
+	use_lists arm64 arm64,amd64 "$(sources arm64,amd64)" ||
+		die 77 "apt has no sources of Debian"
 }
 
 # download DIR PACKAGE[=VERSION]...: download packages and unpack them into DIR
@@ -126,6 +157,15 @@ download()
 }
 
 # -- modules -----------------------------------------------------------------
+# cross KERNEL: set cross to the arguments of make for a kernel of that name
+cross()
+{
+	cross=()
+	case $1 in
+	*-arm64*) cross=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-) ;;
+	esac
+}
+
 # link_sources DIR PATH...: link these paths of the checkout into DIR. A kernel
 # build writes beside the sources, so each build needs its own links.
 link_sources()

@@ -18,17 +18,17 @@ mkdir -p "$out"
 exec 9>"$out/.lock"
 flock 9
 
-profile=
 link_sources "$out" Kbuild drivers include kunit
+cross "$1"
 if [[ $1 = *-gcov ]]; then
-	profile=GCOV_PROFILE=y
+	cross+=(GCOV_PROFILE=y)
 	# count the branches of a function once, not once in each caller
 	for file in drivers/virt/doorbell/*.[ch]; do
 		sed -i 's/__always_inline/inline/' "$out/$file"
 		touch -r "$top/$file" "$out/$file"
 	done
 fi
-if ! build_modules "$kernel" "$out" $profile >"$out/build.log" 2>&1; then
+if ! build_modules "$kernel" "$out" "${cross[@]}" >"$out/build.log" 2>&1; then
 	cat "$out/build.log" >&2
 	die 1 "the modules do not build for $1"
 fi

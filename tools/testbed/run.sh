@@ -50,6 +50,13 @@ shift $((OPTIND - 1))
 
 dir=$("$testbed/kernel.sh" "$kernel")
 release=$(cat "$dir/release")
+arch=amd64 busybox=$(command -v busybox)
+case $kernel in
+*-arm64*)
+	arch=arm64
+	busybox=$("$testbed/kernel.sh" user-arm64)/bin/busybox
+	;;
+esac
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/doorbell-vm.XXXXXX")
 qemu='' reader=''
@@ -77,7 +84,7 @@ root=$tmp/root
 mkdir -p "$root"/{bin,sbin,dev,proc,sys}
 cp "$testbed/init" "$root/init"
 chmod 755 "$root/init"
-cp "$(command -v busybox)" "$root/bin/busybox"
+cp "$busybox" "$root/bin/busybox"
 
 for spec in "${files[@]}"; do
 	path=${spec%%:*}
@@ -127,43 +134,66 @@ case $kernel in
 *kcsan*) thread=multi ;;
 esac
 
-# An emulated TSC counts cycles of the host, or instructions. Built kernels have
-# no ACPI timer to calibrate it, and the PIT is too unsteady on a busy host, so
-# pass them the frequency.
-khz=
-if [ ! -d "$dir/modules" ]; then
-	khz=$(sed -n 's/^cpu MHz.*: \([0-9]*\)\.\([0-9]*\)$/\1\2/p' \
-		/proc/cpuinfo | sed -n 1p)
-	[ -z "$icount" ] || khz=1000000
-fi
+cmdline=(loglevel=7 printk.devkmsg=on panic=-1 oops=panic panic_on_warn=0)
 
-# The guest needs KVM itself: use hardware virtualization only if it can nest.
-nested=(/sys/module/kvm_{amd,intel}/parameters/nested)
-if [ -z "$icount" ] && grep -qwE 'vmx|svm' /proc/cpuinfo &&
-   (exec 3<>/dev/kvm) 2>/dev/null && grep -qsE '^(Y|1)$' "${nested[@]}"; then
-	accel=(-accel kvm -cpu host)
-	khz=
-elif [ -n "$icount" ]; then
-	accel=(-accel "tcg,thread=single" -cpu EPYC -icount 'shift=0,sleep=off')
-else
-	accel=(-accel "tcg,thread=$thread" -cpu EPYC)
-fi
+amd64_machine()
+{
+	local khz='' nested=(/sys/module/kvm_{amd,intel}/parameters/nested)
 
-cmdline=(console=ttyS0 loglevel=7 printk.devkmsg=on tsc=reliable
-	no_timer_check panic=-1 oops=panic panic_on_warn=0
-	${khz:+"tsc_early_khz=$khz"} "$append")
+	# An emulated TSC counts cycles of the host, or instructions. Built
+	# kernels have no ACPI timer to calibrate it, and the PIT is too
+	# unsteady on a busy host, so pass them the frequency.
+	if [ ! -d "$dir/modules" ]; then
+		khz=$(sed -n 's/^cpu MHz.*: \([0-9]*\)\.\([0-9]*\)$/\1\2/p' \
+			/proc/cpuinfo | sed -n 1p)
+		[ -z "$icount" ] || khz=1000000
+	fi
+
+	# The guest needs KVM itself: use hardware virtualization only if it can
+	# nest.
+	if [ -z "$icount" ] && grep -qwE 'vmx|svm' /proc/cpuinfo &&
+	   (exec 3<>/dev/kvm) 2>/dev/null && grep -qsE '^(Y|1)$' "${nested[@]}"
+	then
+		machine=(qemu-system-x86_64 -accel kvm -cpu host)
+		khz=
+	else
+		machine=(qemu-system-x86_64 "${tcg[@]}" -cpu EPYC)
+	fi
+	machine+=(-smp "$cpus,sockets=$cpus" -serial chardev:log
+		-serial chardev:out
+		-device "isa-serial,index=2,chardev=verdict")
+	cmdline+=(console=ttyS0 tsc=reliable no_timer_check
+		${khz:+"tsc_early_khz=$khz"})
+}
+
+# The second serial port of this machine is for firmware only.
+arm64_machine()
+{
+	machine=(qemu-system-aarch64 "${tcg[@]}" -cpu cortex-a72
+		-machine "virt,virtualization=on,gic-version=3"
+		-smp "$cpus" -serial chardev:log
+		-device "pci-serial-2x,chardev1=out,chardev2=verdict")
+	cmdline+=(console=ttyAMA0)
+}
+
+tcg=(-accel "tcg,thread=$thread")
+[ -z "$icount" ] ||
+	tcg=(-accel "tcg,thread=single" -icount 'shift=0,sleep=off')
+case $arch in
+amd64) amd64_machine ;;
+arm64) arm64_machine ;;
+esac
+cmdline+=("$append")
 
 mkfifo "$tmp/out"
 : > "$tmp/verdict"
 cat "$tmp/out" &
 reader=$!
-timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" \
-	-smp "$cpus,sockets=$cpus" -m "$mem" -nodefaults \
+timeout -k 5 "$limit" "${machine[@]}" -m "$mem" -nodefaults \
 	-display none -nic none -no-reboot \
-	-chardev "file,id=log,path=${log//,/,,},append=on" -serial chardev:log \
-	-chardev "file,id=out,path=$tmp/out" -serial chardev:out \
+	-chardev "file,id=log,path=${log//,/,,},append=on" \
+	-chardev "file,id=out,path=$tmp/out" \
 	-chardev "file,id=verdict,path=$tmp/verdict" \
-	-device isa-serial,index=2,chardev=verdict \
 	-kernel "$dir/vmlinuz" -initrd "$tmp/initramfs" \
 	-append "${cmdline[*]}" "${extra[@]}" </dev/null >"$tmp/qemu" 2>&1 &
 qemu=$!

@@ -69,10 +69,23 @@ needs()
 	[ -z "$v" ] || echo "lib32gcc-${v%%.*}-dev gcc -m32"
 }
 
+# The tests of arm64 are skipped without these.
+needs_arm64()
+{
+	cat <<-EOF
+	gcc-aarch64-linux-gnu programs and kernels of arm64
+	libc6-dev-arm64-cross their library
+	gcc-arm-linux-gnueabihf 32-bit programs there
+	libc6-dev-armhf-cross their library
+	qemu-system-arm   virtual machines of arm64
+	EOF
+}
+
+# missing NEEDS: print those lines of a function above that are not installed
 missing()
 {
 	local pkg why
-	needs | while read -r pkg why; do
+	"$1" | while read -r pkg why; do
 		dpkg-query -W -f '${db:Status-Status}' "$pkg" 2>/dev/null |
 			grep -qx installed ||
 			printf '%-20s%s\n' "$pkg" "$why"
@@ -88,26 +101,33 @@ known()
 	done
 }
 
-list=$(missing)
-[ -n "$list" ] || exit 0
+# install NEEDS: install what is missing
+install()
+{
+	local list packages sudo='' apt
 
-mapfile -t packages < <(cut -d ' ' -f 1 <<< "$list")
-if ! known "${packages[@]}"; then
-	echo "Refreshing apt's package lists."
-	as_root apt-get -qq update
-	list=$(missing)
+	list=$(missing "$1")
+	[ -n "$list" ] || return 0
 	mapfile -t packages < <(cut -d ' ' -f 1 <<< "$list")
-fi
+	if ! known "${packages[@]}"; then
+		echo "Refreshing apt's package lists."
+		as_root apt-get -qq update
+		list=$(missing "$1")
+		mapfile -t packages < <(cut -d ' ' -f 1 <<< "$list")
+	fi
 
-sudo=
-[ "$(id -u)" = 0 ] || sudo=' (with sudo)'
-echo "Installing Debian packages$sudo:"
-printf '%s\n' "$list" | sed 's/^/  /'
-install=(env DEBIAN_FRONTEND=noninteractive
-	apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends
-	"${packages[@]}")
-if ! as_root "${install[@]}"; then
-	echo "That failed; once more with fresh package lists."
-	as_root apt-get -qq update
-	as_root "${install[@]}"
-fi
+	[ "$(id -u)" = 0 ] || sudo=' (with sudo)'
+	echo "Installing Debian packages$sudo:"
+	printf '%s\n' "$list" | sed 's/^/  /'
+	apt=(env DEBIAN_FRONTEND=noninteractive
+		apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends
+		"${packages[@]}")
+	if ! as_root "${apt[@]}"; then
+		echo "That failed; once more with fresh package lists."
+		as_root apt-get -qq update
+		as_root "${apt[@]}"
+	fi
+}
+
+install needs
+install needs_arm64 || echo "Without them there are no tests of arm64."

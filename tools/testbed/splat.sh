@@ -29,7 +29,7 @@ kmemleak: Kernel memory leak detector disabled
 INFO: task .* blocked for more than|blocked on .* likely owned by
 rcu: INFO:|self-detected stall|detected (expedited )?stalls
 soft lockup|hard LOCKUP|general protection fault[,:]|double fault
-Oops[:,]|Call Trace:|[Uu]nable to handle|Kernel panic - not syncing
+Oops[:,]|Call [Tt]race:|[Uu]nable to handle|Kernel panic - not syncing
 stack-protector:|refcount_t:|sleeping function called
 scheduling while atomic|bad: scheduling|Bad page (state|map)
 list_(add|del)[a-z_]* corruption|list_add double add
@@ -51,7 +51,7 @@ tr -d '\r' < "$1" | awk -v reports="$(alternatives "$reports")" \
 
 /FAULT_INJECTION: forcing a failure/ { injected = trace = NR }
 /page allocation failure:|vmalloc error:/ && injected { trace = NR }
-/Call Trace:/ && trace && NR - trace < 30 { trace = 0; next }
+/Call [Tt]race:/ && trace && NR - trace < 30 { trace = 0; next }
 
 /BUG: KCSAN:/ && !/\[doorbell/ { next }
 
