@@ -19,6 +19,7 @@
 #   make examples         build the examples (part of make check)
 #   make check            run the tests in micro-VMs: N passed, N failed
 #   make check-debug      run all programs on the debug kernels, for an hour
+#   make check-arm64      run all programs on kernels of arm64
 #   make check-kernels    run them on real-time and hardened kernels
 #   make check-deb        test packages and other kernels
 #   make check-kvm        run KVM's own selftests, without and with regions
@@ -193,7 +194,7 @@ endif
 TESTS := $(BUILD)/selftests
 PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
 	selftests/doorbell/Makefile)
-KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12
+KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12-arm64 6.12
 
 # The debug kernels are several times slower than the stock ones, where all
 # programs run, but fuzz only on one. A program runs on one of the debug
@@ -214,17 +215,44 @@ selftests: setup
 	@mkdir -p $(TESTS)
 	@source=$$(tools/testbed/kernel.sh source-6.12) && \
 	$(MAKE) -s -C selftests/doorbell OUTPUT=$(CURDIR)/$(TESTS) \
-		KSELFTEST=$$source/tools/testing/selftests
+		KSELFTEST=$$source/tools/testing/selftests \
+		$(CROSS_PROGRAMS:%=$(CURDIR)/$(TESTS)/%)
+
+# Programs and demo for arm64. Those left out need libraries at run time.
+# Without a cross compiler nothing is built, and check.sh skips these kernels.
+NOT_ARM64 := preload tool
+ALL_ARM64 := $(filter-out $(NOT_ARM64),$(PROGRAMS))
+SHORT_ARM64 := attach bus memory mmap stream wait
+ifeq ($(origin PROGRAMS),command line)
+ALL_ARM64 := $(filter-out $(NOT_ARM64),$(PROGRAMS))
+SHORT_ARM64 := $(ALL_ARM64)
+endif
+
+arm64: setup
+	@user=$$(tools/testbed/kernel.sh user-arm64) || \
+		{ ret=$$?; [ $$ret -ne 77 ] || ret=0; exit $$ret; }; \
+	$(MAKE) -s BUILD=$(BUILD)/arm64 ARCH=arm64 CC=aarch64-linux-gnu-gcc \
+		AR=aarch64-linux-gnu-ar CROSS_PROGRAMS="$(ALL_ARM64)" \
+		USERCFLAGS="-idirafter $$user/usr/include" \
+		USERLDFLAGS="-L$$user/usr/lib/aarch64-linux-gnu" \
+		selftests $(DEMO:$(BUILD)/%=$(BUILD)/arm64/%)
 
 examples: $(LIB)
 	@$(MAKE) -s -C examples OUTPUT=$(CURDIR)/$(BUILD)/examples \
 		LIB=$(CURDIR)/$(LIB)
 
 check: setup
-	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
+	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO) \
+		$(if $(filter %-arm64,$(KERNELS)),arm64)
 	@ELSEWHERE="$(ELSEWHERE)" PART="$(PART)" \
+		PROGRAMS_ARM64="$(SHORT_ARM64)" \
 		HOST_TESTS="litmus runner native kernel-patch" \
 		tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
+
+check-arm64: setup
+	@$(MAKE) -s -j$(shell nproc) arm64
+	@LIMIT=7200 PROGRAMS_ARM64="$(ALL_ARM64)" \
+		tools/test/check.sh "" 6.12-arm64-debug 6.12-arm64
 
 # with all programs on each
 check-debug: CHECK_KERNELS := 6.12-debug 7.2-debug
@@ -295,6 +323,7 @@ lint: setup
 	@tools/test/lint.sh
 
 .PHONY: dist deb check-deb check-debug check-kernels check-kvm kernel-patch
+.PHONY: arm64 check-arm64
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus native qemu bench pictures lint

@@ -28,6 +28,7 @@ FIXTURE_SETUP(owner)
 {
 	int i;
 
+	SKIP_WITHOUT_PORTS(variant->flags);
 	for (i = 0; i < 2; i++) {
 		self->fd[i] = db_must_open(_metadata, O_NONBLOCK);
 	}
@@ -221,6 +222,7 @@ FIXTURE_VARIANT_ADD(ringing, pio) { .flags = PIO, };
 
 FIXTURE_SETUP(ringing)
 {
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);

@@ -176,6 +176,7 @@ FIXTURE_SETUP(mode)
 {
 	int q;
 
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);
@@ -516,6 +517,7 @@ FIXTURE_SETUP(load)
 {
 	int i;
 
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	for (i = 0; i < 2; i++) {
 		self->eventfd[i] = new_eventfd(0);

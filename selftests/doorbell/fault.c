@@ -1120,8 +1120,10 @@ TEST_F_TIMEOUT(given_up, while_ringing, TEST_SECONDS)
 
 	/* another bus works, and the VM ends like any other */
 	ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd, PIO));
-	ASSERT_EQ(0, vmm_op(vmm, 1, GUEST_PIO_OUT, 4, PIO_BASE + 8, 3));
-	check_event(_metadata, self->fd, 1, 3);
+	if (vmm_has_ports) {
+		ASSERT_EQ(0, vmm_op(vmm, 1, GUEST_PIO_OUT, 4, PIO_BASE + 8, 3));
+		check_event(_metadata, self->fd, 1, 3);
+	}
 	vmm_destroy(vmm);
 	self->vmm = NULL;
 	ASSERT_EQ(POLLHUP, POLLHUP & poll_for(self->fd, 0));

@@ -56,6 +56,7 @@ ORDERED_VARIANT(pio_64, PIO, 64, DOORBELL_OPEN_READ, 2000);
 
 FIXTURE_SETUP(ordered)
 {
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);
 	self->db = doorbell_open(variant->open);
@@ -180,6 +181,7 @@ FIXTURE_VARIANT_ADD(one, pio_ordered) { .flags = PIO | ORDERED };
 
 FIXTURE_SETUP(one)
 {
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->vmm = vmm_create(1);
 	ASSERT_NE(NULL, self->vmm);
 	self->db = doorbell_open(variant->open);

@@ -89,6 +89,7 @@ FIXTURE_SETUP(move)
 {
 	int i;
 
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->flags = variant->flags;
 	for (i = 0; i < 2; i++) {
 		self->fd[i] = db_must_open(_metadata, O_NONBLOCK);
@@ -657,6 +658,7 @@ FIXTURE_VARIANT_ADD(ringing, ordered) {
 
 FIXTURE_SETUP(ringing)
 {
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->flags = variant->flags;
 	self->step = variant->step;
 	self->random = 5;
@@ -1041,6 +1043,7 @@ FIXTURE_VARIANT_ADD(numbers, pio_64) { .flags = PIO, .depth = 64, };
 
 FIXTURE_SETUP(numbers)
 {
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);

@@ -399,7 +399,7 @@ static void finish(struct __test_metadata *_metadata,
 
 TEST_F_TIMEOUT(orders, each, TEST_SECONDS)
 {
-	static const __u32 modes[] = { 0, PIO, DOORBELL_ATTACH_NO_VALUE };
+	const __u32 modes[] = { 0, pio_or_0(), DOORBELL_ATTACH_NO_VALUE };
 	__u64 end = db_until(ORDERS_MS);
 	/* other orders each time: few of them fit into the time */
 	unsigned int i, n, order, first = time(NULL) % ORDERS;

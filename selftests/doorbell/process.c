@@ -232,6 +232,7 @@ FIXTURE_VARIANT_ADD(vmm_ends, execs) { .command = PEER_EXEC, };
 
 FIXTURE_SETUP(vmm_ends)
 {
+	SKIP_WITHOUT_PORTS(variant->flags);
 	peer_start(_metadata, &self->peer, variant->flags);
 	self->fd = db_must_open(_metadata, 0);
 	self->other = db_must_open(_metadata, 0);
@@ -345,6 +346,7 @@ FIXTURE_VARIANT_ADD(consumer_ends, closes) { .kill = false, };
 
 FIXTURE_SETUP(consumer_ends)
 {
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->state = db_shared_memory(sizeof(*self->state));
 	ASSERT_NE(NULL, self->state);
 	self->vmm = vmm_create(VCPUS);

@@ -266,6 +266,7 @@ FIXTURE_SETUP(storm)
 	struct storm *s = &self->s;
 	unsigned int i;
 
+	SKIP_WITHOUT_PORTS(variant->flags);
 	s->flags = variant->flags;
 	s->process = variant->process;
 	s->fd = db_must_open(_metadata, blocking ? 0 : O_NONBLOCK);
@@ -578,6 +579,7 @@ FIXTURE_VARIANT_ADD(order, pio) { .flags = PIO, };
 
 FIXTURE_SETUP(order)
 {
+	SKIP_WITHOUT_PORTS(variant->flags);
 	self->fd = db_must_open(_metadata, O_NONBLOCK);
 	self->vmm = vmm_create(VCPUS);
 	ASSERT_NE(NULL, self->vmm);

@@ -215,7 +215,7 @@ TEST_F_TIMEOUT(trace, changes_nothing, TEST_SECONDS)
 	int round;
 
 	for (round = 0; round < 20; round++) {
-		__u32 flags = round % 4 < 2 ? 0 : PIO;
+		__u32 flags = round % 4 < 2 ? 0 : pio_or_0();
 
 		ASSERT_LE(0, switch_to(variant->only, round % 2 ? "0" : "1"));
 		ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, flags));

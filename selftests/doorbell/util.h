@@ -40,6 +40,27 @@
 
 #define DB_PATH		"/dev/doorbell"
 
+/*
+ * Most bytes before a fault that copy_to_user() leaves out. arm64 copies 64 at
+ * a time.
+ */
+#if defined(__aarch64__) || defined(__arm__)
+#define DB_COPY_SHORT	63
+#else
+#define DB_COPY_SHORT	0
+#endif
+
+/* libc waits by these where there are no older ones. */
+#ifndef SYS_poll
+#define SYS_poll	SYS_ppoll
+#endif
+#ifndef SYS_pause
+#define SYS_pause	SYS_ppoll
+#endif
+#ifndef SYS_epoll_wait
+#define SYS_epoll_wait	SYS_epoll_pwait
+#endif
+
 /* Only a wait that never ends takes longer, however slow the machine is. */
 #define DB_PATIENCE_MS	40000
 
@@ -393,6 +414,8 @@ static inline void db_yield(void)
 {
 #if __has_builtin(__builtin_ia32_pause)
 	__builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+	__asm__ volatile("yield");
 #endif
 	sched_yield();
 }

@@ -105,6 +105,19 @@ static inline void check_event(struct __test_metadata *_metadata, int fd,
 
 /* Guests */
 
+/* For the setup of tests whose guest rings ports */
+#define SKIP_WITHOUT_PORTS(flags)					\
+	do {								\
+		if ((flags) & PIO && !vmm_has_ports)			\
+			SKIP(return, "guests have no ports");		\
+	} while (0)
+
+/* For tests that use both buses, if guests can */
+static inline __u32 pio_or_0(void)
+{
+	return vmm_has_ports ? PIO : 0;
+}
+
 static inline __u64 base_of(__u32 flags)
 {
 	return flags & PIO ? PIO_BASE : MMIO_BASE;

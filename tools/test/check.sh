@@ -4,15 +4,16 @@
 #
 # Usage: check.sh PROGRAMS [KERNEL]...
 #
-# PROGRAMS is a list of kselftest programs in build/selftests. ELSEWHERE, in the
-# environment, is a list of KERNEL/PROGRAM that are left to other kernels, PART
-# one of KERNEL/PROGRAM:OPTION... that run in addition, and HOST_TESTS a list of
-# scripts beside this one that run on this machine. With LONG=1, loops that are
-# bounded by time have all of it. This script builds the modules, boots one
-# micro-VM per kernel, some at a time, and adds up their TAP. Each machine is a
-# test of its own: it passes if nothing hangs or panics and the kernel log has
-# no bug report. build/check/ keeps all output. The last line is "N passed, N
-# failed".
+# PROGRAMS is a list of kselftest programs in build/selftests. In the
+# environment, PROGRAMS_ARM64 is the list of those in build/arm64/selftests for
+# kernels of arm64, ELSEWHERE one of KERNEL/PROGRAM that are left to other
+# kernels, PART one of KERNEL/PROGRAM:OPTION... that run in addition, and
+# HOST_TESTS one of scripts beside this one that run on this machine. With
+# LONG=1, loops that are bounded by time have all of it. This script builds the
+# modules, boots one micro-VM per kernel, some at a time, and adds up their TAP.
+# Each machine is a test of its own: it passes if nothing hangs or panics and
+# the kernel log has no bug report. build/check/ keeps all output. The last line
+# is "N passed, N failed".
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -23,6 +24,7 @@ shift
 # of a kernel, and two other machines, a debug machine may take 20 minutes.
 limit=${LIMIT:-1800}
 ELSEWHERE=${ELSEWHERE:-}
+read -ra programs_arm64 <<<"${PROGRAMS_ARM64:-}"
 
 # verdict KERNEL STATUS: print "clean", "skip WHY", or the failure of a machine.
 verdict() {
@@ -82,9 +84,13 @@ prepare() {
 }
 
 run_kernel() {
-	local kernel=$1 ko=$2 prog run=(demo examples) cpus=2
+	local kernel=$1 ko=$2 prog cpus=2 bin=$top/build
+	local run=(demo examples) list=("${programs[@]}")
 
-	for prog in "${programs[@]}"; do
+	if [[ $kernel == *-arm64* ]]; then
+		bin+=/arm64 run=(demo) list=("${programs_arm64[@]}")
+	fi
+	for prog in "${list[@]}"; do
 		[[ " $ELSEWHERE " == *" $kernel/$prog "* ]] || run+=("$prog")
 	done
 	for prog in ${PART:-}; do
@@ -95,7 +101,7 @@ run_kernel() {
 	[ ! -e "$ko/doorbell_kunit.ko" ] || run+=(kunit)
 
 	"$top/tools/test/programs.sh" -k "$kernel" -c $cpus -t "$limit" \
-		-l "$out/$kernel.log" "$ko" "${run[@]}" \
+		-l "$out/$kernel.log" -b "$bin" "$ko" "${run[@]}" \
 		>"$out/$kernel.tap" 2>"$out/$kernel.err"
 	echo "# verdict $(verdict "$kernel" $?)" >>"$out/$kernel.tap"
 	echo "check: $kernel done after $SECONDS s"

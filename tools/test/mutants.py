@@ -213,7 +213,7 @@ class Kernel:
                     f'{t}:{limit}' for t, limit in tests.items()), file=jobs)
         test = TOP + '/tools/test'
         args = [test + '/programs.sh', '-k', self.name, '-t', '3600',
-                '-l', files + '.log', '-s', OUT + '/selftests',
+                '-l', files + '.log', '-b', OUT,
                 '-g', test + '/mutants-guest.sh', '-f', files + '.jobs:/jobs',
                 '-f', test + '/guest.sh:/programs.sh',
                 '-f', TOP + '/tools/testbed/splat.sh:/splat.sh',

@@ -11,20 +11,20 @@
 #
 #   -g SCRIPT   let this script run the programs, which are its arguments, in
 #               the machine, instead of guest.sh
-#   -s DIR      take the programs of build/selftests from DIR
+#   -b DIR      take the programs from DIR, which is like build/
 #
 # Prints what the script prints. Exit status: that of run.sh.
 set -euo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
 guest=$top/tools/test/guest.sh
-selftests=$top/build/selftests
+bin=$top/build
 # from 7.x on KUnit runs suites only with kunit.autorun
 args=(-a kunit.autorun=1)
-while getopts k:c:t:l:f:g:s: opt; do
+while getopts b:k:c:t:l:f:g: opt; do
 	case $opt in
+	b) bin=$OPTARG ;;
 	g) guest=$OPTARG ;;
-	s) selftests=$OPTARG ;;
 	[kctlf]) args+=("-$opt" "$OPTARG") ;;
 	*) usage ;;
 	esac
@@ -55,26 +55,26 @@ for arg; do
 		args+=(-f "$top/tools/demo/demo.sh:/tests/demo.sh"
 		       -f "$top/tools/test/demo:/tests/demo")
 		for file in demo-vmm demo-consumer; do
-			args+=(-f "$top/build/user/$file:/tests/$file")
+			args+=(-f "$bin/user/$file:/tests/$file")
 		done
 		;;
 	examples)
 		args+=(-f "$top/tools/test/examples:/tests/examples"
-		       -f "$top/build/examples:/examples")
-		libraries "$top"/build/examples/{consumer_cc,uring}
+		       -f "$bin/examples:/examples")
+		libraries "$bin"/examples/{consumer_cc,uring}
 		;;
 	preload)
 		# the library that it loads
 		file=libdoorbell-ioeventfd.so
-		args+=(-f "$selftests/$file:/tests/$file")
+		args+=(-f "$bin/selftests/$file:/tests/$file")
 		;;&
 	tool)
-		args+=(-f "$top/build/tools/doorbell:/bin/doorbell")
-		libraries "$top/build/tools/doorbell"
+		args+=(-f "$bin/tools/doorbell:/bin/doorbell")
+		libraries "$bin/tools/doorbell"
 		;;&
 	*)
-		args+=(-f "$selftests/$prog:/tests/$prog")
-		libraries "$selftests/$prog"
+		args+=(-f "$bin/selftests/$prog:/tests/$prog")
+		libraries "$bin/selftests/$prog"
 		;;
 	esac
 	run+=("$arg")

@@ -78,12 +78,12 @@ candidate()
 # sources of these architectures (arm64,amd64) if named
 sources()
 {
-	local codename option=${1:+[arch=$1] }
+	local codename deb="deb ${1:+[arch=$1] }"
 
 	codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 	# shellcheck disable=SC2016	# apt expands it
 	apt-get indextargets --format \
-		'$(CODENAME) deb '"$option"'$(REPO_URI) $(RELEASE) $(COMPONENT)' \
+		'$(CODENAME) '"$deb"'$(REPO_URI) $(RELEASE) $(COMPONENT)' \
 		'Created-By: Packages' 'Origin: Debian' 'Architecture: amd64' |
 		sed -n "s/^${codename}[^ ]* //p" | sort -u
 }
@@ -199,7 +199,7 @@ ignored=(
 	PREFER_KERNEL_TYPES BIT_MACRO USE_NEGATIVE_ERRNO CAMELCASE
 	EMBEDDED_FUNCTION_NAME COMPLEX_MACRO MACRO_ARG_REUSE SPACING
 	MACRO_WITH_FLOW_CONTROL BRACES LEADING_SPACE LINE_SPACING
-	LONG_LINE_STRING
+	LONG_LINE_STRING ENOSYS
 )
 # for checkpatch --ignore
 # shellcheck disable=SC2034	# the scripts use it

@@ -38,6 +38,8 @@ static void run_script(struct guest_job *job, struct guest_op *op)
 			case GUEST_PIO_IN:
 				WRITE_ONCE(op->value, pio_in(addr, op->width));
 				break;
+			default:
+				other_store(op->kind, addr, value);
 			}
 			addr += op->addr_step;
 			value += op->step;

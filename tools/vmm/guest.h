@@ -20,6 +20,7 @@
 #define GUEST_STACK_GPA		0x180000UL
 #define GUEST_STACK_SIZE	0x10000UL	/* per vCPU */
 #define GUEST_SHARED_GPA	0x200000UL	/* struct guest_shared */
+#define GUEST_HALT_GPA		0x7fc0000000UL	/* arm64: a write here halts */
 
 enum guest_job_kind {
 	GUEST_IDLE,
@@ -35,6 +36,10 @@ enum guest_op_kind {
 	GUEST_MMIO_READ,
 	GUEST_PIO_OUT,
 	GUEST_PIO_IN,
+	/* arm64: stores of 8 bytes and more that KVM cannot decode */
+	GUEST_STORE_PAIR,
+	GUEST_STORE_WRITE_BACK,
+	GUEST_STORE_VECTOR,
 };
 
 /**

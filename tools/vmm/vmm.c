@@ -97,7 +97,7 @@ static int create_vm(struct vmm *vmm, int mem_fd)
 	if (!vmm->mem)
 		return -errno;
 	vmm->shared = vmm_mem_shared(vmm->mem);
-	vmm_arch_fill_tables(vmm->mem);
+	vmm_arch_fill_memory(vmm->mem);
 	memcpy((char *)vmm->mem + GUEST_CODE_GPA, vmm_guest_image,
 	       vmm_guest_image_end - vmm_guest_image);
 
@@ -231,6 +231,8 @@ static int restart(struct vmm_vcpu *v)
 
 static bool valid_width(unsigned int width, bool pio)
 {
+	if (pio && !vmm_has_ports)
+		return false;
 	return width == 1 || width == 2 || width == 4 || (width == 8 && !pio);
 }
 
@@ -278,8 +280,9 @@ int vmm_script(struct vmm *vmm, unsigned int vcpu, const struct guest_op *ops,
 
 	errno = EINVAL;
 	for (i = 0; i < n; i++)
-		if (ops[i].kind > GUEST_PIO_IN ||
-		    !valid_width(ops[i].width, ops[i].kind >= GUEST_PIO_OUT))
+		if (ops[i].kind > vmm_last_op ||
+		    !valid_width(ops[i].width, ops[i].kind == GUEST_PIO_OUT ||
+				 ops[i].kind == GUEST_PIO_IN))
 			return vmm_fail("op of a script");
 	ret = vmm_job(vmm, vcpu, &job);
 	if (!ret)

@@ -25,6 +25,15 @@
 
 #include "guest.h"
 
+/** vmm_has_ports - guests can read and write I/O ports */
+extern const bool vmm_has_ports;
+
+/** vmm_last_op - the last kind of operation that guests have */
+extern const enum guest_op_kind vmm_last_op;
+
+/** vmm_splits_pages - KVM makes two of an access to two pages */
+extern const bool vmm_splits_pages;
+
 /**
  * struct vmm_exit - a guest access that reached user space
  * @is_write: the guest wrote

@@ -23,8 +23,12 @@
 /* Three pages for KVM on Intel, just below the BIOS, as in QEMU. */
 #define TSS_GPA		0xfffbd000UL
 
+const bool vmm_has_ports = true;
+const enum guest_op_kind vmm_last_op = GUEST_PIO_IN;
+const bool vmm_splits_pages = true;
+
 /* Map the low 4 GiB 1:1 with 2 MiB pages. */
-void vmm_arch_fill_tables(char *mem)
+void vmm_arch_fill_memory(char *mem)
 {
 	__u64 *pml4 = (__u64 *)(mem + GUEST_TABLES_GPA);
 	__u64 *pdpt = pml4 + 512, *pd = pdpt + 512, i;
