@@ -221,8 +221,8 @@ selftests: setup
 # Programs and demo for arm64. Those left out need libraries at run time.
 # Without a cross compiler nothing is built, and check.sh skips these kernels.
 NOT_ARM64 := preload tool
-ALL_ARM64 := $(filter-out $(NOT_ARM64),$(PROGRAMS))
-SHORT_ARM64 := attach bus memory mmap stream wait
+ALL_ARM64 := arm64 $(filter-out $(NOT_ARM64),$(PROGRAMS))
+SHORT_ARM64 := arm64 attach bus memory mmap stream wait
 ifeq ($(origin PROGRAMS),command line)
 ALL_ARM64 := $(filter-out $(NOT_ARM64),$(PROGRAMS))
 SHORT_ARM64 := $(ALL_ARM64)

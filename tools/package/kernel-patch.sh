@@ -178,7 +178,7 @@ sed -i -e "s|-I\$(TOP)/include/uapi|$headers|" \
 	-e 's|^VMM_DIR := .*|VMM_DIR := $(CURDIR)/vmm|' $tests/Makefile
 {
 	echo '# SPDX-License-Identifier: GPL-2.0'
-	sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' $tests/Makefile | tr ' ' '\n'
+	sed -n 's/^ *TEST_GEN_PROGS +\?:\?= *//p' $tests/Makefile | tr ' ' '\n'
 } >$tests/.gitignore
 # The tests run guests, and some of them for minutes.
 cat >$tests/config <<EOF

@@ -13,8 +13,12 @@
  * doorbell_event: the queue, the number of rings and the last value written.
  *
  * Guest reads of the region, and accesses that are not wholly inside of it,
- * reach the VMM as if nothing were attached. KVM splits an access that crosses
- * a page boundary, and handles each part on its own.
+ * reach the VMM as if nothing were attached.
+ *
+ * On x86, KVM splits an access that crosses a page boundary, and handles each
+ * part on its own. On arm64 it is one access; there are no ports that a guest
+ * could write, and no KVM_FAST_MMIO_BUS; and only a store of one general
+ * register without write-back rings, as KVM cannot decode others.
  *
  * All structures have the same layout for 32-bit and 64-bit callers. Fields are
  * in the byte order of the host.
@@ -121,7 +125,8 @@ struct doorbell_ring {
 /**
  * DOORBELL_ATTACH_PIO - the region is in I/O port space, not in memory space
  *
- * A flag in doorbell_attach.flags. The region has to end within 64 KiB.
+ * A flag in doorbell_attach.flags. The region has to end within 64 KiB. On
+ * arm64 only write() rings it.
  */
 #define DOORBELL_ATTACH_PIO		(1U << 0)
 
