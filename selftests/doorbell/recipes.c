@@ -4,6 +4,7 @@
  * guest's own counters decide whether it worked.
  */
 #include <linux/audit.h>
+#include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
@@ -12,10 +13,13 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 
+#include "cgroup.h"
 #include "libdoorbell.h"
 #include "vmutil.h"
 
@@ -2320,6 +2324,143 @@ TEST(container_receives_the_descriptor)
 	if (ret == NO_NAMESPACES)
 		SKIP(return, "no namespaces for users without privileges");
 	ASSERT_EQ(0, ret);
+}
+
+/* A container that opens the device itself, in a root of its own */
+#define OPENER_ROOT	"/tmp/container"
+#define OPENER_GROUP	4711
+
+FIXTURE(opener)
+{
+	char cgroup[64];
+	struct stat device;
+};
+
+FIXTURE_VARIANT(opener)
+{
+	bool node;
+	bool rule;
+	bool group;
+	int error;
+};
+
+FIXTURE_VARIANT_ADD(opener, all) {
+	.node = true, .rule = true, .group = true,
+};
+
+FIXTURE_VARIANT_ADD(opener, no_node) {
+	.rule = true, .group = true, .error = ENOENT,
+};
+
+FIXTURE_VARIANT_ADD(opener, no_rule) {
+	.node = true, .group = true, .error = EPERM,
+};
+
+FIXTURE_VARIANT_ADD(opener, no_group) {
+	.node = true, .rule = true, .error = EACCES,
+};
+
+/* Let processes of a cgroup use only this device: what a runtime sets up. */
+static int device_rule(const char *cgroup, unsigned int major,
+		       unsigned int minor)
+{
+	/* two loads, 0, two comparisons that skip what follows, 1, the end */
+	const struct bpf_insn insns[] = {
+		{ BPF_LDX | BPF_MEM | BPF_W, 2, 1,
+		  offsetof(struct bpf_cgroup_dev_ctx, major), 0 },
+		{ BPF_LDX | BPF_MEM | BPF_W, 3, 1,
+		  offsetof(struct bpf_cgroup_dev_ctx, minor), 0 },
+		{ BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0 },
+		{ BPF_JMP | BPF_JNE | BPF_K, 2, 0, 2, major },
+		{ BPF_JMP | BPF_JNE | BPF_K, 3, 0, 1, minor },
+		{ BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 1 },
+		{ BPF_JMP | BPF_EXIT, 0, 0, 0, 0 },
+	};
+	union bpf_attr load = {
+		.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE,
+		.insn_cnt = ARRAY_SIZE(insns),
+		.insns = (unsigned long)insns,
+		.license = (unsigned long)"GPL",
+	};
+	union bpf_attr attach = { .attach_type = BPF_CGROUP_DEVICE };
+	int ret;
+
+	attach.attach_bpf_fd = syscall(SYS_bpf, BPF_PROG_LOAD, &load,
+				       sizeof(load));
+	if ((int)attach.attach_bpf_fd < 0)
+		return -errno;
+	attach.target_fd = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ret = db_result(syscall(SYS_bpf, BPF_PROG_ATTACH, &attach,
+				sizeof(attach)));
+	close(attach.target_fd);
+	close(attach.attach_bpf_fd);
+	return ret;
+}
+
+FIXTURE_SETUP(opener)
+{
+	unsigned int minor;
+	int ret;
+
+	ASSERT_EQ(0, stat(DB_PATH, &self->device));
+	snprintf(self->cgroup, sizeof(self->cgroup),
+		 CGROUP_ROOT "/doorbell-%d", getpid());
+	ASSERT_EQ(0, mkdir(self->cgroup, 0755));
+	minor = minor(self->device.st_rdev) + !variant->rule;
+	ret = device_rule(self->cgroup, major(self->device.st_rdev), minor);
+	if (ret == -ENOSYS || ret == -EINVAL)
+		SKIP(return, "the kernel has no rules for devices");
+	ASSERT_EQ(0, ret);
+}
+
+FIXTURE_TEARDOWN(opener)
+{
+	EXPECT_EQ(0, rmdir(self->cgroup));
+}
+
+static int opener_root(const struct stat *device, bool node)
+{
+	const char *path = OPENER_ROOT DB_PATH;
+
+	if (unshare(CLONE_NEWNS) ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    (mkdir(OPENER_ROOT, 0755) && errno != EEXIST) ||
+	    mount("none", OPENER_ROOT, "tmpfs", 0, "mode=755") ||
+	    mkdir(OPENER_ROOT "/dev", 0755))
+		return -errno;
+	if (node && (mknod(path, S_IFCHR, device->st_rdev) ||
+		     chmod(path, 0660) || chown(path, 0, OPENER_GROUP)))
+		return -errno;
+	return 0;
+}
+
+static int opener(const struct stat *device, const char *cgroup,
+		  const FIXTURE_VARIANT(opener) *variant)
+{
+	const gid_t group = OPENER_GROUP;
+	int fd;
+
+	if (opener_root(device, variant->node) ||
+	    cgroup_put(cgroup, "cgroup.procs", "0") ||
+	    chroot(OPENER_ROOT) || chdir("/") ||
+	    syscall(SYS_setgroups, (int)variant->group, &group) ||
+	    setgid(NOBODY) || setuid(NOBODY))
+		return 1;
+	fd = db_open(0);
+	if (variant->error)
+		return fd == -variant->error ? 0 : 2;
+	return fd < 0 ? 3 : use_descriptor(fd);
+}
+
+/* Section "Containers": node, rule and group are needed, and are enough. */
+TEST_F(opener, needs_node_rule_and_group)
+{
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(opener(&self->device, self->cgroup, variant));
+	ASSERT_EQ(0, ended(pid));
 }
 
 /* Edge-triggered loops of eventfds */
