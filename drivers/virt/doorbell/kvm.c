@@ -290,8 +290,8 @@ static void placement_retry(struct doorbell_placement *p)
 
 /* Handlers: KVM calls them on the vCPU's thread, under kvm->srcu. */
 
-static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
-		     gpa_t addr, int len, const void *val)
+static __always_inline int ring_any(struct kvm_io_device *dev, gpa_t addr,
+				    int len, const void *val, bool traced)
 {
 	struct doorbell_placement *p = to_placement(dev);
 	struct doorbell_region *region = READ_ONCE(p->enabled);
@@ -312,17 +312,38 @@ static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 		return -EOPNOTSUPP;
 
 	/* KVM retries a write declined on the fast bus on the MMIO bus. */
-	if (doorbell_region_ring(region, region->flags, addr - p->base, value,
-				 doorbell_kind(DOORBELL_EVENT_QUEUE, width),
-				 len))
+	if (doorbell_region_ring_as(region, region->flags, addr - p->base,
+				    value,
+				    doorbell_kind(DOORBELL_EVENT_QUEUE, width),
+				    len, traced))
 		return -EOPNOTSUPP;
 	return 0;
 }
 
-/* The same for write_fast(), which leaves it what may be bound, or outside. */
-static noinline int write_bound(struct kvm_vcpu *vcpu,
-				struct kvm_io_device *dev, gpa_t addr, int len,
-				const void *val, struct doorbell_region *region)
+static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
+		     gpa_t addr, int len, const void *val)
+{
+	return ring_any(dev, addr, len, val,
+			static_branch_unlikely(&doorbell_tracing));
+}
+
+/*
+ * For what write_fast() leaves, which has looked whether rings are traced. As
+ * the arguments are its own (__noclone keeps @vcpu), it need not move them.
+ */
+static noinline __noclone int write_untraced(struct kvm_vcpu *vcpu,
+					     struct kvm_io_device *dev,
+					     gpa_t addr, int len,
+					     const void *val)
+{
+	return ring_any(dev, addr, len, val, false);
+}
+
+/* The same for what may be bound, or outside. */
+static noinline __noclone int write_bound(struct kvm_vcpu *vcpu,
+					  struct kvm_io_device *dev, gpa_t addr,
+					  int len, const void *val,
+					  struct doorbell_region *region)
 {
 	u64 offset = addr - to_placement(dev)->base;
 
@@ -333,7 +354,7 @@ static noinline int write_bound(struct kvm_vcpu *vcpu,
 	    doorbell_region_signal(region, doorbell_geometry_queue(&region->geo,
 								   offset)))
 		return 0;
-	return write_any(vcpu, dev, addr, len, val);
+	return write_untraced(vcpu, dev, addr, len, val);
 }
 
 /* A ring of write_fast(); inlined for each width, which is a constant then. */
@@ -375,7 +396,7 @@ static __always_inline int write_fast(struct kvm_vcpu *vcpu,
 		memcpy(&half, val, sizeof(half));
 		return ring_fast(region, flags, offset, half, sizeof(half));
 	}
-	return write_any(vcpu, dev, addr, len, val);
+	return write_untraced(vcpu, dev, addr, len, val);
 }
 
 static int write_coalescing(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,

@@ -276,13 +276,14 @@ doorbell_region_signal(const struct doorbell_region *region, u32 queue)
 }
 
 /**
- * doorbell_region_ring() - the same where a queue may be bound, or traced
+ * doorbell_region_ring_as() - the same where a queue may be bound, or traced
  * @region: the region
  * @flags: @region->flags
  * @offset: address written less the region's base, any 64-bit number
  * @value: value written
  * @kind: doorbell_kind() of DOORBELL_EVENT_QUEUE and the value's width
  * @bounces: a ring without room reaches the VMM: count it as bounced
+ * @traced: doorbell_tracing, or false if the caller has just seen it off
  *
  * Context: process context; takes the eventfd's lock, too.
  *
@@ -290,9 +291,9 @@ doorbell_region_signal(const struct doorbell_region *region, u32 queue)
  * of the region, or -ENXIO if the queue is not bound and rings of such queues
  * make no events.
  */
-static inline int doorbell_region_ring(struct doorbell_region *region,
-				       u32 flags, u64 offset, u64 value,
-				       u16 kind, bool bounces)
+static __always_inline int
+doorbell_region_ring_as(struct doorbell_region *region, u32 flags, u64 offset,
+			u64 value, u16 kind, bool bounces, bool traced)
 {
 	bool bound = false;
 
@@ -308,13 +309,24 @@ static inline int doorbell_region_ring(struct doorbell_region *region,
 		if (!bound && flags & DOORBELL_ATTACH_BOUND_ONLY)
 			return -ENXIO;
 	}
-	if (static_branch_unlikely(&doorbell_tracing))
+	if (traced)
 		return doorbell_region_ring_traced(region, flags, offset, value,
 						   kind, bounces, bound);
 	if (bound)
 		return 0;
 	return doorbell_region_ring_unbound(region, flags, offset, value, kind,
 					    bounces);
+}
+
+/* The same for a caller that does not know whether rings are traced */
+static inline int doorbell_region_ring(struct doorbell_region *region,
+				       u32 flags, u64 offset, u64 value,
+				       u16 kind, bool bounces)
+{
+	bool traced = static_branch_unlikely(&doorbell_tracing);
+
+	return doorbell_region_ring_as(region, flags, offset, value, kind,
+				       bounces, traced);
 }
 
 #endif /* _DOORBELL_REGION_H */

@@ -5,8 +5,7 @@
  * Each event names its consumer by the doorbell-id in /proc/PID/fdinfo/FD.
  * Documentation/debugging.rst explains the events. While neither ring nor
  * bounce is on, a ring pays for both with one instruction, the static key
- * doorbell_tracing; with two if the queue has no binding, but others have or
- * had, or if the value has neither 2 nor 4 bytes.
+ * doorbell_tracing.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM doorbell
