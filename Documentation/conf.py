@@ -58,6 +58,9 @@ def adapt(app, doctree):
     for topic in list(doctree.findall(nodes.topic)):
         if "contents" in topic["classes"]:
             topic.parent.remove(topic)
+            # Headings link back to it.
+            for title in doctree.findall(nodes.title):
+                title.attributes.pop("refid", None)
     for desc in list(doctree.findall(addnodes.desc)):
         if desc["objtype"] == "macro":
             describe(desc)

@@ -68,6 +68,7 @@ texts() {
 		fail "completion"
 
 	make -s html >/dev/null || fail "make html"
+	tools/test/lint-html.py build/html || fail "links in HTML"
 
 	rm -rf build/man
 	make -s man >/dev/null || fail "make man"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Check that the test tools notice failures: run.sh, splat.sh and tap.py, on
 # which every verdict of "make check" rests, and the checks of "make lint":
-# lint-abi.sh, lint-layers.sh and lint-text.sh.
+# lint-abi.sh, lint-html.py, lint-layers.sh and lint-text.sh.
 # Prints TAP.
 set -uo pipefail
 
@@ -113,7 +113,17 @@ text() {
 	status $? "$1" "lint-text.sh: $2"
 }
 
-echo 1..42
+# html STATUS NAME LINK: lint a page with this link, and one beside it
+html() {
+	rm -rf "$tmp/html"
+	mkdir "$tmp/html"
+	echo "<a href=\"$3\">link</a>" >"$tmp/html/page.html"
+	echo '<h1 id="here">heading</h1>' >"$tmp/html/other.html"
+	"$test/lint-html.py" "$tmp/html" >/dev/null 2>&1
+	status $? "$1" "lint-html.py: $2"
+}
+
+echo 1..47
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -183,6 +193,12 @@ text 0 "a good document" "$spdx" "$(printf %080d 0)"
 text 1 "a line that is too long" "$spdx" "$(printf %081d 0)"
 text 1 "a document without a license" "text"
 text 1 "a retired word" "$spdx" "the ring_""offset"
+
+html 0 "a link to a heading" "other.html#here"
+html 0 "a link to another site" "https://example.org/none.html#none"
+html 1 "a link to no heading" "#here"
+html 1 "a link to no heading of another page" "other.html#id1"
+html 1 "a link to no page" "none.html"
 
 list "0xD7  00-0F  drivers/other.h" "0xDD  00-3F  drivers/zfcp.h"
 abi 0 "numbers as they are"
