@@ -9,8 +9,8 @@
 # Usage: machine.sh SCENARIO...
 #
 # The scenarios are the functions below whose names begin with "run_". Each of
-# them runs twice, "plain" and with the preload, /q/preload.so. Without that
-# file the second half is skipped.
+# them but "exits" runs twice, "plain" and with the preload, /q/preload.so.
+# Without that file the second half is skipped.
 
 export PATH=$PATH:/usr/bin
 guest=/q/guest.cpio kernel=/q/vmlinux ko=/q/doorbell.ko
