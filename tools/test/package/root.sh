@@ -70,6 +70,24 @@ pages()
 		page libdoorbell-dev man3/doorbell_take.3
 }
 
+# offered WORD...: what does bash offer in place of the last word?
+offered()
+{
+	local COMPREPLY COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+
+	# shellcheck source=/dev/null
+	. /usr/share/bash-completion/completions/doorbell && _doorbell &&
+		echo "${COMPREPLY[*]}"
+}
+
+# The options of a VMM are its own.
+completes()
+{
+	same "--stats --help" "$(offered doorbell run -)" &&
+		same '' "$(offered doorbell run true -)" &&
+		same '' "$(offered doorbell run -- -)"
+}
+
 # All files but those that DKMS, apt and dpkg keep books with, and the kernel's
 # headers, two of which are named doorbell.h.
 files()
@@ -124,6 +142,7 @@ install)
 	check "the packages have man pages" pages
 	check "doorbell run finds the library of its package" \
 		doorbell run true
+	check "bash completes the options of doorbell run" completes
 	check "apt installs a compiler" install gcc libc6-dev pkg-config
 	check "programs compile with pkg-config" compiles
 	check "a static program compiles with pkg-config" static
