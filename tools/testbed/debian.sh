@@ -23,7 +23,7 @@ export LC_ALL=C
 name=${1-host}
 packages=(
 	# README.md asks for them
-	linux-headers-amd64 gcc make python3 pkg-config
+	linux-headers-amd64 gcc make python3 pkg-config libsmartcols-dev
 	# each Debian host has them: apt installs libc6-dev with gcc
 	libc6-dev kmod sudo udev
 )

@@ -190,10 +190,14 @@ user "README.md: the consumer returns when the VM ends" "cd .. &&
 	cc -Wall -o consumer consumer.c /install/main.c $flags &&
 	timeout 60 ./consumer"
 in_text "make demo HOST=1"
+in_text "make tools"
+in_text "sudo make install-tools"
+user "the command is there" "doorbell --version"
 
 in_text "sudo rmmod doorbell"
 in_text "sudo make uninstall"
 in_text "sudo make uninstall-lib"
+in_text "sudo make uninstall-tools"
 root "nothing is left" nothing_left
 root "modprobe does not find the module" eval '! modprobe doorbell'
 
