@@ -13,6 +13,7 @@
 #   make preload          build libdoorbell-ioeventfd.so, for LD_PRELOAD
 #   make install-preload  install it; make uninstall-preload removes it
 #   make deb              build Debian packages in build/deb/
+#   make rpm              build an RPM of the module in build/rpm/, by rpmbuild
 #   make dist             make build/doorbell-VERSION.tar.gz, also for DKMS
 #   make kernel-patch     make patches for a kernel tree, KSRC=...
 #   make demo             watch a guest ring, in a micro-VM (KERNEL=6.1, HOST=1)
@@ -146,6 +147,19 @@ dist:
 
 deb: dist
 	@tools/package/deb.sh $(DIST).tar.gz $(BUILD)/deb
+
+# brp-compress of Debian's rpm asks for sh and needs bash.
+rpm: dist
+	@command -v rpmbuild >/dev/null || \
+		{ echo "make rpm needs rpmbuild (Debian: rpm)" >&2; exit 1; }
+	rm -rf $(BUILD)/rpm
+	rpmbuild -tb --quiet --define "_topdir $(CURDIR)/$(BUILD)/rpm/build" \
+		--define \
+		"__brp_compress bash %{_rpmconfigdir}/brp-compress /usr" \
+		$(DIST).tar.gz
+	@mv $(BUILD)/rpm/build/RPMS/*/*.rpm $(BUILD)/rpm
+	@rm -rf $(BUILD)/rpm/build
+	@ls $(BUILD)/rpm/*.rpm
 
 kernel-patch:
 	@tools/package/kernel-patch.sh $(or $(KSRC),$(error set KSRC)) \
@@ -322,7 +336,7 @@ html: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: dist deb check-deb check-debug check-kernels check-kvm kernel-patch
+.PHONY: dist deb rpm check-deb check-debug check-kernels check-kvm kernel-patch
 .PHONY: arm64 check-arm64
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload

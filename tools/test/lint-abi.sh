@@ -40,6 +40,7 @@ version=$(value drivers/virt/doorbell/chardev.c 'MODULE_VERSION("\(.*\)");')
 same tools/lib/doorbell/Makefile 'VERSION := \(.*\)'
 same dkms.conf 'PACKAGE_VERSION="\(.*\)"'
 same debian/changelog 'doorbell (\(.*\)) .*'
+same tools/package/doorbell.spec 'Version: \(.*\)'
 same CHANGELOG.md '## \(.*\)'
 same SECURITY.md '.* which today is \([^,]*\),.*'
 same README.md '.*dkms install doorbell\/\(.*\)'

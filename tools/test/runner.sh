@@ -97,7 +97,8 @@ abi() {
 	mkdir "$tmp/checkout"
 	(cd "$top" && cp --parents -t "$tmp/checkout" include/uapi/linux/*.h \
 		drivers/virt/doorbell/chardev.c dkms.conf debian/changelog \
-		tools/lib/doorbell/{Makefile,*.pc.in} ./*.md tools/syzkaller/*)
+		tools/lib/doorbell/{Makefile,*.pc.in} ./*.md tools/syzkaller/* \
+		tools/package/doorbell.spec)
 	[ $# -lt 3 ] || sed -i "$4" "$tmp/checkout/$3"
 	"$test/lint-abi.sh" "$tmp/list" "$tmp/checkout" >/dev/null 2>&1
 	status $? "$1" "lint-abi.sh: $2"
@@ -123,7 +124,7 @@ html() {
 	status $? "$1" "lint-html.py: $2"
 }
 
-echo 1..47
+echo 1..48
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -205,9 +206,10 @@ abi 0 "numbers as they are"
 abi 1 "a type of another driver" include/uapi/linux/doorbell.h \
 	"/define DOORBELL_IOC/s/0x.*/0xD7/"
 abi 1 "no type" include/uapi/linux/doorbell.h "/define DOORBELL_IOC/d"
-version='VERSION\|^doorbell (\|^## [0-9]\|today is\|dkms '
+version='VERSION\|^Version:\|^doorbell (\|^## [0-9]\|today is\|dkms '
 for file in drivers/virt/doorbell/chardev.c tools/lib/doorbell/Makefile \
-	dkms.conf debian/changelog CHANGELOG.md SECURITY.md README.md; do
+	dkms.conf debian/changelog tools/package/doorbell.spec \
+	CHANGELOG.md SECURITY.md README.md; do
 	abi 1 "another version in $file" $file \
 		"/$version/s/[0-9]\+\.[0-9]\+/77.0/"
 done
