@@ -121,6 +121,19 @@ static void ring(int fd, __u64 base, unsigned int queue)
 		errx(1, "read %zd bytes, queue %u", n, event->queue);
 }
 
+/* DOORBELL_INFO says where the region is. */
+static void is_at(int fd, __u64 base)
+{
+	struct doorbell_info info = { .size = sizeof(info) };
+
+	if (ioctl(fd, DOORBELL_INFO, &info))
+		err(1, "info");
+	if (info.state != DOORBELL_ATTACHED || info.base != base ||
+	    info.queues != QUEUES)
+		errx(1, "state %u, base %#llx, not %#llx", info.state,
+		     info.base, base);
+}
+
 static int churn(int pid)
 {
 	unsigned int rounds = 0;
@@ -140,10 +153,12 @@ static int churn(int pid)
 			base += rounds % 3 * step;
 			if (attach(fd[pio], vm, base, pio))
 				err(1, "attach");
+			is_at(fd[pio], base);
 			ring(fd[pio], base, rounds % QUEUES);
 			move.base = base + step / 2;
 			if (ioctl(fd[pio], DOORBELL_MOVE, &move))
 				err(1, "move");
+			is_at(fd[pio], move.base);
 			ring(fd[pio], move.base, (rounds + 1) % QUEUES);
 			if (ioctl(fd[pio], DOORBELL_DETACH, 0))
 				err(1, "detach");
