@@ -1428,12 +1428,26 @@ static void stats_end(int saved)
 	close(saved);
 }
 
+/* How often is @part in a file? */
+static unsigned int occurrences(int file, const char *part)
+{
+	const size_t size = 1 << 20;
+	char *text = calloc(1, size), *next = text;
+	unsigned int n = 0;
+
+	if (!text || pread(file, text, size - 1, 0) < 0)
+		next = NULL;
+	for (; next && (next = strstr(next, part)); next++)
+		n++;
+	free(text);
+	return n;
+}
+
 /* A guest that moves a BAR all the time: the list has an end. */
 TEST(statistics_of_moves)
 {
 	struct side side = {};
-	unsigned int i, lines = 0, failed = 0;
-	char *line, *text;
+	unsigned int i, failed = 0;
 	int file, saved;
 
 	setenv("DOORBELL_STATS", "1", 1);
@@ -1449,14 +1463,8 @@ TEST(statistics_of_moves)
 	stats_end(saved);
 	ASSERT_EQ(0, failed);
 	ASSERT_EQ(300, take_count(side.fd[0]));
-	text = calloc(1, 1 << 20);
-	ASSERT_NE(NULL, text);
-	ASSERT_LT(0, pread(file, text, (1 << 20) - 1, 0));
-	for (line = text; (line = strstr(line, "1 rings, detached")); line++)
-		lines++;
-	ASSERT_EQ(256, lines);
-	ASSERT_NE(NULL, strstr(text, "doorbell: 44 rings of earlier regions"));
-	free(text);
+	ASSERT_EQ(256, occurrences(file, "1 rings, detached"));
+	ASSERT_EQ(1, occurrences(file, "doorbell: 44 rings of earlier"));
 	side_destroy(&side);
 }
 
@@ -1521,6 +1529,112 @@ TEST(statistics_of_calls)
 	ASSERT_TRUE(ok) {
 		TH_LOG("signal %d", i);
 	}
+	side_destroy(&side);
+}
+
+/* Threads that end while the library prints: none takes the lock along. */
+
+static pid_t paused;
+
+static void *pause_until_cancelled(void *type)
+{
+	pthread_setcanceltype((long)type, NULL);
+	__atomic_store_n(&paused, db_gettid(), __ATOMIC_RELEASE);
+	while (pause())
+		;
+	return NULL;
+}
+
+/* A pipe that is full */
+static bool full_pipe(int fds[2])
+{
+	static const char page[PAGE];
+
+	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK))
+		return false;
+	while (write(fds[1], page, sizeof(page)) > 0)
+		;
+	return errno == EAGAIN && !fcntl(fds[1], F_SETFL, 0);
+}
+
+static void cancel_in_print(struct __test_metadata *_metadata, long type)
+{
+	struct side side = {};
+	int fds[2], saved;
+	char text[PAGE];
+	pthread_t thread;
+	bool sleeps;
+
+	setenv("DOORBELL_STATS", "1", 1);
+	ASSERT_TRUE(side_create(&side, load(_metadata), 1));
+	ASSERT_EQ(0, call(&side, BASE, 0, 0, 0, 0));
+	ASSERT_TRUE(full_pipe(fds));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, pause_until_cancelled,
+				    (void *)type));
+	ASSERT_TRUE(eventually(__atomic_load_n(&paused, __ATOMIC_ACQUIRE)));
+	saved = dup(STDERR_FILENO);
+	dup2(fds[1], STDERR_FILENO);
+	pthread_kill(thread, SIGUSR2);
+	sleeps = !db_wait_sleeping(getpid(), paused, SYS_write);
+	pthread_cancel(thread);
+	while (read(fds[0], text, sizeof(text)) > 0)
+		;
+	pthread_join(thread, NULL);
+	stats_end(saved);
+	ASSERT_TRUE(sleeps);
+	ASSERT_EQ(0, call(&side, BASE, 0, DEASSIGN, 0, 0));
+	side_destroy(&side);
+}
+
+TEST(statistics_of_cancelled_thread)
+{
+	cancel_in_print(_metadata, PTHREAD_CANCEL_DEFERRED);
+}
+
+TEST(statistics_of_thread_cancelled_at_once)
+{
+	cancel_in_print(_metadata, PTHREAD_CANCEL_ASYNCHRONOUS);
+}
+
+/* Called with the library's lock, as it was registered before the library's */
+static void usr2_at_fork(void)
+{
+	raise(SIGUSR2);
+}
+
+static void *fork_cancelled(void *arg)
+{
+	pid_t pid;
+
+	pthread_cancel(pthread_self());
+	pid = fork();
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	if (!pid)
+		_exit(call(arg, BASE, 0, 0, 0, 0) == -EIO && !regions() ?
+		      42 : 1);
+	return (void *)(long)pid;
+}
+
+/* fork() is no cancellation point, neither in the parent nor in the child. */
+TEST(statistics_of_cancelled_fork)
+{
+	struct side side = {};
+	pthread_t thread;
+	int text, saved;
+	void *pid;
+
+	setenv("DOORBELL_STATS", "1", 1);
+	ASSERT_EQ(0, pthread_atfork(usr2_at_fork, NULL, NULL));
+	ASSERT_TRUE(side_create(&side, load(_metadata), 1));
+	ASSERT_EQ(0, call(&side, BASE, 0, 0, 0, 0));
+	text = stats_begin(&saved);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, fork_cancelled, &side));
+	pthread_join(thread, &pid);
+	stats_end(saved);
+	ASSERT_EQ(0, call(&side, BASE + 4, 0, 0, 0, 1));
+	ASSERT_NE(PTHREAD_CANCELED, pid);
+	ASSERT_EQ(42, ended((long)pid));
+	ASSERT_EQ(1, occurrences(text, "address 0xd0000000: 0 rings"));
 	side_destroy(&side);
 }
 

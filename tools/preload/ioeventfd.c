@@ -125,8 +125,8 @@ static void __attribute__((format(printf, 1, 2))) print(const char *format, ...)
 	va_start(ap, format);
 	len = vsnprintf(line, sizeof(line), format, ap);
 	va_end(ap);
-	if (write(STDERR_FILENO, line, len) < 0)
-		return;
+	/* write() is a cancellation point, and the thread has the lock */
+	syscall(SYS_write, STDERR_FILENO, line, len);
 }
 
 /* Get the rings of each queue since the region was attached. */
@@ -188,12 +188,15 @@ static void unlock(void)
 /* If another thread, or the one that was interrupted, is busy, it prints. */
 static void handle_usr2(int sig)
 {
-	int saved = errno;
+	int saved = errno, cancel;
 
 	(void)sig;
+	/* some threads may be cancelled anywhere */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	__atomic_store_n(&stats_wanted, true, __ATOMIC_SEQ_CST);
 	if (!pthread_mutex_trylock(&lock))
 		unlock();
+	pthread_setcancelstate(cancel, NULL);
 	errno = saved;
 }
 
@@ -691,7 +694,10 @@ static void in_child(void)
 {
 	struct region *r, *next;
 	unsigned int i;
+	int cancel;
 
+	/* close() is a cancellation point */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	for (r = regions; r; r = next) {
 		next = r->next;
 		for (i = 0; i < r->nr_queues; i++)
@@ -703,6 +709,7 @@ static void in_child(void)
 	regions = NULL;
 	forgotten = 0;
 	unlock();
+	pthread_setcancelstate(cancel, NULL);
 }
 
 static void __attribute__((constructor)) begin(void)
