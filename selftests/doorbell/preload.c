@@ -28,6 +28,9 @@
 #define ASSIGN_PIO	KVM_IOEVENTFD_FLAG_PIO
 #define MATCH		KVM_IOEVENTFD_FLAG_DATAMATCH
 #define DEASSIGN	KVM_IOEVENTFD_FLAG_DEASSIGN
+#define CCW		KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY
+/* KVM accepts and ignores it */
+#define FAST		(1U << kvm_ioeventfd_flag_nr_fast_mmio)
 
 #define VCPUS		4
 #define FDS		8
@@ -327,6 +330,9 @@ static const struct device {
 	{ "port_2", PORT, 2, ASSIGN_PIO, 2, 4 },
 	{ "port_4", PORT, 4, ASSIGN_PIO, 4, 4 },
 	{ "two_bytes", BASE + 0xffc, 2, 0, 2, 2 },
+	{ "ignored_flag", BASE, 0, FAST, 4, 1 },
+	{ "ignored_flag_by_value", BASE, 4, FAST | MATCH, 0, 1 },
+	{ "port_and_ccw", PORT, 2, ASSIGN_PIO | MATCH | CCW, 0, 1 },
 };
 
 /* The same for what goes to KVM */
@@ -337,6 +343,8 @@ static const struct device inexpressible[] = {
 	{ "port_any", PORT, 0, ASSIGN_PIO, 4, 0 },
 	{ "port_1", PORT, 1, ASSIGN_PIO | MATCH, 0, 0 },
 	{ "port_8", PORT, 8, ASSIGN_PIO, 8, 0 },
+	{ "ccw", BASE, 0, CCW, 4, 0 },
+	{ "ccw_by_value", BASE, 8, CCW | MATCH | FAST, 0, 0 },
 };
 
 #define QUEUES 4
@@ -477,8 +485,8 @@ TEST_F_TIMEOUT(pair, errors, TEST_SECONDS)
 	ASSERT_EQ(0, both(_metadata, self, BASE + PAGE, 4, MATCH, 6, 1));
 	ASSERT_EQ(2, regions());
 	/* KVM ignores a flag that it does not know, if it is not another bus */
-	ASSERT_EQ(-ENOENT, both(_metadata, self, BASE + 8, 0, DEASSIGN |
-				KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY, 0, 0));
+	ASSERT_EQ(-ENOENT, both(_metadata, self, BASE + 8, 0, DEASSIGN | CCW, 0,
+				0));
 	ASSERT_EQ(0, both(_metadata, self, BASE + 8, 0, DEASSIGN | 1U << 31, 0,
 			  0));
 	ASSERT_EQ(1, regions());
@@ -489,6 +497,48 @@ TEST_F_TIMEOUT(pair, errors, TEST_SECONDS)
 	ASSERT_EQ(-1, self->ours.ioctl(not_eventfd, KVM_IOEVENTFD,
 				       &(struct kvm_ioeventfd){}));
 	ASSERT_EQ(ENOTTY, errno);
+}
+
+/* Flags that name no other ioeventfd, and one that does, in a region */
+TEST_F_TIMEOUT(pair, flags, TEST_SECONDS)
+{
+	int q;
+
+	for (q = 0; q < QUEUES; q++) {
+		ASSERT_EQ(0, both(_metadata, self, BASE + 4 * q, 0,
+				  q % 2 ? FAST : 0, 0, q));
+		ASSERT_EQ(0, both(_metadata, self, PORT, 2, ASSIGN_PIO | MATCH |
+				  (q % 2 ? CCW | FAST : 0), q, q));
+	}
+	ASSERT_EQ(2, regions());
+	for (q = 0; q < QUEUES; q++) {
+		ASSERT_EQ(-EEXIST, both(_metadata, self, BASE + 4 * q, 0,
+					q % 2 ? 0 : FAST, 0, 4));
+		ASSERT_EQ(-EEXIST, both(_metadata, self, PORT, 2, ASSIGN_PIO |
+					MATCH | (q % 2 ? 0 : CCW), q, 4));
+	}
+	/* the bus of virtio-ccw has the same addresses */
+	ASSERT_EQ(0, both(_metadata, self, BASE, 0, CCW, 0, 4));
+	ASSERT_EQ(-EINVAL, both(_metadata, self, BASE + 0x100, 0, 1U << 5, 0,
+				5));
+	ASSERT_EQ(-EINVAL, both(_metadata, self, PORT, 2, ASSIGN_PIO | MATCH |
+				CCW | 1U << 5, 5, 5));
+	ASSERT_EQ(2, regions());
+	for (q = 0; q < QUEUES; q++) {
+		both_try(_metadata, self, BASE + 4 * q, 0, 0);
+		both_try(_metadata, self, PORT, ASSIGN_PIO, q);
+	}
+	ASSERT_EQ(0, both(_metadata, self, BASE, 0, DEASSIGN | CCW, 0, 4));
+	for (q = 0; q < QUEUES; q++) {
+		ASSERT_EQ(-ENOENT, both(_metadata, self, BASE + 4 * q, 0,
+					DEASSIGN | CCW, 0, q));
+		ASSERT_EQ(0, both(_metadata, self, BASE + 4 * q, 0,
+				  DEASSIGN | (q % 2 ? 0 : FAST), 0, q));
+		ASSERT_EQ(0, both(_metadata, self, PORT, 2, DEASSIGN |
+				  ASSIGN_PIO | MATCH | (q % 2 ? 0 : CCW), q,
+				  q));
+	}
+	ASSERT_EQ(0, regions());
 }
 
 /* Another descriptor of the same eventfd removes the ioeventfd. */

@@ -46,8 +46,12 @@
 /* A page where no guest writes */
 #define NOWHERE		(-2ULL * PAGE)
 
+#define CCW		KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY
+/* KVM ignores the last one. */
 #define KNOWN_FLAGS	(KVM_IOEVENTFD_FLAG_DATAMATCH | \
-			 KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN)
+			 KVM_IOEVENTFD_FLAG_PIO | \
+			 KVM_IOEVENTFD_FLAG_DEASSIGN | CCW | \
+			 1U << kvm_ioeventfd_flag_nr_fast_mmio)
 
 /**
  * struct queue - a queue of a region
@@ -367,19 +371,24 @@ static bool region_attach(const struct doorbell_attach *arg, int mark,
 
 /* What KVM is asked for */
 
-/* May KVM accept the call? If not, it has the right error. */
+/*
+ * May KVM accept the call, for memory or ports? If not, it has the right error,
+ * and virtio-ccw has a bus of its own.
+ */
 static bool is_valid(const struct kvm_ioeventfd *e)
 {
-	__u32 unknown = e->flags & ~KNOWN_FLAGS;
-
-	/* otherwise KVM ignores what it does not know, but for another bus */
-	if (e->flags & KVM_IOEVENTFD_FLAG_DEASSIGN)
-		unknown &= KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY;
+	/* with both flags, KVM takes the bus of ports */
+	if (e->flags & CCW && !(e->flags & KVM_IOEVENTFD_FLAG_PIO))
+		return false;
+	/* KVM only looks for unknown flags if it adds an ioeventfd */
+	if (!(e->flags & KVM_IOEVENTFD_FLAG_DEASSIGN) &&
+	    e->flags & ~KNOWN_FLAGS)
+		return false;
 	if (e->len > 8 || e->len & (e->len - 1) ||
 	    (!e->len && e->flags & KVM_IOEVENTFD_FLAG_DATAMATCH))
 		return false;
 	/* -1 would unbind a queue */
-	return !unknown && e->addr + e->len >= e->addr && e->fd >= 0;
+	return e->addr + e->len >= e->addr && e->fd >= 0;
 }
 
 /*
