@@ -1518,6 +1518,29 @@ TEST(statistics_of_moves)
 	side_destroy(&side);
 }
 
+/* Regions that the VMM removes at its end: all of them are listed. */
+TEST(statistics_of_the_end)
+{
+	const __u32 flags = ASSIGN_PIO, len = 4;
+	unsigned int i, failed = 0;
+	struct side side = {};
+	int file, saved;
+
+	setenv("DOORBELL_STATS", "1", 1);
+	ASSERT_TRUE(side_create(&side, load(_metadata), 1));
+	for (i = 0; i < 300; i++)
+		failed += !!call(&side, PORT + i * 4, len, flags, 0, 0);
+	for (i = 0; i < 300; i++)
+		failed += !!call(&side, PORT + i * 4, len, flags | DEASSIGN, 0,
+				 0);
+	file = stats_begin(&saved);
+	raise(SIGUSR2);
+	stats_end(saved);
+	ASSERT_EQ(0, failed);
+	ASSERT_EQ(300, occurrences(file, "0 rings, detached"));
+	side_destroy(&side);
+}
+
 /* A page goes to KVM, and the one behind it in the list is the oldest. */
 TEST(statistics_of_the_oldest)
 {

@@ -41,7 +41,7 @@
 #define MAX_QUEUES	(PAGE / DOORBELL_STRIDE_MIN)
 /* The numbers of signals */
 #define MAX_MARKS	64
-/* Regions that are detached and have statistics */
+/* With so many regions detached, a new one takes the place of the oldest. */
 #define MAX_DETACHED	256
 /* A page where no guest writes */
 #define NOWHERE		(-2ULL * PAGE)
@@ -230,7 +230,10 @@ static void set_eventfd(struct region *r, unsigned int queue, int fd)
 	q->fd = fd;
 }
 
-/* A guest that moves a BAR all the time gets no more than MAX_DETACHED. */
+/*
+ * A guest that moves a BAR all the time gets no more than MAX_DETACHED. A VMM
+ * that detaches more at a reset, or at its end, keeps the counts of all.
+ */
 static void forget_oldest(void)
 {
 	struct region **link, **oldest = NULL, *r;
