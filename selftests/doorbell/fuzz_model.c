@@ -288,6 +288,7 @@ static void read_events(struct model *m, const struct fuzz_op *op,
 	error_if(m, op->size < EVENT_SIZE, EINVAL);
 	if (r && !m->nr_errors) {
 		r->armed = true;
+		r->told = r->head;
 		model_take(r, room / EVENT_SIZE, room / EVENT_SIZE <
 			   op->size / EVENT_SIZE, false, want);
 		want->ret *= EVENT_SIZE;
@@ -329,6 +330,13 @@ static void mmap_some(struct model *m, const struct fuzz_op *op,
 	error_if(m, op->prot & PROT_WRITE && !writable, EACCES);
 	if (!m->nr_errors)	/* of mprotect() afterwards */
 		want->counter = writable ? 0 : EACCES;
+}
+
+/* The library's caller has handled what it took: say so, unless others did. */
+static void lib_handled(struct model *m)
+{
+	if (m->lib_took && m->lib_took->told < m->lib_head)
+		m->lib_took->told = m->lib_head;
 }
 
 void model_does(struct model *m, const struct fuzz_op *op,
@@ -478,17 +486,21 @@ void model_does(struct model *m, const struct fuzz_op *op,
 	case FUZZ_LIB_TAKE:
 		reads = m->lib_flags & DOORBELL_OPEN_READ;
 		r = m->lib->region;
-		m->lib_took = reads ? NULL : r;
 		if (!r)
 			break;
 		r->armed |= reads;
+		if (reads)
+			r->told = r->head;
+		else
+			lib_handled(m);
 		model_take(r, op->arg, false, !reads, want);
+		if (reads || !want->ret)
+			break;
+		m->lib_took = r;
 		m->lib_head = r->head;
 		break;
 	case FUZZ_LIB_CLOSE:
-		/* what it took is handled */
-		if (m->lib_took && m->lib_took->told < m->lib_head)
-			m->lib_took->told = m->lib_head;
+		lib_handled(m);
 		put_file(m->lib);
 		m->lib = NULL;
 		break;

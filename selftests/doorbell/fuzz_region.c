@@ -158,7 +158,6 @@ void model_take(struct model_region *r, unsigned int max, bool looks,
 {
 	__u64 pos = r->head;
 
-	r->told = r->head;
 	for (; pos < r->tail && (want->ret < max || looks); pos++) {
 		if (!has_event(r, pos))
 			continue;

@@ -978,6 +978,25 @@ TEST_F_TIMEOUT(successor, of_another_and_close, TEST_SECONDS)
 	TAKES_OVER(0, 3);
 }
 
+/* Nor does one that tried to take some, nor its doorbell_close(). */
+TEST_F_TIMEOUT(successor, of_another_take, TEST_SECONDS)
+{
+	struct doorbell *other;
+	int i;
+
+	if (variant->flags)
+		SKIP(return, "ordered events are handled once they are taken");
+	ASSERT_EQ(0, ring_queues(self->db, 0, 3));
+	ASSERT_EQ(3, doorbell_take(self->db, self->events, 16));
+	other = doorbell_from_fd(dup(doorbell_fd(self->db)),
+				 DOORBELL_OPEN_NO_RECOVER);
+	ASSERT_NE(NULL, other);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, doorbell_take(other, self->events, 16));
+	doorbell_close(other);
+	TAKES_OVER(0, 3);
+}
+
 /* Of three events in an ordered region, doorbell_take() returned two. */
 TEST_F_TIMEOUT(successor, of_two_taken, TEST_SECONDS)
 {

@@ -707,7 +707,9 @@ struct doorbell_bindings {
  * To get events, coalescing, in C11 (and in the kernel's terms):
  *
  * 0. Handle the events of the last time. Then store head to told,
- *    memory_order_release.
+ *    memory_order_release. Where other consumers take turns with this one,
+ *    their events may not be handled: store what this one stored to head with
+ *    its last events, and only if told is less.
  * 1. Load fifo[index of head], memory_order_acquire (smp_load_acquire()). There
  *    is an entry if its lap, the 16 bits from DOORBELL_FIFO_LAP_SHIFT on,
  *    equals the low 16 bits of the lap of head. The bits below are the number

@@ -45,7 +45,8 @@
  * @nr_slots: coalescing: number of @slots
  * @mask: number of entries in @fifo or @entries, less one
  * @order: log2 of that number
- * @taken: coalescing: position after the last entry that was taken, or 0
+ * @taken: coalescing: position of head after the last call that took events,
+ *	or 0
  * @map_later: not mapped, as there is no region yet
  * @nr_partial: number of slots in @partial, usually 0
  * @partial: coalescing: slots with more rings than their last event can count
@@ -196,18 +197,25 @@ static void ordered_handled(struct doorbell *db, unsigned int n)
 }
 
 /*
- * The caller has handled what it got: a successor need not get it again. Leave
- * told alone if it is further on, or if the events are those of another one.
+ * Step 0: the caller has handled what it got, and a successor need not get it
+ * again. Leave told alone if it is further on, or if the events are those of
+ * another one. The rest of a partial slot has no entry but the one before.
  */
-static void all_handled(struct doorbell *db)
+static inline void coalesced_handled(struct doorbell *db)
 {
 	__u64 *told = &db->control->told;
 
-	ordered_handled(db, db->nr_held);
-	if (db->entries || db->nr_held || db->nr_partial)
-		return;
-	if (db->taken > __atomic_load_n(told, __ATOMIC_RELAXED))
+	if (!db->nr_partial &&
+	    db->taken > __atomic_load_n(told, __ATOMIC_RELAXED))
 		__atomic_store_n(told, db->taken, __ATOMIC_RELEASE);
+}
+
+/* The caller has handled all that it got. */
+static void all_handled(struct doorbell *db)
+{
+	ordered_handled(db, db->nr_held);
+	if (!db->entries && !db->nr_held)
+		coalesced_handled(db);
 }
 
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
@@ -450,14 +458,10 @@ static unsigned int take_coalesced(struct doorbell *db,
 	 */
 	unsigned int left = 2 * max + db->mask + 1;
 	unsigned int n, room, taken = 0;
-	__u64 head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
+	__u64 head;
 
-	/*
-	 * step 0: the caller has handled the events that it took before, except
-	 * @held. The rest of a partial slot has no entry but the one before.
-	 */
-	if (!held && !db->nr_partial)
-		__atomic_store_n(&db->control->told, head, __ATOMIC_RELEASE);
+	if (!held)
+		coalesced_handled(db);
 	while (taken < max && left) {
 		room = max - taken < BATCH ? max - taken : BATCH;
 		/* each of these slots has an event, or is partial no more */
@@ -482,7 +486,9 @@ static unsigned int take_coalesced(struct doorbell *db,
 		if (n < room && (head + n) & db->mask && !db->nr_partial)
 			break;
 	}
-	db->taken = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
+	if (taken)
+		db->taken = __atomic_load_n(&db->control->head,
+					    __ATOMIC_RELAXED);
 	return taken;
 }
 
