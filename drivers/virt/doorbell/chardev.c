@@ -211,7 +211,8 @@ static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
 			/* a hostile consumer can bring events one by one */
 			cond_resched();
 		}
-		if (signal_pending(current)) {
+		/* once around more if nothing is done: arming saw an event */
+		if (done && signal_pending(current)) {
 			/* they take a short read for the end of the events */
 			wake_others = true;
 			break;
