@@ -636,12 +636,12 @@ struct doorbell_bindings {
 /**
  * DOC: read(), write(), poll(), mmap()
  *
- * read() returns as many whole events as there are and as fit, up to 65,536. If
- * there is none, it waits, unless O_NONBLOCK or RWF_NOWAIT is set. It returns 0
- * after hang-up, when no event is left. Several readers may share a descriptor:
- * each event goes to one of them, and a reader waits for one that is copying,
- * unless RWF_NOWAIT is set. If read() fails after some events, it returns the
- * length of these. Errors:
+ * read() returns as many whole events as there are and as fit, up to 65,536, or
+ * fewer if a signal comes. If there is none, it waits, unless O_NONBLOCK or
+ * RWF_NOWAIT is set. It returns 0 after hang-up, when no event is left. Several
+ * readers may share a descriptor: each event goes to one of them, and a reader
+ * waits for one that is copying, unless RWF_NOWAIT is set. If read() fails
+ * after some events, it returns the length of these. Errors:
  *
  * - EINVAL: the buffer is too small for one event
  * - EAGAIN: O_NONBLOCK is set and there is no event; RWF_NOWAIT is set and

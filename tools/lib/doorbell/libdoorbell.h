@@ -207,7 +207,7 @@ int doorbell_ring_addr(struct doorbell *db, __u64 addr, __u64 value);
  * share it.
  *
  * Return: number of events, less than @max (or 65,536) only if there are no
- * more; or a negative errno.
+ * more, or, without mapped memory, if a signal came; or a negative errno.
  */
 int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 		  unsigned int max);
