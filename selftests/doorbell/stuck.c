@@ -287,7 +287,8 @@ static void *missing_page(int uffd)
 	return page;
 }
 
-FIXTURE_SETUP(stuck)
+static void stuck_create(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(stuck) *self, bool dirty_log)
 {
 	struct kvm_userspace_memory_region slot = {
 		.slot = STUCK_SLOT, .guest_phys_addr = STUCK_GPA,
@@ -305,7 +306,7 @@ FIXTURE_SETUP(stuck)
 
 	self->vmm = vmm_create(2);
 	ASSERT_NE(NULL, self->vmm);
-	self->dirty_log = variant->dirty_log;
+	self->dirty_log = dirty_log;
 	memory = self->page;
 	if (self->dirty_log) {
 		slot.flags = KVM_MEM_LOG_DIRTY_PAGES;
@@ -316,6 +317,11 @@ FIXTURE_SETUP(stuck)
 	slot.userspace_addr = (unsigned long)memory;
 	ASSERT_EQ(0, ioctl(self->vmm->vm_fd, KVM_SET_USER_MEMORY_REGION,
 			   &slot));
+}
+
+FIXTURE_SETUP(stuck)
+{
+	stuck_create(_metadata, self, variant->dirty_log);
 }
 
 static void *stuck_main(void *arg)
@@ -404,13 +410,18 @@ static void freezer_close(void)
 	rmdir(FREEZER);
 }
 
+static void stuck_destroy(FIXTURE_DATA(stuck) *self)
+{
+	if (self->is_stuck)
+		stuck_end(self);
+	vmm_destroy(self->vmm);
+}
+
 FIXTURE_TEARDOWN(stuck)
 {
 	if (self->freezer)
 		freezer_close();
-	if (self->is_stuck)
-		stuck_end(self);
-	vmm_destroy(self->vmm);
+	stuck_destroy(self);
 }
 
 /* Regions of REGION_LEN bytes, with a gap behind each */
@@ -612,6 +623,46 @@ TEST_F_TIMEOUT(stuck, attach_waits_for_a_removal, TEST_SECONDS)
 	check_ring(_metadata, self, call.fd, 0);
 	close(call.fd);
 	check_goes_on(_metadata, self, 1);
+}
+
+/*
+ * An attach that waits until a region has left its bus goes on to wait for
+ * another one, if that was attached and detached meanwhile.
+ */
+TEST_F_TIMEOUT(stuck, attach_waits_for_each_region, TEST_SECONDS)
+{
+	FIXTURE_DATA(stuck) other = {};
+	struct call call = {
+		.fd = db_must_open(_metadata, O_NONBLOCK),
+		.vm_fd = self->vmm->vm_fd, .base = region_base(1),
+	};
+	struct call between = { .fd = call.fd, .base = region_base(0) };
+	pid_t detacher[2], attacher;
+
+	stuck_create(_metadata, &other, variant->dirty_log);
+	between.vm_fd = other.vmm->vm_fd;
+	ASSERT_EQ(0, attach_to(call.fd, self, 0));
+	stuck_begin(_metadata, self);
+	detacher[0] = start(call_detach, &call);
+	ASSERT_TRUE(waits(detacher[0]));
+	attacher = start(call_attach_next, &call);
+	ASSERT_TRUE(waits(attacher));
+
+	ASSERT_EQ(0, ended(start(call_attach, &between)));
+	stuck_begin(_metadata, &other);
+	detacher[1] = start(call_detach, &between);
+	ASSERT_TRUE(waits(detacher[1]));
+	ASSERT_EQ(0, stuck_end(self));
+	ASSERT_EQ(0, ended(detacher[0]));
+	ASSERT_TRUE(waits(attacher));
+
+	ASSERT_EQ(0, stuck_end(&other));
+	ASSERT_EQ(0, ended(detacher[1]));
+	ASSERT_EQ(0, ended(attacher));
+	check_ring(_metadata, self, call.fd, 1);
+	close(call.fd);
+	stuck_destroy(&other);
+	check_goes_on(_metadata, self, 2);
 }
 
 /*

@@ -498,7 +498,7 @@ static int wait_left(struct doorbell *db, struct doorbell_placement *p)
 	return ret;
 }
 
-/* Reserve the consumer for one attach at a time. */
+/* Reserve the consumer for one attach at a time. -EAGAIN: wait_left() again */
 static int attach_begin(struct doorbell *db, bool drop)
 {
 	struct doorbell_region *region;
@@ -510,7 +510,7 @@ static int attach_begin(struct doorbell *db, bool drop)
 		ret = -EBUSY;
 	else if (!drop && db->leaving)
 		/* another thread has attached and detached since wait_left() */
-		ret = -EBUSY;
+		ret = fatal_signal_pending(current) ? -EINTR : -EAGAIN;
 	else if (region && !drop && doorbell_region_pending(region))
 		ret = -ENOTEMPTY;
 	else
@@ -566,7 +566,7 @@ static void attach_commit(struct doorbell *db, struct doorbell_region *region,
 static int doorbell_attach(struct doorbell *db,
 			   const struct doorbell_attach __user *uarg)
 {
-	struct doorbell_placement *placement = NULL, *left = NULL;
+	struct doorbell_placement *placement = NULL, *left;
 	struct doorbell_region *region;
 	struct doorbell_attach arg;
 	bool drop;
@@ -584,13 +584,12 @@ static int doorbell_attach(struct doorbell *db,
 	}
 
 	drop = arg.flags & DOORBELL_ATTACH_DROP;
-	mutex_lock(&db->attach_lock);
-	if (!drop)
-		left = get_leaving(db);
-	mutex_unlock(&db->attach_lock);
-	ret = wait_left(db, left);
-	if (!ret)
-		ret = attach_begin(db, drop);
+	do {
+		mutex_lock(&db->attach_lock);
+		left = drop ? NULL : get_leaving(db);
+		mutex_unlock(&db->attach_lock);
+		ret = wait_left(db, left) ?: attach_begin(db, drop);
+	} while (ret == -EAGAIN);
 	if (ret)
 		goto err_put;
 	if (arg.vm_fd >= 0) {
