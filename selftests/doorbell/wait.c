@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 
 #include <linux/userfaultfd.h>
@@ -20,6 +21,8 @@
 #include "util.h"
 
 #define QUEUES		4
+/* Events that read() gets in several batches: it looks for signals between */
+#define MANY_QUEUES	192
 #define WAITERS_MAX	4
 /* Rounds of a race: fewer on a slow machine, but never less than the minimum */
 #define ROUNDS		3000
@@ -790,6 +793,92 @@ TEST_F_TIMEOUT(one, signals_race_rings, 240)
 	ASSERT_EQ(0, pthread_join(waiter->thread, NULL));
 }
 
+/* Ring all of MANY_QUEUES in one write(). */
+static int ring_many(struct race *race)
+{
+	struct doorbell_ring rings[MANY_QUEUES] = {};
+	int i;
+
+	for (i = 0; i < MANY_QUEUES; i++)
+		rings[i].addr = 4 * i;
+	return write(race->fd, rings, sizeof(rings)) == sizeof(rings) ?
+	       0 : failure();
+}
+
+/* A signal within the next moment, often inside of a read() */
+static int interrupt_soon(uint32_t *seed)
+{
+	struct itimerval timer = {
+		.it_value.tv_usec = 1 + db_random(seed) % 256,
+	};
+
+	return setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* Take each short read() for the end of the events, as edges allow. */
+static int wait_edge_among_signals(struct waiter *waiter)
+{
+	struct doorbell_event events[MANY_QUEUES + 1];
+	int epfd = epoll_create1(EPOLL_CLOEXEC), n, i;
+	struct epoll_event event;
+	uint64_t sum;
+
+	if (epfd < 0 || epoll_add(epfd, waiter->race->fd, EPOLLIN | EPOLLET))
+		return failure();
+	while (!waiter->race->stop) {
+		n = db_result(epoll_wait(epfd, &event, 1, -1));
+		if (n == -EINTR)
+			continue;
+		if (n != 1 || interrupt_soon(&waiter->seed))
+			return failure();
+		n = db_read(waiter->race->fd, events, MANY_QUEUES + 1);
+		if (n == -EAGAIN)
+			continue;
+		if (n <= 0)
+			return n ?: -EPROTO;
+		for (sum = 0, i = 0; i < n; i++)
+			sum += events[i].count;
+		waiter->race->counted += sum;
+	}
+	close(epfd);
+	return 0;
+}
+
+/* Signals cut reads short, and what they leave is a new edge. */
+TEST_F_TIMEOUT(one, signals_race_edges, 240)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct race *race = &self->race;
+	uint64_t end = db_until(ROUNDS_MS), rung = 0;
+	sigset_t set;
+	int round;
+
+	ASSERT_EQ(0, fcntl(race->fd, F_SETFL, O_NONBLOCK));
+	ASSERT_EQ(0, db_detach(race->fd));
+	ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * MANY_QUEUES));
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	ASSERT_EQ(0, db_pin(0));
+	race->cpu = 1;
+	ASSERT_TRUE(start(&self->waiter, race, wait_edge_among_signals, 1));
+	/* all signals go to the reader */
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	for (round = 0; db_round(round, ROUNDS_MIN, ROUNDS, end); round++) {
+		ASSERT_EQ(0, ring_many(race));
+		rung += MANY_QUEUES;
+		ASSERT_TRUE(all_counted(race, rung)) {
+			TH_LOG("a wake-up is lost in round %d, error %d", round,
+			       race->wrong);
+		}
+	}
+	EXPECT_LT(0, signals);
+	race->stop = true;
+	ASSERT_EQ(0, ring_queue(race, 0));
+	ASSERT_EQ(0, pthread_join(self->waiter.thread, NULL));
+	EXPECT_EQ(0, race->wrong);
+}
+
 /* Three events at once wake three readers. */
 TEST_F_TIMEOUT(one, readers_each_get_one, 120)
 {
@@ -900,11 +989,74 @@ TEST_F_TIMEOUT(one, read_while_regions_change, 120)
 
 static struct doorbell_event *faulting;
 
+/* Map the page. Its first access waits in the userfaultfd that this returns. */
+static int faulting_begin(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.range.len = sysconf(_SC_PAGESIZE),
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	faulting = mmap(NULL, reg.range.len, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	reg.range.start = (uintptr_t)faulting;
+	if (uffd < 0 || faulting == MAP_FAILED ||
+	    ioctl(uffd, UFFDIO_API, &api) || ioctl(uffd, UFFDIO_REGISTER, &reg))
+		return -errno;
+	return uffd;
+}
+
+static int faulting_end(int uffd)
+{
+	struct uffdio_zeropage zero = {
+		.range = { (uintptr_t)faulting, sysconf(_SC_PAGESIZE) },
+	};
+
+	return db_result(ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+}
+
 static int read_faulting(struct waiter *waiter)
 {
-	int ret = db_read(waiter->race->fd, faulting, 1);
+	int ret = db_read(waiter->race->fd, faulting, MANY_QUEUES + 1);
 
-	return ret == 1 ? 0 : ret;
+	if (ret > 0)
+		waiter->race->counted += ret;
+	return ret > 0 ? 0 : ret ?: -EPROTO;
+}
+
+/* A signal while read() copies ends it: what is left is a new edge. */
+TEST_F_TIMEOUT(one, signal_leaves_edge, 120)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct doorbell_event events[MANY_QUEUES];
+	int edge = epoll_create1(EPOLL_CLOEXEC), uffd;
+	struct race *race = &self->race;
+	struct epoll_event event;
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	ASSERT_EQ(0, db_detach(race->fd));
+	ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * MANY_QUEUES));
+	ASSERT_EQ(0, epoll_add(edge, race->fd, EPOLLIN | EPOLLET));
+	ASSERT_EQ(0, ring_many(race));
+	ASSERT_EQ(1, epoll_wait(edge, &event, 1, 0));
+	ASSERT_EQ(0, epoll_wait(edge, &event, 1, 0));
+
+	uffd = faulting_begin();
+	ASSERT_LE(0, uffd);
+	ASSERT_TRUE(start(&self->waiter, race, read_faulting, 1));
+	ASSERT_EQ(POLLIN, db_poll(uffd, POLLIN, -1));
+	ASSERT_EQ(0, pthread_kill(self->waiter.thread, SIGUSR1));
+	ASSERT_EQ(0, faulting_end(uffd));
+	ASSERT_EQ(0, pthread_join(self->waiter.thread, NULL));
+	ASSERT_EQ(0, race->wrong);
+	ASSERT_GT(MANY_QUEUES, race->counted);
+	ASSERT_EQ(1, epoll_wait(edge, &event, 1, 0));
+	ASSERT_EQ(MANY_QUEUES - race->counted,
+		  db_read(race->fd, events, MANY_QUEUES));
+	close(uffd);
+	close(edge);
 }
 
 static int recover(struct waiter *waiter)
@@ -919,25 +1071,12 @@ static int recover(struct waiter *waiter)
  */
 TEST_F_TIMEOUT(one, nothing_waits_for_reader, 120)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct uffdio_zeropage zero = {};
 	struct sigaction action = { .sa_handler = on_signal };
+	int fd = self->race.fd, uffd = faulting_begin();
 	struct waiter reader, recoverer;
-	long page = sysconf(_SC_PAGESIZE);
-	int fd = self->race.fd, uffd;
 	struct db_snapshot snapshot;
 
-	faulting = mmap(NULL, page, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, faulting);
-	uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	ASSERT_LE(0, uffd);
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_API, &api));
-	reg.range.start = (uintptr_t)faulting;
-	reg.range.len = page;
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
-
 	ASSERT_EQ(0, ring_queue(&self->race, 1));
 	ASSERT_TRUE(start(&reader, &self->race, read_faulting, 1));
 	ASSERT_EQ(POLLIN, db_poll(uffd, POLLIN, -1));
@@ -960,8 +1099,7 @@ TEST_F_TIMEOUT(one, nothing_waits_for_reader, 120)
 	ASSERT_EQ(-EINTR, self->race.wrong);
 	self->race.wrong = 0;
 
-	zero.range = reg.range;
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+	ASSERT_EQ(0, faulting_end(uffd));
 	ASSERT_EQ(0, pthread_join(reader.thread, NULL));
 	EXPECT_TRUE(db_event_is(faulting, 1, 1, 1));
 	EXPECT_EQ(0, self->race.wrong);
