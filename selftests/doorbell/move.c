@@ -611,8 +611,8 @@ TEST(process_is_gone)
 	fd = db_must_open(_metadata, O_NONBLOCK);
 	ASSERT_EQ(0, attach_region(fd, peer.vm_fd, 0));
 	ASSERT_EQ(0, db_move(fd, peer.vm_fd, MMIO_BASE + REGION_LEN));
-	ASSERT_EQ(0, db_snapshot(fd, &before));
 	ASSERT_EQ(0x100 + SIGKILL, killed(peer.pid));
+	ASSERT_EQ(0, db_snapshot(fd, &before));
 	ASSERT_EQ(-ESRCH, db_move(fd, peer.vm_fd, MMIO_BASE));
 	ASSERT_EQ(0, db_snapshot(fd, &after));
 	ASSERT_TRUE(db_same(&before, &after));

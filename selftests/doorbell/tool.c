@@ -980,12 +980,22 @@ TEST(monitor_vm)
 TEST(monitor_hangup)
 {
 	struct vmm *vmm = vmm_create(1);
+	struct tool monitor;
+	json_t *consumer;
 
 	ASSERT_NE(NULL, vmm);
 	ASSERT_EQ(0, START("monitor", "--vm", SELF, "--vm-fd",
 			   FD(vmm->vm_fd), "--format", "%k %q %c %v %w 100%%",
 			   "--pio", "--ordered", "16", "0x1000", "64"));
 	ASSERT_TRUE(eventually(monitor_attached()));
+	/* a consumer that is not the VM's process */
+	monitor = tool;
+	tool.text = NULL;
+	EXPECT_STATUS(0, RUN("list", "--json"));
+	consumer = json_consumer(monitor.pid, -1);
+	ASSERT_NE(NULL, consumer);
+	ASSERT_EQ(getpid(), json_number(consumer, "vm"));
+	tool = monitor;
 	ASSERT_EQ(0, guest_write(vmm, PIO, 2, PIO_BASE + 4, 5));
 	ASSERT_EQ(0, guest_write(vmm, PIO, 1, PIO_BASE + 4, 6));
 	vmm_destroy(vmm);

@@ -62,6 +62,7 @@ static const struct {
 	size_t size;
 } fields[] = {
 	FIELD("id", id),
+	FIELD("vm-pid", vm_pid),
 	FIELD("base", info.base),
 	FIELD("len", info.len),
 	FIELD("flags", info.flags),
@@ -209,14 +210,6 @@ static unsigned int find_vms(pid_t pid, int *fd)
 	return n;
 }
 
-static void describe(struct consumer *consumer)
-{
-	int vm;
-
-	read_comm(consumer->pid, consumer->comm, sizeof(consumer->comm));
-	consumer->vm_pid = find_vms(consumer->pid, &vm) ? consumer->pid : 0;
-}
-
 /* Add the consumers of a process. Return false if the caller may not look. */
 static bool add_consumers(pid_t pid, dev_t device, struct consumer **list,
 			  size_t *n)
@@ -241,7 +234,7 @@ static bool add_consumers(pid_t pid, dev_t device, struct consumer **list,
 		allowed &= ret != -EACCES && ret != -EPERM;
 		if (ret)
 			continue;
-		describe(&consumer);
+		read_comm(pid, consumer.comm, sizeof(consumer.comm));
 		*list = must(realloc(*list, (*n + 1) * sizeof(consumer)));
 		(*list)[(*n)++] = consumer;
 	}
@@ -317,7 +310,7 @@ struct consumer find_consumer(const char *pid_text, const char *fd_text)
 	ret = read_fdinfo(pid, fd, &consumer);
 	if (ret)
 		die_consumer(pid, fd, -ret);
-	describe(&consumer);
+	read_comm(pid, consumer.comm, sizeof(consumer.comm));
 	return consumer;
 }
 

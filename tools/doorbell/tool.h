@@ -99,7 +99,7 @@ void table_print(struct libscols_table *table);
  * @fd: the descriptor
  * @id: the kernel's name of the open file, which several processes may share
  * @comm: name of the process
- * @vm_pid: the process, if it has a VM's descriptor, or 0
+ * @vm_pid: the process whose VM the region is in, or 0
  * @info: from fdinfo; only the fields that it has
  */
 struct consumer {

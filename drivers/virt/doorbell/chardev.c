@@ -16,7 +16,9 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/pid.h>
 #include <linux/poll.h>
+#include <linux/proc_fs.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
@@ -869,6 +871,24 @@ static int doorbell_info(struct doorbell *db,
 	return 0;
 }
 
+/* The number of the process whose VM the region is in, as @ns has it, or 0 */
+static pid_t vm_process(struct doorbell *db, struct pid_namespace *ns)
+{
+	struct doorbell_region *region;
+	pid_t nr = 0;
+	u64 base;
+
+	region = region_get_base(db, &base);
+	if (!region)
+		return 0;
+	rcu_read_lock();
+	if (pid_task(region->vm_process, PIDTYPE_TGID))
+		nr = pid_nr_ns(region->vm_process, ns);
+	rcu_read_unlock();
+	doorbell_region_put(region);
+	return nr;
+}
+
 static void doorbell_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	static const char * const states[] = {
@@ -878,12 +898,16 @@ static void doorbell_show_fdinfo(struct seq_file *m, struct file *file)
 	};
 	struct doorbell *db = file->private_data;
 	struct doorbell_info info;
+	pid_t pid = 0;
 
 	fill_info(db, &info, true);
 	seq_printf(m, "doorbell-id:\t%u\n", db->waiters->id);
 	seq_printf(m, "doorbell-state:\t%s\n", states[info.state]);
 	if (!info.queues)
 		return;
+	if (info.state == DOORBELL_ATTACHED)
+		pid = vm_process(db, proc_pid_ns(file_inode(m->file)->i_sb));
+	seq_printf(m, "doorbell-vm-pid:\t%d\n", pid);
 	seq_printf(m, "doorbell-bus:\t%s\n",
 		   info.flags & DOORBELL_ATTACH_PIO ? "pio" : "mmio");
 	seq_printf(m, "doorbell-base:\t%#llx\n", info.base);

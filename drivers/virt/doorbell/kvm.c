@@ -966,6 +966,25 @@ static struct kvm *vm_fd_get(int vm_fd, struct file **file)
 	return ERR_PTR(-EINVAL);
 }
 
+/*
+ * The process of a VM, referenced. KVM has only the number of the thread that
+ * created the VM: it may have ended, and its number be another one's.
+ */
+static struct pid *vm_process(const struct kvm *kvm)
+{
+	struct task_struct *task = current;
+	struct pid *process = NULL;
+
+	rcu_read_lock();
+	if (task->mm != kvm->mm)
+		task = pid_task(find_pid_ns(kvm->userspace_pid, &init_pid_ns),
+				PIDTYPE_PID);
+	if (task && READ_ONCE(task->mm) == kvm->mm)
+		process = get_pid(task_tgid(task));
+	rcu_read_unlock();
+	return process;
+}
+
 /**
  * doorbell_placement_create() - put a region onto the buses of a VM
  * @region: the region; the placement takes a reference
@@ -1008,6 +1027,7 @@ doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)
 		module_put(owner);
 		return ERR_PTR(-ENOMEM);
 	}
+	region->vm_process = vm_process(kvm);
 	placement_queue(p);
 	ret = doorbell_placement_wait_added(p);
 	if (ret) {

@@ -133,6 +133,7 @@ static void region_free(struct work_struct *work)
 	bindings_free(region);
 	doorbell_buffer_destroy(&region->buffer);
 	doorbell_waiters_put(region->waiters);
+	put_pid(region->vm_process);
 	kfree(region);
 }
 

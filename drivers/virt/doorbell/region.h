@@ -14,6 +14,7 @@
 #include <linux/jump_label.h>
 #include <linux/kref.h>
 #include <linux/mutex.h>
+#include <linux/pid.h>
 #include <linux/preempt.h>
 #include <linux/rcupdate.h>
 #include <linux/wait.h>
@@ -70,6 +71,8 @@ struct doorbell_binding {
  *	consumer has it
  * @attached: can be rung; written under the consumer's attach_lock, read
  *	without
+ * @vm_process: the process whose VM it is, referenced, or NULL; set before the
+ *	consumer has it
  * @hung_up: the VM is gone, or its bus: no guest rings the region any more; set
  *	once, by xchg(), after the last ring
  * @wakeups: rings that woke the consumer
@@ -89,6 +92,7 @@ struct doorbell_region {
 	u64 unbound_len;
 	u32 generation;
 	bool attached;
+	struct pid *vm_process;
 	bool hung_up;
 	atomic64_t wakeups;
 	atomic64_t bounced;
