@@ -1606,8 +1606,8 @@ static void *reader_main(void *arg)
 }
 
 /*
- * Garbage from several CPUs in the control area harms nobody else. The kernel's
- * log says whether it harmed the kernel.
+ * Garbage from several CPUs in the control area harms no other process. The
+ * kernel's log says whether it harmed the kernel.
  */
 TEST_F_TIMEOUT(hostile, garbage, TEST_SECONDS)
 {

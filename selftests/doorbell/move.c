@@ -368,7 +368,7 @@ TEST_F_TIMEOUT(move, refusals, TEST_SECONDS)
 		ASSERT_EQ(-EINVAL, move_arg(fd, &arg));
 	}
 	arg.size = sizeof(arg);
-	/* who has no descriptor of this VM cannot move its region */
+	/* a process without a descriptor of this VM cannot move its region */
 	other = vmm_create(1);
 	ASSERT_NE(NULL, other);
 	ASSERT_EQ(-EBADF, db_move(fd, -1, away));

@@ -222,8 +222,8 @@ static struct doorbell_placement *to_placement(struct kvm_io_device *dev)
 }
 
 /*
- * What may take long references the module, so that rmmod fails instead of
- * waiting. try_module_get() fails once rmmod has begun.
+ * Reference the module while the work item may wait for long, so that rmmod
+ * fails instead of waiting. try_module_get() fails once rmmod has begun.
  */
 static void placement_pin(struct doorbell_placement *p)
 {
@@ -328,8 +328,8 @@ static int write_any(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 }
 
 /*
- * For what write_fast() leaves, which has looked whether rings are traced. As
- * the arguments are its own (__noclone keeps @vcpu), it need not move them.
+ * write_any() for write_fast(), which has already looked whether rings are
+ * traced. __noclone keeps @vcpu, so that all arguments stay in their registers.
  */
 static noinline __noclone int write_untraced(struct kvm_vcpu *vcpu,
 					     struct kvm_io_device *dev,
@@ -339,7 +339,7 @@ static noinline __noclone int write_untraced(struct kvm_vcpu *vcpu,
 	return ring_any(dev, addr, len, val, false);
 }
 
-/* The same for what may be bound, or outside. */
+/* The same where a queue may be bound, or the address outside the region. */
 static noinline __noclone int write_bound(struct kvm_vcpu *vcpu,
 					  struct kvm_io_device *dev, gpa_t addr,
 					  int len, const void *val,
@@ -996,7 +996,8 @@ static struct pid *vm_process(const struct kvm *kvm)
  * Context: may sleep, killably, for as long as another process holds
  * kvm->slots_lock.
  * Return: the placement; or -EBADF, -EINVAL (not a VM), -ESRCH (its process is
- * gone), -EIO (it is dead), -EEXIST, -ENOMEM, -EINTR (killed).
+ * gone), -EIO (it is dead), -EEXIST, -ENOMEM, -EINTR (killed). @region knows
+ * the process of the VM then.
  */
 struct doorbell_placement *
 doorbell_placement_create(struct doorbell_region *region, int vm_fd, u64 base)

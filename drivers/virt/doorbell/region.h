@@ -4,8 +4,9 @@
  * eventfds that they signal.
  *
  * A region turns an offset and a value into a ring of one of its queues. Where
- * it sits in a guest's address space is not its business. The KVM side and
- * write() ring it, the character device reads and maps it.
+ * it sits in a guest's address space is not its business; for information it
+ * keeps the process of its VM. The KVM side and write() ring it, the character
+ * device reads and maps it.
  */
 #ifndef _DOORBELL_REGION_H
 #define _DOORBELL_REGION_H
@@ -24,7 +25,7 @@
 #include "geometry.h"
 #include "produce.h"
 
-/* On while somebody traces rings. */
+/* On while rings are traced. */
 DECLARE_STATIC_KEY_FALSE(doorbell_tracing);
 
 struct vm_area_struct;
@@ -48,7 +49,8 @@ struct doorbell_waiters {
  * @ctx: the eventfd, referenced, or NULL; changed by xchg() under bind_lock,
  *	read under RCU
  * @rings: rings of the queue that signalled an eventfd
- * @charge: pays for an eventfd that was closed, which no cgroup pays for
+ * @charge: unused bytes, charged in place of an eventfd that only the binding
+ *	keeps, which the kernel charges to no cgroup
  */
 struct doorbell_binding {
 	struct eventfd_ctx __rcu *ctx;

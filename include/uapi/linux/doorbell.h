@@ -187,7 +187,7 @@ struct doorbell_ring {
 #define DOORBELL_ATTACH_DROP		(1U << 5)
 
 /**
- * DOORBELL_ATTACH_EXACT - what no ioeventfd would take reaches the VMM
+ * DOORBELL_ATTACH_EXACT - what no ioeventfd would accept reaches the VMM
  *
  * A flag in doorbell_attach.flags, only valid with DOORBELL_ATTACH_BOUND_ONLY.
  * A guest's write rings only if it begins at the first byte of a queue and is
@@ -607,8 +607,8 @@ struct doorbell_bindings {
  * mapped memory has passed and not counted get an event, too. An event that
  * comes again counts all rings of its queue since the region was attached, as
  * the kernel does not know how many of them were handled. Until an event counts
- * them, they are pending again. What comes again comes after what is pending,
- * in the order of the numbers of the queues. If there is an event then, the
+ * them, they are pending again. Repeated events follow the pending ones, in the
+ * order of the numbers of the queues. If there is an event then, the
  * call wakes up waiters and disarms, which doorbell_info.wakeups does not
  * count.
  *
