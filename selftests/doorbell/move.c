@@ -1294,7 +1294,8 @@ TEST_F_TIMEOUT(threads, of_one_descriptor, TEST_SECONDS)
 		ASSERT_EQ(0, db_detach(self->fd));
 		ASSERT_EQ(DOORBELL_DETACHED, info_of(self->fd).state);
 		ASSERT_EQ(0, attach_region(self->fd, vmm->vm_fd, 0));
-		rounds++;
+		/* now and then, long enough for a move on any machine */
+		usleep(rounds++ % 16 * 100);
 	}
 	self->stop = true;
 	for (i = 0; i < 2; i++)
