@@ -872,7 +872,7 @@ static int doorbell_info(struct doorbell *db,
 }
 
 /* The number of the process whose VM the region is in, as @ns has it, or 0 */
-static pid_t vm_process(struct doorbell *db, struct pid_namespace *ns)
+static pid_t vm_pid(struct doorbell *db, struct pid_namespace *ns)
 {
 	struct doorbell_region *region;
 	pid_t nr = 0;
@@ -906,7 +906,7 @@ static void doorbell_show_fdinfo(struct seq_file *m, struct file *file)
 	if (!info.queues)
 		return;
 	if (info.state == DOORBELL_ATTACHED)
-		pid = vm_process(db, proc_pid_ns(file_inode(m->file)->i_sb));
+		pid = vm_pid(db, proc_pid_ns(file_inode(m->file)->i_sb));
 	seq_printf(m, "doorbell-vm-pid:\t%d\n", pid);
 	seq_printf(m, "doorbell-bus:\t%s\n",
 		   info.flags & DOORBELL_ATTACH_PIO ? "pio" : "mmio");

@@ -968,7 +968,8 @@ static struct kvm *vm_fd_get(int vm_fd, struct file **file)
 
 /*
  * The process of a VM, referenced. KVM has only the number of the thread that
- * created the VM: it may have ended, and its number be another one's.
+ * created the VM. That thread may have ended, and another one may have its
+ * number; but it has another mm.
  */
 static struct pid *vm_process(const struct kvm *kvm)
 {

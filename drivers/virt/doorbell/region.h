@@ -166,7 +166,7 @@ doorbell_region_queue(const struct doorbell_region *region, u32 flags,
  * @width: bytes written
  * @value: value written
  *
- * Return: false if only writes that an ioeventfd would take ring the region,
+ * Return: false if only writes that an ioeventfd would accept ring the region,
  * and this is another one.
  */
 static inline bool

@@ -608,9 +608,8 @@ struct doorbell_bindings {
  * comes again counts all rings of its queue since the region was attached, as
  * the kernel does not know how many of them were handled. Until an event counts
  * them, they are pending again. Repeated events follow the pending ones, in the
- * order of the numbers of the queues. If there is an event then, the
- * call wakes up waiters and disarms, which doorbell_info.wakeups does not
- * count.
+ * order of the numbers of the queues. If there is an event then, the call wakes
+ * up waiters and disarms, which doorbell_info.wakeups does not count.
  *
  * An ordered region needs no call if its consumer moves head only after it has
  * handled the events. The events of the last read() of an ordered region are
