@@ -55,6 +55,7 @@ struct waiter {
 	pthread_t thread;
 	_Atomic pid_t tid;
 	uint32_t seed;
+	uint64_t rung;
 };
 
 /* Count what a waiter read: true if it has to go on. */
@@ -985,6 +986,66 @@ TEST_F_TIMEOUT(one, read_while_regions_change, 120)
 {
 	ASSERT_EQ(0, fcntl(self->race.fd, F_SETFL, O_NONBLOCK));
 	while_regions_change(_metadata, &self->race, read_all_the_time);
+}
+
+static int write_all_the_time(struct waiter *waiter)
+{
+	int ret;
+
+	while (!waiter->race->stop) {
+		ret = ring_queue(waiter->race, waiter->seed);
+		if (!ret)
+			waiter->rung++;
+		else if (ret != -ENOTCONN)
+			return ret;
+	}
+	return 0;
+}
+
+/* Add the counts of all events that there are to @counted. */
+static void count_all(struct __test_metadata *_metadata, struct race *race)
+{
+	struct doorbell_event events[QUEUES];
+	int i, n;
+
+	while ((n = db_read(race->fd, events, QUEUES)) > 0)
+		for (i = 0; i < n; i++)
+			race->counted += events[i].count;
+	ASSERT_EQ(-EAGAIN, n);
+}
+
+/* Attach and write() run at the same time: none of the rings is dropped. */
+TEST_F_TIMEOUT(one, no_write_is_dropped, 120)
+{
+	struct doorbell_attach arg = db_attach_arg(-1, 0, 4 * QUEUES);
+	uint64_t rung = 0, end = db_until(10 * ROUNDS_MS);
+	struct race *race = &self->race;
+	struct waiter writers[2];
+	uint32_t seed = 1;
+	int i, ret;
+
+	arg.flags = 0;
+	ASSERT_EQ(0, fcntl(race->fd, F_SETFL, O_NONBLOCK));
+	for (i = 0; i < 2; i++)
+		ASSERT_TRUE(start(&writers[i], race, write_all_the_time, i));
+	for (i = 0; db_round(i, ROUNDS_MIN, ROUNDS, end); i++) {
+		ASSERT_EQ(0, db_detach(race->fd));
+		do {
+			count_all(_metadata, race);
+			ret = db_result(ioctl(race->fd, DOORBELL_ATTACH, &arg));
+		} while (ret == -ENOTEMPTY);
+		ASSERT_EQ(0, ret);
+		db_spin(db_random(&seed) % 1000);
+	}
+	race->stop = true;
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, pthread_join(writers[i].thread, NULL));
+		rung += writers[i].rung;
+	}
+	count_all(_metadata, race);
+	EXPECT_EQ(0, race->wrong);
+	EXPECT_LT(0, rung);
+	EXPECT_EQ(rung, race->counted);
 }
 
 static struct doorbell_event *faulting;

@@ -70,7 +70,8 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  *	unless it drops the events; NULL after that; under @attach_lock
  * @attaching: an attach is under way; under @attach_lock
  * @generation: that of @region; under @attach_lock
- * @replaced: RCU grace period of the region replaced last; under @attach_lock
+ * @detached: RCU grace period that the next attach waits for; under
+ *	@attach_lock
  * @read_lock: serializes readers
  * @reading: the region that was read last, referenced; under @read_lock
  * @events: on their way to the reader; under @read_lock
@@ -86,7 +87,7 @@ struct doorbell {
 	struct doorbell_placement *leaving;
 	bool attaching;
 	u32 generation;
-	unsigned long replaced;
+	unsigned long detached;
 	struct mutex read_lock;		/* reading, events */
 	struct doorbell_region *reading;
 	struct doorbell_event events[BATCH];
@@ -358,6 +359,21 @@ static int ring(struct doorbell_region *region, u64 base,
 	return doorbell_region_ring_bad(region, kind, ring->addr) ? 0 : -EAGAIN;
 }
 
+/*
+ * The same unless the region is detached, or has hung up. Another region does
+ * not replace it meanwhile: RCU pairs with the grace period in attach.
+ */
+static int ring_attached(struct doorbell_region *region, u64 base,
+			 const struct doorbell_ring *record)
+{
+	int ret;
+
+	rcu_read_lock();
+	ret = doorbell_region_error(region) ?: ring(region, base, record);
+	rcu_read_unlock();
+	return ret;
+}
+
 static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
 	struct doorbell *db = iocb->ki_filp->private_data;
@@ -377,9 +393,6 @@ static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
 		return -ENOTCONN;
 
 	while (next < have || iov_iter_count(from)) {
-		ret = doorbell_region_error(region);
-		if (ret)
-			break;
 		if (next == have) {
 			size_t size = min(sizeof(rings), iov_iter_count(from));
 
@@ -393,7 +406,7 @@ static ssize_t doorbell_write_iter(struct kiocb *iocb, struct iov_iter *from)
 			have = size / sizeof(*rings);
 			next = 0;
 		}
-		ret = ring(region, base, &rings[next]);
+		ret = ring_attached(region, base, &rings[next]);
 		if (!ret) {
 			next++;
 			done += sizeof(*rings);
@@ -500,8 +513,11 @@ static int wait_left(struct doorbell *db, struct doorbell_placement *p)
 	return ret;
 }
 
-/* Reserve the consumer for one attach at a time. -EAGAIN: wait_left() again */
-static int attach_begin(struct doorbell *db, bool drop)
+/*
+ * Reserve the consumer for one attach at a time. -EAGAIN if another thread has
+ * attached and detached since the caller waited for what @detached stands for.
+ */
+static int attach_begin(struct doorbell *db, unsigned long detached, bool drop)
 {
 	struct doorbell_region *region;
 	int ret = 0;
@@ -510,8 +526,7 @@ static int attach_begin(struct doorbell *db, bool drop)
 	region = region_of(db);
 	if (db->attaching || (region && region->attached))
 		ret = -EBUSY;
-	else if (!drop && db->leaving)
-		/* another thread has attached and detached since wait_left() */
+	else if (db->detached != detached || (!drop && db->leaving))
 		ret = fatal_signal_pending(current) ? -EINTR : -EAGAIN;
 	else if (region && !drop && doorbell_region_pending(region))
 		ret = -ENOTEMPTY;
@@ -557,10 +572,8 @@ static void attach_commit(struct doorbell *db, struct doorbell_region *region,
 			region_to_read(db);
 			mutex_unlock(&db->read_lock);
 		}
-		/* poll() and region_get() may use it; keep no more than one */
-		cond_synchronize_rcu(db->replaced);
+		/* poll() and region_get() may use it */
 		doorbell_region_put_rcu(old);
-		db->replaced = get_state_synchronize_rcu();
 	}
 	mutex_unlock(&db->attach_lock);
 }
@@ -571,6 +584,7 @@ static int doorbell_attach(struct doorbell *db,
 	struct doorbell_placement *placement = NULL, *left;
 	struct doorbell_region *region;
 	struct doorbell_attach arg;
+	unsigned long detached;
 	bool drop;
 	int ret;
 
@@ -589,8 +603,14 @@ static int doorbell_attach(struct doorbell *db,
 	do {
 		mutex_lock(&db->attach_lock);
 		left = drop ? NULL : get_leaving(db);
+		detached = db->detached;
 		mutex_unlock(&db->attach_lock);
-		ret = wait_left(db, left) ?: attach_begin(db, drop);
+		/*
+		 * After that no write() rings the region that was detached.
+		 * This also bounds the number of regions that RCU keeps.
+		 */
+		cond_synchronize_rcu(detached);
+		ret = wait_left(db, left) ?: attach_begin(db, detached, drop);
 	} while (ret == -EAGAIN);
 	if (ret)
 		goto err_put;
@@ -648,6 +668,7 @@ static int doorbell_detach(struct doorbell *db)
 	if (region && region->attached) {
 		trace_detach(db->waiters->id);
 		doorbell_region_detach(region);
+		db->detached = get_state_synchronize_rcu();
 		if (db->moving)
 			move_end(db, !doorbell_placement_cancel(db->moving));
 		/* before another attach can find the device in its way */
@@ -962,7 +983,7 @@ static int doorbell_open(struct inode *inode, struct file *file)
 		kfree(db);
 		return -ENOMEM;
 	}
-	db->replaced = get_completed_synchronize_rcu();
+	db->detached = get_completed_synchronize_rcu();
 	mutex_init(&db->attach_lock);
 	mutex_init(&db->read_lock);
 

@@ -667,7 +667,7 @@ int doorbell_wait(struct doorbell *db, int timeout)
 	int ret;
 
 	ordered_handled(db, db->nr_held);
-	/* a late write() may have rung the old region */
+	/* doorbell_take() goes on with the region that is attached now */
 	if (has_own_events(db) || (db->control && replaced(db)))
 		return 1;
 	ret = poll(&pfd, 1, timeout);
