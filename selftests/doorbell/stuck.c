@@ -710,9 +710,36 @@ TEST_F_TIMEOUT(stuck, detach_settles_move, TEST_SECONDS)
 	check_goes_on(_metadata, self, 4);
 }
 
+/* KVM's own calls that need slots_lock */
+static void check_vmm_goes_on(struct __test_metadata *_metadata,
+			      FIXTURE_DATA(stuck) *self)
+{
+	__u64 addr = region_base(6);
+	int i, efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+
+	ASSERT_LE(0, efd);
+	for (i = 0; i < 100; i++) {
+		ASSERT_EQ(0, vmm_ioeventfd(self->vmm, addr, 4, efd, 0));
+		ASSERT_EQ(0, vmm_ioeventfd(self->vmm, addr, 4, efd,
+					   KVM_IOEVENTFD_FLAG_DEASSIGN));
+	}
+	close(efd);
+}
+
+/* Stop processes in the calls that they wait in. */
+static void freeze(struct __test_metadata *_metadata, FIXTURE_DATA(stuck) *self,
+		   const pid_t *pids, unsigned int n)
+{
+	self->freezer = true;
+	while (n--)
+		ASSERT_EQ(0, freezer_put(pids[n]));
+	ASSERT_EQ(0, freezer_set("FROZEN"));
+	ASSERT_TRUE(eventually(freezer_is("FROZEN")));
+}
+
 /*
- * A DOORBELL_MOVE that DOORBELL_DETACH finds done has happened. A mover that
- * does not run holds nothing that the VMM's own calls need.
+ * A DOORBELL_MOVE that DOORBELL_DETACH finds done has happened, although the
+ * mover has not learned of it.
  */
 TEST_F_TIMEOUT(stuck, detach_finds_move_done, TEST_SECONDS)
 {
@@ -721,34 +748,20 @@ TEST_F_TIMEOUT(stuck, detach_finds_move_done, TEST_SECONDS)
 		.vm_fd = self->vmm->vm_fd, .base = region_base(2),
 	};
 	pid_t mover;
-	int i, efd;
 
 	if (!variant->dirty_log)
 		SKIP(return, "the move does not wait");
 	if (freezer_open())
 		SKIP(return, "no freezer of cgroup v1");
-	self->freezer = true;
 	ASSERT_EQ(0, attach_to(call.fd, self, 0));
 	stuck_begin(_metadata, self);
 	mover = start(call_move, &call);
 	ASSERT_TRUE(waits(mover));
-	ASSERT_EQ(0, freezer_put(mover));
-	ASSERT_EQ(0, freezer_set("FROZEN"));
-	ASSERT_TRUE(eventually(freezer_is("FROZEN")));
+	freeze(_metadata, self, &mover, 1);
 
-	/* the region moves, and the mover does not learn of it */
 	ASSERT_EQ(0, stuck_end(self));
 	ASSERT_TRUE(eventually(!ring(self, 2)));
 	check_event(_metadata, call.fd, 1, 5);
-	efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	ASSERT_LE(0, efd);
-	for (i = 0; i < 100; i++) {
-		ASSERT_EQ(0, vmm_ioeventfd(self->vmm, region_base(5), 4, efd,
-					   0));
-		ASSERT_EQ(0, vmm_ioeventfd(self->vmm, region_base(5), 4, efd,
-					   KVM_IOEVENTFD_FLAG_DEASSIGN));
-	}
-	close(efd);
 	ASSERT_TRUE(freezer_is("FROZEN"));
 	ASSERT_EQ(0, ended(start(call_detach, &call)));
 	ASSERT_EQ(region_base(2), info_of(call.fd).base);
@@ -759,6 +772,52 @@ TEST_F_TIMEOUT(stuck, detach_finds_move_done, TEST_SECONDS)
 	ASSERT_EQ(1, ring(self, 0));
 	close(call.fd);
 	check_goes_on(_metadata, self, 3);
+}
+
+/*
+ * Consumers that do not run, as they are stopped in the middle of a call, hold
+ * nothing that the VMM's own calls need.
+ */
+TEST_F_TIMEOUT(stuck, stopped_consumers_hold_nothing, TEST_SECONDS)
+{
+	static int (*const calls[])(const struct call *call) = {
+		call_attach, call_move, call_detach,
+	};
+	struct call call[ARRAY_SIZE(calls)];
+	pid_t pid[ARRAY_SIZE(calls)];
+	unsigned int i;
+
+	if (!variant->dirty_log)
+		SKIP(return, "attach and move do not wait");
+	if (freezer_open())
+		SKIP(return, "no freezer of cgroup v1");
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		call[i].fd = db_must_open(_metadata, O_NONBLOCK);
+		call[i].vm_fd = self->vmm->vm_fd;
+		call[i].base = region_base(3 + i);
+		if (i)
+			ASSERT_EQ(0, attach_to(call[i].fd, self, i));
+	}
+	stuck_begin(_metadata, self);
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		pid[i] = start(calls[i], &call[i]);
+		ASSERT_TRUE(waits(pid[i]));
+	}
+	freeze(_metadata, self, pid, ARRAY_SIZE(calls));
+
+	ASSERT_EQ(0, stuck_end(self));
+	check_vmm_goes_on(_metadata, self);
+	ASSERT_TRUE(freezer_is("FROZEN"));
+	ASSERT_EQ(0, freezer_set("THAWED"));
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		ASSERT_EQ(0, ended(pid[i]));
+	check_ring(_metadata, self, call[0].fd, 3);
+	check_ring(_metadata, self, call[1].fd, 4);
+	ASSERT_EQ(1, ring(self, 1));
+	ASSERT_EQ(1, ring(self, 2));
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		close(call[i].fd);
+	check_goes_on(_metadata, self, 5);
 }
 
 /*
