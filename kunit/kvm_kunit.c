@@ -1416,7 +1416,9 @@ static void placement_destroyed_in_grace_period(struct kunit *test)
 	struct fixture *f = test->priv;
 
 	KUNIT_ASSERT_EQ(test, add(a), 0);
+	mutex_lock(&f->kvm->slots_lock);
 	grace_begin(&a->p, f->kvm);
+	mutex_unlock(&f->kvm->slots_lock);
 	KUNIT_EXPECT_EQ(test, 1, refcount_read(&f->kvm->users_count));
 	refcount_set(&f->kvm->users_count, 0);
 	destroy_bus(f->kvm, KVM_MMIO_BUS);

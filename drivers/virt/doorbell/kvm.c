@@ -699,6 +699,7 @@ static int max_graces(struct doorbell_placement *p, struct kvm *kvm)
 	enum kvm_bus idx[MAX_BUSES];
 	struct kvm_io_bus *bus;
 
+	lockdep_assert_held(&kvm->slots_lock);
 	region_buses(p->region, idx);
 	bus = kvm_get_bus(kvm, idx[0]);
 	if (!bus || !bus->dev_count)
@@ -754,6 +755,8 @@ static void grace_over(struct rcu_head *rcu)
 /* Begin a grace period, after which @work goes on. */
 static void grace_begin(struct doorbell_placement *p, struct kvm *kvm)
 {
+	/* max_graces() counts them */
+	lockdep_assert_held(&kvm->slots_lock);
 	atomic_inc(&p->vm->graces);
 	p->waiting = true;
 	p->grace = true;
