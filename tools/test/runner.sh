@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Check that the test tools notice failures: run.sh, splat.sh and tap.py, on
 # which every verdict of "make check" rests, and the checks of "make lint":
-# lint-abi.sh, lint-html.py, lint-layers.sh and lint-text.sh.
+# lint-abi.sh, lint-html.py, lint-layers.sh and lint-text.sh. And that setup.sh
+# asks for the packages that it lists.
 # Prints TAP.
 set -uo pipefail
 
@@ -30,6 +31,30 @@ status() {
 
 	[ "$1" -ne "$2" ] || why=
 	result "$3" "$why"
+}
+
+# packages NAME: where nothing is installed, setup.sh installs all that it lists
+packages() {
+	local pkg why=
+
+	mkdir -p "$tmp/bin"
+	# shellcheck disable=SC2016	# for the stubs
+	printf '#!/bin/sh\n%s\n' 'exec "$@"' >"$tmp/bin/sudo"
+	printf '#!/bin/sh\nexit 1\n' >"$tmp/bin/dpkg-query"
+	# shellcheck disable=SC2016
+	printf '#!/bin/sh\n%s\n' 'printf "%s\n" "$@" >>"$0.log"' \
+		>"$tmp/bin/apt-get"
+	chmod +x "$tmp/bin"/*
+	PATH=$tmp/bin:$PATH "$testbed/setup.sh" >/dev/null 2>&1 ||
+		why="status $?"
+	# the names in setup.sh, each at the start of a line, except lib32gcc's
+	while read -r pkg; do
+		grep -q "^	$pkg " "$testbed/setup.sh" ||
+			why="$why no package $pkg"
+	done < <(grep -v '^-\|^update$\|^install$\|=\|^lib32gcc-' \
+		"$tmp/bin/apt-get.log")
+	[ "$(wc -l <"$tmp/bin/apt-get.log")" -gt 50 ] || why="few packages"
+	result "$1" "$why"
 }
 
 # expect STATUS NAME RUN-OPTION... -- COMMAND...
@@ -188,6 +213,8 @@ layers 0 "only calls of lower layers" buffer
 layers 1 "a call of a higher layer" buffer kvm
 layers 1 "a call within a layer" buffer geometry
 layers 1 "an object without a layer" other
+
+packages "setup.sh: the names of packages"
 
 spdx=".. SPDX-License-Identifier: GPL-2.0"
 text 0 "a good document" "$spdx" "$(printf %080d 0)"

@@ -88,7 +88,7 @@ missing()
 	"$1" | while read -r pkg why; do
 		dpkg-query -W -f '${db:Status-Status}' "$pkg" 2>/dev/null |
 			grep -qx installed ||
-			printf '%-20s%s\n' "$pkg" "$why"
+			printf '%-24s %s\n' "$pkg" "$why"
 	done
 }
 
