@@ -14,7 +14,7 @@
 #include <linux/doorbell.h>
 
 static struct doorbell_info info = { .size = sizeof(info) };
-static _Atomic uint64_t *head, *told, *seen;
+static _Atomic uint64_t *head, *handled, *seen;
 static _Atomic uint32_t *armed, *fifo, *generation;
 static struct doorbell_slot *slots;
 
@@ -44,7 +44,7 @@ bool map(int fd)
 	fifo = (void *)((char *)status + info.entries_offset);
 	head = (void *)&control->head;
 	armed = (void *)&control->armed;
-	told = (void *)&control->told;
+	handled = (void *)&control->handled;
 	seen = (void *)control->seen;
 	if (!replaced())
 		return true;
@@ -78,7 +78,7 @@ bool consume(uint32_t *slot, uint64_t *count, uint64_t *value)
 	_Atomic uint64_t *from;
 	uint64_t rings, old;
 
-	atomic_store_explicit(told, at, memory_order_release); /* 0 */
+	atomic_store_explicit(handled, at, memory_order_release); /* 0 */
 	if (!peek(at, slot))
 		return false;
 	atomic_store_explicit(head, at + 1, memory_order_release); /* 2 */

@@ -941,7 +941,7 @@ static void consume_until(struct doorbell_buffer *buf, enum consumer_step stop)
 	u32 index;
 
 	if (stop >= STOP_TOLD)
-		control->told = head;
+		control->handled = head;
 	if (stop >= STOP_HEAD)
 		control->head = tail;
 	for (pos = head; pos != tail && stop >= STOP_SEEN_ONE; pos++) {
@@ -990,7 +990,7 @@ static void buffer_recover_steps(struct kunit *test)
 		ring(buf, 3, 103, 4);
 		ring(buf, 3, 103, 4);
 		consume_until(buf, STOP_SEEN_ALL);
-		buf->control->told = buf->control->head;
+		buf->control->handled = buf->control->head;
 
 		ring(buf, 0, 100, 4);
 		ring(buf, 1, 101, 4);
@@ -1021,7 +1021,7 @@ static void buffer_recover_steps(struct kunit *test)
 
 		/* a reader that comes back has handled all */
 		memset(counts, 0, sizeof(counts));
-		doorbell_buffer_told(buf);
+		doorbell_buffer_handled(buf);
 		doorbell_buffer_recover(buf);
 		count_events(test, buf, counts, 5, 0);
 	}
@@ -1082,7 +1082,7 @@ static void buffer_recover_wakes(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, doorbell_buffer_readable(buf));
 }
 
-/* Producers have overwritten entries since told: all events come again. */
+/* Entries since @handled are overwritten: all events come again. */
 static void buffer_recover_overwritten(struct kunit *test)
 {
 	unsigned int laps, i;
@@ -1090,16 +1090,16 @@ static void buffer_recover_overwritten(struct kunit *test)
 	for (laps = 0; laps < 12; laps++) {
 		/* 4 entries */
 		struct doorbell_buffer *buf = new_buffer(test, 3);
-		u64 told = buf->control->told;
+		u64 handled = buf->control->handled;
 		u64 counts[4] = {};
 
 		ring(buf, 0, 100, 4);
 		consume_until(buf, STOP_SEEN_ALL);
-		buf->control->told = told;
+		buf->control->handled = handled;
 		for (i = 0; i < laps; i++) {
 			ring(buf, 1, 101, 4);
 			consume_until(buf, STOP_SEEN_ALL);
-			buf->control->told = told;
+			buf->control->handled = handled;
 		}
 		ring(buf, 2, 102, 4);
 		doorbell_buffer_recover(buf);
@@ -1160,7 +1160,7 @@ static void buffer_recover_hostile(struct kunit *test)
 				any[j] = tail + (s8)any[j];
 		}
 		buf->control->head = any[0];
-		buf->control->told = i % 3 ? any[1] : any[0] - i % 9;
+		buf->control->handled = i % 3 ? any[1] : any[0] - i % 9;
 		for (j = 0; j < buf->nr_slots; j++)
 			buf->control->seen[j] = any[2 + j];
 		ring(buf, i % 3, i, 4);
@@ -1170,7 +1170,7 @@ static void buffer_recover_hostile(struct kunit *test)
 	}
 	/* with a sane control area it works again */
 	buf->control->head = atomic64_read(&buf->tail);
-	buf->control->told = buf->control->head;
+	buf->control->handled = buf->control->head;
 	for (j = 0; j < buf->nr_slots; j++)
 		buf->control->seen[j] = atomic64_read(&buf->slots[j].rings) &
 					~(u64)U16_MAX;
@@ -1181,7 +1181,7 @@ static void buffer_recover_hostile(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, events[0].value, 77);
 }
 
-/* All slots, with and without room in told..head for them */
+/* All slots, with and without room between handled and head for them */
 static void buffer_recover_every(struct kunit *test)
 {
 	struct doorbell_buffer *buf = new_buffer(test, DOORBELL_QUEUES_MAX);
@@ -1194,7 +1194,7 @@ static void buffer_recover_every(struct kunit *test)
 	consume_until(buf, STOP_SEEN_ALL);
 	doorbell_buffer_recover(buf);
 	count_events(test, buf, counts, 65536, 65536);
-	buf->control->told -= 65536;
+	buf->control->handled -= 65536;
 	doorbell_buffer_recover(buf);
 	count_events(test, buf, counts, 65536, 65536);
 	for (i = 0; i < 65536; i++)

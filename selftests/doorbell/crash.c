@@ -133,7 +133,7 @@ static int raw_take(struct raw *raw, struct doorbell_event *events)
 	__u32 slots[ROOM];
 	int n, i, got = 0;
 
-	store(&control->told, head);				/* 0 */
+	store(&control->handled, head);				/* 0 */
 	for (n = 0; n < ROOM; n++) {				/* 1 */
 		__u32 entry = __atomic_load_n(&raw->fifo[(head + n) & (nr - 1)],
 					      __ATOMIC_ACQUIRE);

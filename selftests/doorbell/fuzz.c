@@ -498,7 +498,7 @@ static long peek(struct mapping *map, const struct fuzz_op *op,
 	unsigned int n = 0;
 
 	if (!is_ordered(map))
-		store(&map->control->told, head);
+		store(&map->control->handled, head);
 	for (; n < op->arg && entry_at(map, head + n, &got->event[n]); n++)
 		map->noted[n] = got->event[n].queue;
 	memset(&got->event[n], 0, sizeof(got->event[n]));
@@ -1553,7 +1553,8 @@ static void *garbler_main(void *arg)
 			control->head += db_random(&seed) % 5 - 2;
 			break;
 		case 2:
-			control->told = control->head - db_random(&seed) % 80;
+			control->handled = control->head -
+					   db_random(&seed) % 80;
 			break;
 		case 3:
 			control->armed = junk;

@@ -288,7 +288,7 @@ static void read_events(struct model *m, const struct fuzz_op *op,
 	error_if(m, op->size < EVENT_SIZE, EINVAL);
 	if (r && !m->nr_errors) {
 		r->armed = true;
-		r->told = r->head;
+		r->handled = r->head;
 		model_take(r, room / EVENT_SIZE, room / EVENT_SIZE <
 			   op->size / EVENT_SIZE, false, want);
 		want->ret *= EVENT_SIZE;
@@ -335,8 +335,8 @@ static void mmap_some(struct model *m, const struct fuzz_op *op,
 /* The library's caller has handled what it took: say so, unless others did. */
 static void lib_handled(struct model *m)
 {
-	if (m->lib_took && m->lib_took->told < m->lib_head)
-		m->lib_took->told = m->lib_head;
+	if (m->lib_took && m->lib_took->handled < m->lib_head)
+		m->lib_took->handled = m->lib_head;
 }
 
 void model_does(struct model *m, const struct fuzz_op *op,
@@ -490,7 +490,7 @@ void model_does(struct model *m, const struct fuzz_op *op,
 			break;
 		r->armed |= reads;
 		if (reads)
-			r->told = r->head;
+			r->handled = r->head;
 		else
 			lib_handled(m);
 		model_take(r, op->arg, false, !reads, want);

@@ -186,7 +186,7 @@ struct model_region {
 	struct doorbell_event *entry;
 	__u64 head;		/* positions, from 0 on */
 	__u64 tail;
-	__u64 told;
+	__u64 handled;
 	__u64 **bound;		/* counters of eventfds */
 	__u64 *bound_rings;
 };

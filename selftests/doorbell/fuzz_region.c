@@ -170,17 +170,17 @@ void model_take(struct model_region *r, unsigned int max, bool looks,
 		consume_to(r, pos);
 }
 
-/* The events since told come again, each with all rings of its queue. */
+/* The events since handled come again, each with all rings of its queue. */
 void model_recover(struct model *m, struct model_region *r)
 {
-	bool all = r->tail - r->told > r->info.nr_entries;
+	bool all = r->tail - r->handled > r->info.nr_entries;
 	__u32 s;
 
 	if (IS(r, ORDERED))
 		return;
-	all = all && r->told < r->head;
-	for (; r->told < r->head; r->told++)
-		slot_at(r, r->told)->seen = 0;
+	all = all && r->handled < r->head;
+	for (; r->handled < r->head; r->handled++)
+		slot_at(r, r->handled)->seen = 0;
 	for (s = 0; s < r->nr_slots; s++) {
 		if (all)
 			r->slot[s].seen = 0;
@@ -199,7 +199,7 @@ void model_peek(struct model_map *map, __u64 max, struct fuzz_result *want)
 {
 	struct model_region *r = map->region;
 
-	r->told = r->head;
+	r->handled = r->head;
 	map->first = r->head;
 	map->noted = r->tail - r->head < max ? r->tail - r->head : max;
 	want->head = r->head;

@@ -88,7 +88,7 @@ SIZE(control, 64);
 MEMBER(control, head, 0);
 MEMBER(control, armed, 8);
 MEMBER(control, reserved, 12);
-MEMBER(control, told, 16);
+MEMBER(control, handled, 16);
 MEMBER(control, reserved2, 24);
 MEMBER(control, seen, 64);
 

@@ -55,7 +55,7 @@ static unsigned int read_get(struct doorbell_event *events, unsigned int max)
 	unsigned int n, got = 0;
 	bool wake;
 
-	doorbell_buffer_told(&buffer);
+	doorbell_buffer_handled(&buffer);
 	do {
 		n = doorbell_buffer_peek(&buffer, events + got, max - got,
 					 &wake);

@@ -26,6 +26,7 @@ retired=(
 	'\b(queue\.[ch]|ring\.h)\b'
 	'(queue|kvm|geometry|chardev)_test\b|[a-z]_test\.c\b|tools/vm\b'
 	'\(promise [0-9]|\bRACE\(|geo(->|\.)by_value|vmm_op_done'
+	'doorbell_buffer_told|(->|\.|\*)told\b'
 	'\b([Ss]ome|[Ee]very|[Nn]o)body (else|[a-z]+s)\b|\b[Ww]hoever\b'
 )
 

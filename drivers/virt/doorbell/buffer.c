@@ -99,7 +99,7 @@ static_assert(sizeof(struct doorbell_status) == 64);
 static_assert(sizeof(struct doorbell_slot) == 24);
 static_assert(sizeof(struct doorbell_entry) == 16);
 static_assert(offsetof(struct doorbell_control, armed) == 8);
-static_assert(offsetof(struct doorbell_control, told) == 16);
+static_assert(offsetof(struct doorbell_control, handled) == 16);
 static_assert(offsetof(struct doorbell_control, seen) == 64);
 
 /**
@@ -153,7 +153,7 @@ int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 			     DOORBELL_EVENT_BAD_ADDRESS);
 	atomic64_set(&buf->tail, BIT(order));
 	buf->control->head = BIT(order);
-	buf->control->told = BIT(order);
+	buf->control->handled = BIT(order);
 	buf->control->armed = 1;
 	return 0;
 }
@@ -275,8 +275,8 @@ static bool coalesced_recover(struct doorbell_buffer *buf)
 {
 	struct doorbell_control *control = buf->control;
 	u64 head = READ_ONCE(control->head);
-	/* what the consumer did before it stored told is visible after this */
-	u64 pos = smp_load_acquire(&control->told);
+	/* what the consumer did before it stored this is visible now */
+	u64 pos = smp_load_acquire(&control->handled);
 	bool all = head - pos > buf->mask + 1ULL;
 	bool wake = false;
 	u32 index;
@@ -303,7 +303,7 @@ static bool coalesced_recover(struct doorbell_buffer *buf)
 		    DOORBELL_RING_WAKE)
 			wake = true;
 	}
-	WRITE_ONCE(control->told, head);
+	WRITE_ONCE(control->handled, head);
 	return wake;
 }
 
@@ -446,8 +446,8 @@ bool doorbell_buffer_consume(struct doorbell_buffer *buf,
  * doorbell_buffer_recover() - repeat events that may not have been handled
  * @buf: the buffer, whose consumer has died
  *
- * Coalescing: the events since control->told come again, and unseen rings get
- * an entry. Ordered: the events from control->head on are still there. The
+ * Coalescing: the events since control->handled come again, and unseen rings
+ * get an entry. Ordered: the events from control->head on are still there. The
  * caller allows one consumer at a time.
  *
  * Return: true if the caller has to wake readers.

@@ -137,17 +137,17 @@ static inline bool doorbell_buffer_writable(const struct doorbell_buffer *buf)
 }
 
 /**
- * doorbell_buffer_told() - note that all events consumed so far are handled
+ * doorbell_buffer_handled() - note that all events consumed so far are handled
  * @buf: the buffer
  *
  * doorbell_buffer_recover() repeats the events after this call.
  */
-static inline void doorbell_buffer_told(struct doorbell_buffer *buf)
+static inline void doorbell_buffer_handled(struct doorbell_buffer *buf)
 {
 	struct doorbell_control *control = buf->control;
 
 	/* after what was done for the events: pairs with coalesced_recover() */
-	smp_store_release(&control->told, READ_ONCE(control->head));
+	smp_store_release(&control->handled, READ_ONCE(control->head));
 }
 
 /**

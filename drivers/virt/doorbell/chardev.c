@@ -184,7 +184,7 @@ static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
 	size_t n, room;
 
 	/* a reader that comes back has handled the events before */
-	doorbell_buffer_told(&region->buffer);
+	doorbell_buffer_handled(&region->buffer);
 	/* Check for hang-up first, so that rings before it are still found. */
 	*end = READ_ONCE(region->attached) && doorbell_region_hung_up(region);
 	while ((room = min(iov_iter_count(to) / sizeof(*events), BATCH))) {

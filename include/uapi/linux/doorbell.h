@@ -602,8 +602,8 @@ struct doorbell_bindings {
  * mapped memory. No ring is lost then, wherever the other process died: the
  * kernel repeats the events that the process may not have handled. These are
  * the events of its last read() of a coalescing region, or those from the
- * position in doorbell_control.told on. If later entries have overwritten one
- * of these, the events of all queues come again. Rings that a consumer of
+ * position in doorbell_control.handled on. If later entries have overwritten
+ * one of these, the events of all queues come again. Rings that a consumer of
  * mapped memory has passed and not counted get an event, too. An event that
  * comes again counts all rings of its queue since the region was attached, as
  * the kernel does not know how many of them were handled. Until an event counts
@@ -694,8 +694,8 @@ struct doorbell_bindings {
  *	remainder by doorbell_info.nr_entries, its lap is its quotient.
  * @armed: not 0: the next ring wakes up the consumer and stores 0 here
  * @reserved: do not write
- * @told: coalescing: position of the first entry whose event the consumer may
- *	not have handled; see DOORBELL_RECOVER
+ * @handled: coalescing: position of the first entry whose event the consumer
+ *	may not have handled; see DOORBELL_RECOVER
  * @reserved2: do not write
  * @seen: coalescing: for each slot, how many of its rings events have counted,
  *	from DOORBELL_RINGS_SHIFT on; the bits below are 0
@@ -705,10 +705,10 @@ struct doorbell_bindings {
  *
  * To get events, coalescing, in C11 (and in the kernel's terms):
  *
- * 0. Handle the events of the last time. Then store head to told,
+ * 0. Handle the events of the last time. Then store head to handled,
  *    memory_order_release. Where other consumers take turns with this one,
  *    their events may not be handled: store what this one stored to head with
- *    its last events, and only if told is less.
+ *    its last events, and only if the field handled is less.
  * 1. Load fifo[index of head], memory_order_acquire (smp_load_acquire()). There
  *    is an entry if its lap, the 16 bits from DOORBELL_FIFO_LAP_SHIFT on,
  *    equals the low 16 bits of the lap of head. The bits below are the number
@@ -723,8 +723,8 @@ struct doorbell_bindings {
  *    below are its kind. Add the count, without the kind, to seen. A count of 0
  *    is no event: an earlier event has counted these rings. A consumer that
  *    cannot use the whole count must revisit the slot; it is not notified of
- *    the rest until the next ring of the queue. It leaves told alone until it
- *    has handled the rest.
+ *    the rest until the next ring of the queue. It stores no more to handled
+ *    until it has handled the rest.
  *
  * To get events, ordered:
  *
@@ -750,7 +750,7 @@ struct doorbell_control {
 	__aligned_u64 head;
 	__u32 armed;
 	__u32 reserved;
-	__aligned_u64 told;
+	__aligned_u64 handled;
 	__u32 reserved2[10];
 	__aligned_u64 seen[];
 };

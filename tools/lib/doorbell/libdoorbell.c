@@ -198,16 +198,16 @@ static void ordered_handled(struct doorbell *db, unsigned int n)
 
 /*
  * Step 0: the caller has handled what it got, and a successor need not get it
- * again. Leave told alone if it is further on, or if the events are those of
- * another one. The rest of a partial slot has no entry but the one before.
+ * again. Leave the field alone if it is further on, or if the events are those
+ * of another one. The rest of a partial slot has no entry but the one before.
  */
 static inline void coalesced_handled(struct doorbell *db)
 {
-	__u64 *told = &db->control->told;
+	__u64 *handled = &db->control->handled;
 
 	if (!db->nr_partial &&
-	    db->taken > __atomic_load_n(told, __ATOMIC_RELAXED))
-		__atomic_store_n(told, db->taken, __ATOMIC_RELEASE);
+	    db->taken > __atomic_load_n(handled, __ATOMIC_RELAXED))
+		__atomic_store_n(handled, db->taken, __ATOMIC_RELEASE);
 }
 
 /* The caller has handled all that it got. */
