@@ -15,6 +15,8 @@
 /* Fewer orders on a slow machine, but never less than the minimum */
 #define ORDERS_MIN	30
 #define ORDERS_MS	60000
+/* Enough for all of them */
+#define ORDERS_SECONDS	7200
 
 #define ROUNDS		200
 #define ROUNDS_MIN	20
@@ -397,7 +399,7 @@ static void finish(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, modules_load(&self->modules));
 }
 
-TEST_F_TIMEOUT(orders, each, TEST_SECONDS)
+TEST_F_TIMEOUT(orders, each, ORDERS_SECONDS)
 {
 	const __u32 modes[] = { 0, pio_or_0(), DOORBELL_ATTACH_NO_VALUE };
 	__u64 end = db_until(ORDERS_MS);

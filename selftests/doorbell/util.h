@@ -369,11 +369,13 @@ static inline uint64_t db_now_ms(void)
 
 /*
  * The time when a loop ends that would find more if it ran for longer. With
- * DOORBELL_LONG in the environment it has all of its @ms, else a fourth.
+ * DOORBELL_LONG in the environment it has that many times @ms, else a fourth.
  */
 static inline uint64_t db_until(uint64_t ms)
 {
-	return db_now_ms() + (getenv("DOORBELL_LONG") ? ms : ms / 4);
+	const char *factor = getenv("DOORBELL_LONG");
+
+	return db_now_ms() + (factor ? ms * atoi(factor) : ms / 4);
 }
 
 /* True for @max rounds, or fewer if @end passes, but for @min at least */

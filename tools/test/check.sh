@@ -9,11 +9,11 @@
 # kernels of arm64, ELSEWHERE one of KERNEL/PROGRAM that are left to other
 # kernels, PART one of KERNEL/PROGRAM:OPTION... that run in addition, and
 # HOST_TESTS one of scripts beside this one that run on this machine. With
-# LONG=1, loops that are bounded by time have all of it. This script builds the
-# modules, boots one micro-VM per kernel, some at a time, and adds up their TAP.
-# Each machine is a test of its own: it passes if nothing hangs or panics and
-# the kernel log has no bug report. build/check/ keeps all output. The last line
-# is "N passed, N failed".
+# LONG=N, loops that are bounded by time have N times that time, else a fourth.
+# This script builds the modules, boots one micro-VM per kernel, some at a time,
+# and adds up their TAP. Each machine is a test of its own: it passes if nothing
+# hangs or panics and the kernel log has no bug report. build/check/ keeps all
+# output. The last line is "N passed, N failed".
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"

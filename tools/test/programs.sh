@@ -6,8 +6,8 @@
 #
 # MODULES is the directory that module.sh printed. PROGRAM is one of
 # build/selftests, with options after a colon each; or demo, examples, or kunit.
-# With LONG, loops that are bounded by time have all of it. The options are
-# those of run.sh, and:
+# With LONG=N, loops that are bounded by time have N times that time, else a
+# fourth. The options are those of run.sh, and:
 #
 #   -g SCRIPT   let this script run the programs, which are its arguments, in
 #               the machine, instead of guest.sh
@@ -82,5 +82,5 @@ done
 args+=(-f "$modules/doorbell.ko:/tests/doorbell.ko" -f "$guest:/guest.sh")
 # seeds of fuzz
 mapfile -t vars < <(env | grep ^DOORBELL_FUZZ)
-[ -z "${LONG:-}" ] || vars+=(DOORBELL_LONG=1)
+[ -z "${LONG:-}" ] || vars+=("DOORBELL_LONG=$LONG")
 exec "$testbed/run.sh" "${args[@]}" -- env "${vars[@]}" /guest.sh "${run[@]}"
