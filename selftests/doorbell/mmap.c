@@ -1024,6 +1024,30 @@ TEST_F_TIMEOUT(hostile, garbage_is_contained, TEST_SECONDS)
 	ASSERT_TRUE(db_event_is(&events[0], 1, 1, 5));
 }
 
+/* Whatever a consumer leaves in seen, no event of a bad ring names a queue. */
+TEST_F_TIMEOUT(hostile, garbage_names_no_queue, TEST_SECONDS)
+{
+	struct doorbell *db = doorbell_from_fd(dup(self->fd), 0);
+	struct doorbell_event event;
+	unsigned int i, bad;
+	int n;
+
+	ASSERT_NE(NULL, db);
+	for (i = 0; i < 8; i++) {
+		if (!variant->flags)
+			self->m.control->seen[QUEUES] = i / 2;
+		bad = BASE + QUEUES * STRIDE + i;
+		ASSERT_EQ(0, db_ring(self->fd, bad, 0));
+		n = i % 2 ? db_read(self->fd, &event, 1) :
+			    doorbell_take(db, &event, 1);
+		ASSERT_EQ(1, n);
+		ASSERT_EQ(DOORBELL_QUEUE_NONE, event.queue);
+		ASSERT_EQ(DOORBELL_EVENT_BAD_ADDRESS, event.type);
+		ASSERT_EQ(bad, event.value);
+	}
+	doorbell_close(db);
+}
+
 /*
  * Memory that is mapped still when its region is freed is the consumer's alone:
  * the kernel keeps nothing of its own there, where a consumer could write.

@@ -719,12 +719,12 @@ struct doorbell_bindings {
  * 3. atomic_thread_fence(memory_order_seq_cst) (smp_mb()). Without the fence a
  *    ring can get lost.
  * 4. For each slot noted, load rings, memory_order_acquire, and then value.
- *    From DOORBELL_RINGS_SHIFT on, rings - seen is the event's count; the bits
- *    below are its kind. Add the count, without the kind, to seen. A count of 0
- *    is no event: an earlier event has counted these rings. A consumer that
- *    cannot use the whole count must revisit the slot; it is not notified of
- *    the rest until the next ring of the queue. It stores no more to handled
- *    until it has handled the rest.
+ *    From DOORBELL_RINGS_SHIFT on, rings - seen is the event's count. The bits
+ *    of rings below are its kind. Add the count, without the kind, to seen. A
+ *    count of 0 is no event: an earlier event has counted these rings. A
+ *    consumer that cannot use the whole count must revisit the slot; it is not
+ *    notified of the rest until the next ring of the queue. It stores no more
+ *    to handled until it has handled the rest.
  *
  * To get events, ordered:
  *

@@ -375,20 +375,19 @@ static inline unsigned int coalesced_peek(const struct doorbell *db, __u64 head,
 {
 	__u32 first = head & db->mask;
 	__u32 lap = (__u32)(head >> db->order) << DOORBELL_FIFO_LAP_SHIFT;
-	const __u32 *fifo = db->fifo + first;
-	unsigned int n;
+	const __u32 *fifo = db->fifo + first, *entry, *end;
 
 	if (max > db->mask - first + 1)
 		max = db->mask - first + 1;
-	for (n = 0; n < max; n++) {
-		__u32 slot = __atomic_load_n(&fifo[n], __ATOMIC_ACQUIRE) - lap;
+	for (entry = fifo, end = fifo + max; entry < end; entry++, events++) {
+		__u32 slot = __atomic_load_n(entry, __ATOMIC_ACQUIRE) - lap;
 
 		/* larger than any slot in an entry of another lap */
 		if (slot >= db->nr_slots)
 			break;
-		events[n].queue = slot;
+		events->queue = slot;
 	}
-	return n;
+	return entry - fifo;
 }
 
 /*
@@ -408,16 +407,19 @@ static inline unsigned int coalesced_events(struct doorbell *db,
 		__u32 index = from->queue;
 		const struct doorbell_slot *slot = &slots[index];
 		__u64 old = __atomic_load_n(&seen[index], __ATOMIC_RELAXED);
-		__u64 unseen = __atomic_load_n(&slot->rings,
-					       __ATOMIC_ACQUIRE) - old;
-		__u64 count = unseen >> DOORBELL_RINGS_SHIFT;
-		__u16 kind = unseen;
+		__u64 rings = __atomic_load_n(&slot->rings, __ATOMIC_ACQUIRE);
+		__u64 count = (rings - old) >> DOORBELL_RINGS_SHIFT;
+		/* not of the difference: others can write seen */
+		__u16 kind = rings;
 
-		if (!count)
-			continue;
-		if (count > UINT32_MAX) {
-			count = UINT32_MAX;
-			db->partial[db->nr_partial++] = index;
+		/* rare: none, or very many */
+		if (__builtin_expect((count - 1) >> 31, 0)) {
+			if (!count)
+				continue;
+			if (count > UINT32_MAX) {
+				count = UINT32_MAX;
+				db->partial[db->nr_partial++] = index;
+			}
 		}
 		__atomic_store_n(&seen[index],
 				 old + (count << DOORBELL_RINGS_SHIFT),
