@@ -1078,6 +1078,18 @@ static int faulting_end(int uffd)
 	return db_result(ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
 }
 
+/* The access fails. */
+static int faulting_fail(int uffd)
+{
+	struct uffdio_range page = {
+		(uintptr_t)faulting, sysconf(_SC_PAGESIZE)
+	};
+
+	if (mprotect(faulting, page.len, PROT_NONE))
+		return -errno;
+	return db_result(ioctl(uffd, UFFDIO_WAKE, &page));
+}
+
 static int read_faulting(struct waiter *waiter)
 {
 	int ret = db_read(waiter->race->fd, faulting, MANY_QUEUES + 1);
@@ -1118,6 +1130,55 @@ TEST_F_TIMEOUT(one, signal_leaves_edge, 120)
 		  db_read(race->fd, events, MANY_QUEUES));
 	close(uffd);
 	close(edge);
+}
+
+static int read_faulting_one(struct waiter *waiter)
+{
+	int ret = db_read(waiter->race->fd, faulting, 1);
+
+	return ret == 1 ? 0 : ret ?: -EPROTO;
+}
+
+static int read_nowait(int fd, struct doorbell_event *event)
+{
+	struct iovec iov = { .iov_base = event, .iov_len = sizeof(*event) };
+
+	return db_result(preadv2(fd, &iov, 1, -1, RWF_NOWAIT));
+}
+
+/*
+ * A reader that does not wait for the one that is copying has an edge when that
+ * one has read an event, or has failed.
+ */
+TEST_F_TIMEOUT(one, nowait_reader_is_woken, 120)
+{
+	int fd = self->race.fd, edge, uffd, fails;
+	struct epoll_event bits;
+	struct doorbell_event event;
+
+	for (fails = 0; fails < 2; fails++) {
+		edge = epoll_create1(EPOLL_CLOEXEC);
+		uffd = faulting_begin();
+		ASSERT_LE(0, uffd);
+		ASSERT_EQ(0, epoll_add(edge, fd, EPOLLIN | EPOLLET));
+		ASSERT_EQ(0, ring_queue(&self->race, 1));
+		ASSERT_EQ(0, ring_queue(&self->race, 2));
+		ASSERT_EQ(1, epoll_wait(edge, &bits, 1, 0));
+		ASSERT_TRUE(start(&self->waiter, &self->race,
+				  read_faulting_one, 1));
+		ASSERT_EQ(POLLIN, db_poll(uffd, POLLIN, -1));
+		ASSERT_EQ(-EAGAIN, read_nowait(fd, &event));
+		ASSERT_EQ(0, epoll_wait(edge, &bits, 1, 0));
+
+		ASSERT_EQ(0, fails ? faulting_fail(uffd) : faulting_end(uffd));
+		ASSERT_EQ(0, pthread_join(self->waiter.thread, NULL));
+		ASSERT_EQ(fails ? -EFAULT : 0, self->race.wrong);
+		ASSERT_EQ(1, epoll_wait(edge, &bits, 1, 0));
+		ASSERT_EQ(sizeof(event), read_nowait(fd, &event));
+		ASSERT_EQ(fails ? 1 : 2, event.queue);
+		close(uffd);
+		close(edge);
+	}
 }
 
 static int recover(struct waiter *waiter)

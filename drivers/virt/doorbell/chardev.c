@@ -72,7 +72,8 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  * @generation: that of @region; under @attach_lock
  * @detached: RCU grace period that the next attach waits for; under
  *	@attach_lock
- * @read_lock: serializes readers
+ * @read_lock: serializes readers; see reader_lock() and reader_unlock()
+ * @turned_away: a reader did not wait for @read_lock; cleared when it is woken
  * @reading: the region that was read last, referenced; under @read_lock
  * @events: on their way to the reader; under @read_lock
  * @waiters: what waits for events, referenced; constant
@@ -89,6 +90,7 @@ struct doorbell {
 	u32 generation;
 	unsigned long detached;
 	struct mutex read_lock;		/* reading, events */
+	bool turned_away;
 	struct doorbell_region *reading;
 	struct doorbell_event events[BATCH];
 	struct doorbell_waiters *waiters;
@@ -138,6 +140,33 @@ static struct doorbell_region *region_to_read(struct doorbell *db)
 }
 
 /* Reading */
+
+/* Lock db->read_lock for a reader: 0, -EAGAIN or -ERESTARTSYS. */
+static int reader_lock(struct doorbell *db, bool nowait)
+{
+	if (mutex_trylock(&db->read_lock))
+		return 0;
+	if (!nowait)
+		return mutex_lock_interruptible(&db->read_lock) ?
+		       -ERESTARTSYS : 0;
+	WRITE_ONCE(db->turned_away, true);
+	/* before the second try: pairs with the barrier in reader_unlock() */
+	smp_mb();
+	return mutex_trylock(&db->read_lock) ? 0 : -EAGAIN;
+}
+
+/*
+ * A reader that has not waited for the lock may have been woken for an event
+ * that is there still, or come while the lock was held: wake it once more.
+ */
+static void reader_unlock(struct doorbell *db)
+{
+	mutex_unlock(&db->read_lock);
+	/* after the unlock: pairs with the barrier in reader_lock() */
+	smp_mb();
+	if (READ_ONCE(db->turned_away) && xchg(&db->turned_away, false))
+		doorbell_waiters_wake(db->waiters);
+}
 
 /*
  * Arm the wake-up, and return the state that decides whether to wait, as poll()
@@ -256,18 +285,14 @@ static ssize_t read_or_wait(struct doorbell *db, struct iov_iter *to,
 	for (;;) {
 		/* a hostile consumer can keep this from sleeping */
 		cond_resched();
-		if (!mutex_trylock(&db->read_lock)) {
-			if (nowait)
-				return -EAGAIN;
-			if (mutex_lock_interruptible(&db->read_lock))
-				return -ERESTARTSYS;
-		}
-		ret = 0;
+		ret = reader_lock(db, nowait);
+		if (ret)
+			return ret;
 		end = false;
 		region = region_to_read(db);
 		if (region)
 			ret = read_events(db, region, to, &end);
-		mutex_unlock(&db->read_lock);
+		reader_unlock(db);
 
 		if (ret || end)
 			return ret;
@@ -301,17 +326,16 @@ static ssize_t doorbell_read(struct file *file, char __user *buf, size_t size,
 static int doorbell_recover(struct doorbell *db)
 {
 	struct doorbell_region *region;
-	int ret = -ENOTCONN;
+	int ret = reader_lock(db, false);
 
-	if (mutex_lock_interruptible(&db->read_lock))
-		return -ERESTARTSYS;
+	if (ret)
+		return ret;
 	region = region_to_read(db);
-	if (region) {
-		if (doorbell_buffer_recover(&region->buffer))
-			doorbell_waiters_wake(db->waiters);
-		ret = 0;
-	}
-	mutex_unlock(&db->read_lock);
+	if (!region)
+		ret = -ENOTCONN;
+	else if (doorbell_buffer_recover(&region->buffer))
+		doorbell_waiters_wake(db->waiters);
+	reader_unlock(db);
 	return ret;
 }
 
@@ -570,7 +594,7 @@ static void attach_commit(struct doorbell *db, struct doorbell_region *region,
 		/* a reader that is busy drops the old region later */
 		if (mutex_trylock(&db->read_lock)) {
 			region_to_read(db);
-			mutex_unlock(&db->read_lock);
+			reader_unlock(db);
 		}
 		/* poll() and region_get() may use it */
 		doorbell_region_put_rcu(old);

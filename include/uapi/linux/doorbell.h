@@ -644,7 +644,8 @@ struct doorbell_bindings {
  *
  * - EINVAL: the buffer is too small for one event
  * - EAGAIN: O_NONBLOCK is set and there is no event; RWF_NOWAIT is set and
- *   there is no event, or another reader is copying
+ *   there is no event, or another reader is copying, and waiters are woken up
+ *   when it has ended
  * - EINTR: a signal came first (the call restarts under SA_RESTART)
  * - EFAULT: the buffer cannot be written; no event is lost
  *
