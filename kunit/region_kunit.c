@@ -370,6 +370,28 @@ static void region_errors(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -ENOTCONN, doorbell_region_error(region));
 }
 
+/* A write() that rings holds up the report of the hang-up, and no other one. */
+static void region_writer_delays_hangup(struct kunit *test)
+{
+	struct doorbell_region *region = new_region(test, 0);
+	struct doorbell_status *status = region->buffer.status;
+
+	KUNIT_EXPECT_EQ(test, -ENOTCONN, doorbell_region_enter(region));
+	doorbell_region_attach(region, 1);
+	KUNIT_ASSERT_EQ(test, 0, doorbell_region_enter(region));
+	KUNIT_ASSERT_EQ(test, 0, doorbell_region_enter(region));
+	doorbell_region_leave(region);
+	doorbell_region_hangup(region);
+	doorbell_region_hangup(region);
+	KUNIT_EXPECT_FALSE(test, doorbell_region_hung_up(region));
+	KUNIT_EXPECT_EQ(test, DOORBELL_ATTACHED, status->state);
+	KUNIT_EXPECT_EQ(test, -EPIPE, doorbell_region_enter(region));
+	doorbell_region_leave(region);
+	KUNIT_EXPECT_TRUE(test, doorbell_region_hung_up(region));
+	KUNIT_EXPECT_EQ(test, DOORBELL_HANGUP, status->state);
+	KUNIT_EXPECT_EQ(test, -EPIPE, doorbell_region_enter(region));
+}
+
 /* The status block: attached, hung up, detached, replaced, in any order */
 static void region_status(struct kunit *test)
 {
@@ -750,6 +772,7 @@ static struct kunit_case region_tests[] = {
 	KUNIT_CASE(region_bounces),
 	KUNIT_CASE(region_wakes),
 	KUNIT_CASE(region_errors),
+	KUNIT_CASE(region_writer_delays_hangup),
 	KUNIT_CASE(region_status),
 	KUNIT_CASE(region_pending),
 	KUNIT_CASE(region_keeps_waiters),

@@ -522,6 +522,90 @@ TEST_F_TIMEOUT(vm_closed, in_a_race, TEST_SECONDS)
 }
 
 /* VMM and consumer are killed in both orders, and nothing is left */
+/* write() and the end of the VM */
+
+#define WRITERS		2
+/* Fewer rounds on a slow machine, but never less than the minimum */
+#define ENDS		300
+#define ENDS_MIN	20
+#define ENDS_MS		6000
+
+/**
+ * struct end - threads that ring a region, or read it, until its VM ends
+ * @fd: the consumer
+ * @rings: write()s that succeeded
+ * @counted: rings that were read
+ * @last: what the last read() returned
+ */
+struct end {
+	int fd;
+	_Atomic __u64 rings;
+	__u64 counted;
+	int last;
+};
+
+static void *read_to_the_end(void *arg)
+{
+	struct doorbell_event events[REGION_QUEUES];
+	struct end *end = arg;
+	int i, n;
+
+	while ((n = db_read(end->fd, events, REGION_QUEUES)) > 0)
+		for (i = 0; i < n; i++)
+			end->counted += events[i].count;
+	end->last = n;
+	return NULL;
+}
+
+static void *write_to_the_end(void *arg)
+{
+	struct end *end = arg;
+	int ret;
+
+	while (!(ret = db_ring(end->fd, MMIO_BASE, 1)))
+		end->rings++;
+	return (void *)(long)ret;
+}
+
+/* No write() rings after read() has returned 0, the end of file. */
+TEST(no_write_after_the_end)
+{
+	__u64 rings = 0, until = db_until(ENDS_MS);
+	pthread_t reader, writers[WRITERS];
+	struct doorbell_event event;
+	struct vmm *vmm;
+	__u32 seed = 3;
+	int i, round;
+	void *ret;
+
+	for (round = 0; db_round(round, ENDS_MIN, ENDS, until); round++) {
+		struct end end = { .fd = db_must_open(_metadata, 0) };
+
+		vmm = vmm_create(1);
+		ASSERT_NE(NULL, vmm);
+		ASSERT_EQ(0, attach_region(end.fd, vmm->vm_fd, 0));
+		ASSERT_EQ(0, pthread_create(&reader, NULL, read_to_the_end,
+					    &end));
+		for (i = 0; i < WRITERS; i++)
+			ASSERT_EQ(0, pthread_create(&writers[i], NULL,
+						    write_to_the_end, &end));
+		while (end.rings < db_random(&seed) % 100)
+			db_yield();
+		vmm_destroy(vmm);
+		ASSERT_EQ(0, pthread_join(reader, NULL));
+		for (i = 0; i < WRITERS; i++) {
+			ASSERT_EQ(0, pthread_join(writers[i], &ret));
+			ASSERT_EQ(-EPIPE, (long)ret);
+		}
+		ASSERT_EQ(0, end.last);
+		ASSERT_EQ(end.rings, end.counted);
+		ASSERT_EQ(0, db_read(end.fd, &event, 1));
+		rings += end.rings;
+		close(end.fd);
+	}
+	TH_LOG("%d ends, %llu rings", round, rings);
+}
+
 FIXTURE(both_end) {
 	struct consumer_state *state;
 };

@@ -384,8 +384,8 @@ static int ring(struct doorbell_region *region, u64 base,
 }
 
 /*
- * The same unless the region is detached, or has hung up. Another region does
- * not replace it meanwhile: RCU pairs with the grace period in attach.
+ * The same unless the region is detached, or has hung up; neither is reported
+ * before the ring: RCU pairs with the grace periods of detach and attach.
  */
 static int ring_attached(struct doorbell_region *region, u64 base,
 			 const struct doorbell_ring *record)
@@ -393,7 +393,11 @@ static int ring_attached(struct doorbell_region *region, u64 base,
 	int ret;
 
 	rcu_read_lock();
-	ret = doorbell_region_error(region) ?: ring(region, base, record);
+	ret = doorbell_region_enter(region);
+	if (!ret) {
+		ret = ring(region, base, record);
+		doorbell_region_leave(region);
+	}
 	rcu_read_unlock();
 	return ret;
 }
@@ -629,10 +633,7 @@ static int doorbell_attach(struct doorbell *db,
 		left = drop ? NULL : get_leaving(db);
 		detached = db->detached;
 		mutex_unlock(&db->attach_lock);
-		/*
-		 * After that no write() rings the region that was detached.
-		 * This also bounds the number of regions that RCU keeps.
-		 */
+		/* the detach of another thread may not have waited yet */
 		cond_synchronize_rcu(detached);
 		ret = wait_left(db, left) ?: attach_begin(db, detached, drop);
 	} while (ret == -EAGAIN);
@@ -685,6 +686,7 @@ static int doorbell_detach(struct doorbell *db)
 {
 	struct doorbell_placement *left = NULL;
 	struct doorbell_region *region;
+	unsigned long detached;
 	int ret = -ENOTCONN;
 
 	mutex_lock(&db->attach_lock);
@@ -692,7 +694,8 @@ static int doorbell_detach(struct doorbell *db)
 	if (region && region->attached) {
 		trace_detach(db->waiters->id);
 		doorbell_region_detach(region);
-		db->detached = get_state_synchronize_rcu();
+		detached = start_poll_synchronize_rcu();
+		db->detached = detached;
 		if (db->moving)
 			move_end(db, !doorbell_placement_cancel(db->moving));
 		/* before another attach can find the device in its way */
@@ -707,7 +710,13 @@ static int doorbell_detach(struct doorbell *db)
 		ret = 0;
 	}
 	mutex_unlock(&db->attach_lock);
-	return ret ?: wait_left(db, left);
+	if (ret)
+		return ret;
+
+	ret = wait_left(db, left);
+	/* mostly over by now; after that no write() rings the region */
+	cond_synchronize_rcu(detached);
+	return ret;
 }
 
 /* Moving */

@@ -182,6 +182,7 @@ doorbell_region_create(const struct doorbell_attach *arg,
 	region->waiters = waiters;
 	kref_get(&waiters->ref);
 	mutex_init(&region->bind_lock);
+	atomic_set(&region->ringers, 1);
 	kref_init(&region->ref);
 	INIT_WORK(&region->free, region_free);
 	return region;
@@ -249,7 +250,7 @@ void doorbell_region_attach(struct doorbell_region *region, u32 generation)
 	WRITE_ONCE(region->attached, true);
 	/*
 	 * state and attached before hung_up: pairs with the xchg() in
-	 * doorbell_region_hangup(). A consumer that attach wakes reads hung_up.
+	 * doorbell_region_leave(). A consumer that attach wakes reads hung_up.
 	 */
 	smp_mb();
 	if (READ_ONCE(region->hung_up))
@@ -300,10 +301,10 @@ bool doorbell_region_pending(const struct doorbell_region *region)
 }
 
 /**
- * doorbell_region_error() - why user space cannot ring the region
+ * doorbell_region_error() - why nothing rings the region
  * @region: the region
  *
- * Return: -ENOTCONN, -EPIPE, or 0 if it can.
+ * Return: -ENOTCONN, -EPIPE, or 0 if it can be rung.
  */
 int doorbell_region_error(const struct doorbell_region *region)
 {
@@ -384,26 +385,60 @@ void doorbell_region_wake(struct doorbell_region *region)
 }
 
 /**
- * doorbell_region_hangup() - report that no guest rings the region any more
- * @region: the region; nothing happens if it has hung up already
+ * doorbell_region_enter() - begin to ring the region from user space
+ * @region: the region
  *
- * Context: process context.
+ * Context: any but NMI. The caller rings, without sleeping, and calls
+ * doorbell_region_leave().
+ * Return: 0, -ENOTCONN or -EPIPE.
  */
-void doorbell_region_hangup(struct doorbell_region *region)
+int doorbell_region_enter(struct doorbell_region *region)
 {
+	if (!READ_ONCE(region->attached))
+		return -ENOTCONN;
+	/* writers that take turns must not keep the region from hanging up */
+	if (READ_ONCE(region->ending) || !atomic_inc_not_zero(&region->ringers))
+		return -EPIPE;
+	return 0;
+}
+
+/**
+ * doorbell_region_leave() - end what doorbell_region_enter() began
+ * @region: the region, which hangs up if its guest rings it no more either
+ *
+ * Context: any but NMI.
+ */
+void doorbell_region_leave(struct doorbell_region *region)
+{
+	/* a full barrier, between rings and hung_up */
+	if (!atomic_dec_and_test(&region->ringers))
+		return;
 	/*
 	 * After the last ring: pairs with doorbell_region_hung_up(). Before
 	 * state and attached: pairs with the barrier in
 	 * doorbell_region_attach().
 	 */
-	if (xchg(&region->hung_up, true))
-		return;
+	xchg(&region->hung_up, true);
 	trace_hangup(region->waiters->id);
 	cmpxchg(&region->buffer.status->state, DOORBELL_ATTACHED,
 		DOORBELL_HANGUP);
 	wake_up_interruptible_all(&region->waiters->wait);
 	if (READ_ONCE(region->attached))
 		kill_fasync(&region->waiters->fasync, SIGIO, POLL_HUP);
+}
+
+/**
+ * doorbell_region_hangup() - report that no guest rings the region any more
+ * @region: the region; nothing happens if this is known already
+ *
+ * A write() that is about to ring the region reports it later, after its ring.
+ *
+ * Context: process context.
+ */
+void doorbell_region_hangup(struct doorbell_region *region)
+{
+	if (!xchg(&region->ending, true))
+		doorbell_region_leave(region);
 }
 
 /**

@@ -75,8 +75,10 @@ struct doorbell_binding {
  *	without
  * @vm_process: the process whose VM it is, referenced, or NULL; set before the
  *	consumer has it
- * @hung_up: the VM is gone, or its bus: no guest rings the region any more; set
- *	once, by xchg(), after the last ring
+ * @ringers: 1 until @ending, and one more for each write() that rings
+ * @ending: the VM is gone, or its bus: no guest rings the region any more; set
+ *	once, by xchg()
+ * @hung_up: nothing rings the region any more; set once, when @ringers is 0
  * @wakeups: rings that woke the consumer
  * @bounced: rings by guests that found no room
  * @ref: held by the consumer, until an RCU grace period after it replaced the
@@ -95,6 +97,8 @@ struct doorbell_region {
 	u32 generation;
 	bool attached;
 	struct pid *vm_process;
+	atomic_t ringers;
+	bool ending;
 	bool hung_up;
 	atomic64_t wakeups;
 	atomic64_t bounced;
@@ -121,6 +125,8 @@ void doorbell_region_replace(struct doorbell_region *region, u32 generation,
 			     bool drop);
 bool doorbell_region_pending(const struct doorbell_region *region);
 int doorbell_region_error(const struct doorbell_region *region);
+int doorbell_region_enter(struct doorbell_region *region);
+void doorbell_region_leave(struct doorbell_region *region);
 bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
 			      u64 value);
 int doorbell_region_ring_traced(struct doorbell_region *region, u32 flags,
@@ -138,14 +144,14 @@ int doorbell_region_bindings(const struct doorbell_region *region, u32 first,
 u64 doorbell_region_bound_rings(const struct doorbell_region *region);
 
 /**
- * doorbell_region_hung_up() - will no guest ring the region any more?
+ * doorbell_region_hung_up() - will nothing ring the region any more?
  * @region: the region
  *
  * A caller that sees true and then finds no event has missed none.
  */
 static inline bool doorbell_region_hung_up(const struct doorbell_region *region)
 {
-	/* pairs with the xchg() in doorbell_region_hangup() */
+	/* pairs with the xchg() in doorbell_region_leave() */
 	return smp_load_acquire(&region->hung_up);
 }
 

@@ -435,7 +435,8 @@ struct doorbell_bindings {
  * yet; and so can, unless DOORBELL_ATTACH_DROP is set, the region before, whose
  * last rings may yet become events. A vCPU that stays inside of KVM (kvm->srcu)
  * delays the call once 64 changes of the VM's buses wait for it, or fewer on a
- * bus with very many devices. Only a fatal signal ends the wait.
+ * bus with very many devices. Only a fatal signal ends the wait. An attach
+ * right after a DOORBELL_DETACH also waits for an RCU grace period.
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
@@ -461,11 +462,10 @@ struct doorbell_bindings {
 /**
  * DOORBELL_DETACH - detach the region
  *
- * Takes no argument: pass 0. When the call returns 0, no vCPU is inside of the
- * module for this region, and guest writes reach the VMM as exits. A write() of
- * another thread may still finish one ring, as an event or as a signal of an
- * eventfd. The consumer can still get the events of earlier rings, until the
- * next DOORBELL_ATTACH, and waits after them as if it had never been attached.
+ * Takes no argument: pass 0. When the call returns 0, no vCPU and no write()
+ * rings the region any more, and guest writes reach the VMM as exits. The
+ * consumer can still get the events of earlier rings, until the next
+ * DOORBELL_ATTACH, and waits after them as if it had never been attached.
  *
  * The call does not fail for want of memory. The region's device then stays on
  * the bus for now and declines all writes, and the module tries again until it
@@ -477,7 +477,7 @@ struct doorbell_bindings {
  * Context: Sleeps until the region is off the bus and no vCPU is inside of the
  * handler. The VMM can delay that without limit, by a call to KVM that does not
  * return (slots_lock) or a vCPU that stays inside of KVM (kvm->srcu). Only a
- * fatal signal ends the wait.
+ * fatal signal ends the wait. Then for an RCU grace period.
  *
  * Return: 0, or -1 with errno:
  *
@@ -518,7 +518,7 @@ struct doorbell_bindings {
  * to the old one the VMM. To let two regions change places, move one of them
  * out of the way first.
  *
- * Context: As for DOORBELL_ATTACH with DOORBELL_ATTACH_DROP.
+ * Context: As for the first DOORBELL_ATTACH of a consumer.
  *
  * Return: 0, or -1 with errno, and then nothing has changed:
  *
