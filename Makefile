@@ -24,6 +24,7 @@
 #   make check-kernels    run them on real-time and hardened kernels
 #   make check-deb        test packages and other kernels
 #   make check-kvm        run KVM's own selftests, without and with regions
+#   make soak             do everything at random for two hours, SECONDS=...
 #   make coverage         count the lines and branches that the tests run
 #   make mutants          break the code in many ways: does a test notice?
 #   make litmus           run the memory-model proofs (part of make check)
@@ -280,6 +281,18 @@ check-debug check-kernels: setup
 check-deb: setup
 	@HOST_TESTS="compat package" tools/test/check.sh ""
 
+# Each machine invents 70 operations per second of SECONDS after the soak: with
+# 7200, a million in all. bash counts in a variable of this name.
+SECONDS ?= 7200
+unexport SECONDS
+
+soak: setup
+	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
+	@DOORBELL_SOAK=$(SECONDS) \
+		DOORBELL_FUZZ_OPS=$$(($(SECONDS) * 70)) \
+		LIMIT=$$(($(SECONDS) * 2 + 1800)) \
+		tools/test/check.sh "soak fuzz" 6.12-debug 6.12
+
 # KVM_TESTS names some of them
 check-kvm: setup
 	@tools/test/kvm.sh $(KERNEL) $(KVM_TESTS)
@@ -341,6 +354,6 @@ lint: setup
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus native qemu bench pictures lint
-.PHONY: coverage mutants
+.PHONY: coverage mutants soak
 .PHONY: man html
 .PHONY: tools install-tools uninstall-tools

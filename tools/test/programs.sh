@@ -80,7 +80,7 @@ for arg; do
 	run+=("$arg")
 done
 args+=(-f "$modules/doorbell.ko:/tests/doorbell.ko" -f "$guest:/guest.sh")
-# seeds of fuzz
-mapfile -t vars < <(env | grep ^DOORBELL_FUZZ)
+# for fuzz and soak
+mapfile -t vars < <(env | grep -E "^DOORBELL_(FUZZ|SOAK)")
 [ -z "${LONG:-}" ] || vars+=("DOORBELL_LONG=$LONG")
 exec "$testbed/run.sh" "${args[@]}" -- env "${vars[@]}" /guest.sh "${run[@]}"
