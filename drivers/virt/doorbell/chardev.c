@@ -283,8 +283,6 @@ static ssize_t read_or_wait(struct doorbell *db, struct iov_iter *to,
 	iov_iter_truncate(to, READ_MAX * sizeof(struct doorbell_event));
 
 	for (;;) {
-		/* a hostile consumer can keep this from sleeping */
-		cond_resched();
 		ret = reader_lock(db, nowait);
 		if (ret)
 			return ret;
@@ -301,6 +299,8 @@ static ssize_t read_or_wait(struct doorbell *db, struct iov_iter *to,
 		ret = wait_for_event(db);
 		if (ret)
 			return ret;
+		/* a hostile consumer can keep this from sleeping */
+		cond_resched();
 	}
 }
 
