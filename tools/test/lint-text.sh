@@ -73,7 +73,8 @@ columns() {
 		[ ! -f "$file" ] || long_lines "$file" >&2 || failed=1
 	done < <(
 		git ls-files -co --exclude-standard '*.rst' '*.md' '*.litmus' \
-			'*.py' '*.mk' '*.lds' '*Makefile' '*Kbuild' '*Kconfig' \
+			'*.py' '*.mk' '*.lds' '*.cc' '*.dot' '*.css' \
+			'*Makefile' '*Kbuild' '*Kconfig' \
 			'Documentation/*/README'
 		shell_scripts
 	)

@@ -245,7 +245,7 @@ static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
 		}
 		/* once around more if nothing is done: arming saw an event */
 		if (done && signal_pending(current)) {
-			/* they take a short read for the end of the events */
+			/* others take a short read for the end of the events */
 			wake_others = true;
 			break;
 		}

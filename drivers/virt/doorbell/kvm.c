@@ -78,7 +78,7 @@
 /* Most grace periods that are on in one VM, and ranges of its old buses. */
 #define MAX_GRACES	64
 #define MAX_OLD_RANGES	65536
-/* Most work items that sleep, less than the workers each node has at least. */
+/* Most work items that sleep: an unbound workqueue always has more workers. */
 #define MAX_SLEEPERS	4
 
 /**
@@ -441,8 +441,8 @@ static void placement_destructor(struct kvm_io_device *dev)
 
 	if (last) {
 		/*
-		 * KVM may be about to free kvm->srcu. No vCPU is inside of a
-		 * reader that began before the device came onto the bus.
+		 * KVM may free kvm->srcu next: wait for the callback. That is
+		 * quick, as no reader from before the attach is left.
 		 */
 		if (smp_load_acquire(&p->grace))
 			srcu_barrier(&kvm->srcu);
@@ -1221,8 +1221,8 @@ int doorbell_kvm_init(void)
 void doorbell_kvm_exit(void)
 {
 	/*
-	 * A removal that takes a second has made rmmod fail, but this may have
-	 * come before that. Then the VMM decides how long it takes.
+	 * A removal that has referenced the module makes rmmod fail. Wait for
+	 * one that has not yet; the VMM can delay it without limit.
 	 */
 	while (atomic_read(&nr_placements))
 		msleep(20);

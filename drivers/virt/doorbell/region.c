@@ -282,8 +282,8 @@ void doorbell_region_replace(struct doorbell_region *region, u32 generation,
 	if (drop)
 		WRITE_ONCE(status->flags, DOORBELL_STATUS_DROPPED);
 	/*
-	 * After flags, and after the last ring, as detaching has waited for the
-	 * vCPUs: pairs with the acquire in the consumer.
+	 * After flags; and after the last ring unless @drop, as attach has
+	 * waited for vCPUs and write(): pairs with the acquire in the consumer.
 	 */
 	smp_store_release(&status->generation, generation);
 }
@@ -540,7 +540,7 @@ int doorbell_region_bind(struct doorbell_region *region, u32 first, u32 count,
 	if (first >= region->geo.queues || !count ||
 	    count > region->geo.queues - first)
 		return -EINVAL;
-	/* one can always be unbound, as KVM always removes an ioeventfd */
+	/* unbinding one queue needs no memory, so that it cannot fail */
 	if (count > 1)
 		ctxs = kvmalloc_array(count, sizeof(*ctxs), GFP_BINDINGS);
 	if (!ctxs)

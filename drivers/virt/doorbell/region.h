@@ -238,9 +238,9 @@ doorbell_region_ring_unbound(struct doorbell_region *region, u32 flags,
 }
 
 /*
- * Signals of a binding are RCU readers. Not to be preempted costs least; but on
- * PREEMPT_RT the eventfd's lock sleeps. rcu_read_lock_sched() is not for locks
- * that sleep there, lockdep says.
+ * Signals of a binding are RCU readers. Disabling preemption costs least. On
+ * PREEMPT_RT the eventfd's lock sleeps, so that rcu_read_lock() it is; lockdep
+ * rejects such locks under rcu_read_lock_sched().
  */
 static __always_inline void doorbell_binding_lock(void)
 {

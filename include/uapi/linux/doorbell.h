@@ -187,15 +187,16 @@ struct doorbell_ring {
 #define DOORBELL_ATTACH_DROP		(1U << 5)
 
 /**
- * DOORBELL_ATTACH_EXACT - what no ioeventfd would accept reaches the VMM
+ * DOORBELL_ATTACH_EXACT - only what an ioeventfd would accept rings
  *
  * A flag in doorbell_attach.flags, only valid with DOORBELL_ATTACH_BOUND_ONLY.
  * A guest's write rings only if it begins at the first byte of a queue and is
  * stride bytes wide. With DOORBELL_ATTACH_BY_VALUE the whole value has to be
  * the number of a queue. With DOORBELL_ATTACH_NO_VALUE the width does not
- * matter. So a queue takes what a KVM_IOEVENTFD with a len of stride would take
- * (with a len of 0 for DOORBELL_ATTACH_NO_VALUE, with the queue's number as
- * datamatch for DOORBELL_ATTACH_BY_VALUE). The flag does not restrict write().
+ * matter. So a queue accepts what a KVM_IOEVENTFD with a len of stride would
+ * accept (with a len of 0 for DOORBELL_ATTACH_NO_VALUE, with the queue's number
+ * as datamatch for DOORBELL_ATTACH_BY_VALUE). The flag does not restrict
+ * write().
  */
 #define DOORBELL_ATTACH_EXACT		(1U << 6)
 
@@ -604,7 +605,7 @@ struct doorbell_bindings {
  * the events of its last read() of a coalescing region, or those from the
  * position in doorbell_control.handled on. If later entries have overwritten
  * one of these, the events of all queues come again. Rings that a consumer of
- * mapped memory has passed and not counted get an event, too. An event that
+ * mapped memory has consumed and not counted get an event, too. An event that
  * comes again counts all rings of its queue since the region was attached, as
  * the kernel does not know how many of them were handled. Until an event counts
  * them, they are pending again. Repeated events follow the pending ones, in the

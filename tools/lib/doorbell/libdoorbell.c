@@ -198,8 +198,8 @@ static void ordered_handled(struct doorbell *db, unsigned int n)
 
 /*
  * Step 0: the caller has handled what it got, and a successor need not get it
- * again. Leave the field alone if it is further on, or if the events are those
- * of another one. The rest of a partial slot has no entry but the one before.
+ * again. The position only moves forward, and only over events that this
+ * consumer took. The rest of a partial slot has no entry of its own.
  */
 static inline void coalesced_handled(struct doorbell *db)
 {
@@ -229,10 +229,7 @@ struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
 	}
 	if (get_geometry(fd, &info))
 		return NULL;
-	/*
-	 * Another device may have this ioctl(), but does not fill in this. The
-	 * first kernels with /dev/doorbell do not know bound_rings.
-	 */
+	/* another device may have this ioctl(), but does not fill in this */
 	if (info.size < offsetof(struct doorbell_info, bound_rings)) {
 		errno = ENOTTY;
 		return NULL;
