@@ -58,7 +58,7 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
 
 /**
  * struct doorbell - a consumer
- * @attach_lock: protects the nine fields below, for a moment only
+ * @attach_lock: protects the ten fields below, for a moment only
  * @region: the region attached, or attached last, referenced; replaced under
  *	@attach_lock, read under RCU
  * @base: first address of @region; written before @region, under
@@ -72,6 +72,7 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  * @generation: that of @region; under @attach_lock
  * @detached: RCU grace period that the next attach waits for; under
  *	@attach_lock
+ * @detaches: number of detaches; under @attach_lock
  * @read_lock: serializes readers; see reader_lock() and reader_unlock()
  * @turned_away: a reader did not wait for @read_lock; cleared when it is woken
  * @reading: the region that was read last, referenced; under @read_lock
@@ -79,7 +80,7 @@ static_assert(ATTACH_SIZE_MIN == 40 && INFO_SIZE_MIN == 8);
  * @waiters: what waits for events, referenced; constant
  */
 struct doorbell {
-	struct mutex attach_lock;	/* the nine fields below */
+	struct mutex attach_lock;	/* the ten fields below */
 	struct doorbell_region __rcu *region;
 	u64 base;
 	struct doorbell_placement *placement;
@@ -89,6 +90,7 @@ struct doorbell {
 	bool attaching;
 	u32 generation;
 	unsigned long detached;
+	u32 detaches;
 	struct mutex read_lock;		/* reading, events */
 	bool turned_away;
 	struct doorbell_region *reading;
@@ -141,33 +143,6 @@ static struct doorbell_region *region_to_read(struct doorbell *db)
 
 /* Reading */
 
-/* Lock db->read_lock for a reader: 0, -EAGAIN or -ERESTARTSYS. */
-static int reader_lock(struct doorbell *db, bool nowait)
-{
-	if (mutex_trylock(&db->read_lock))
-		return 0;
-	if (!nowait)
-		return mutex_lock_interruptible(&db->read_lock) ?
-		       -ERESTARTSYS : 0;
-	WRITE_ONCE(db->turned_away, true);
-	/* before the second try: pairs with the barrier in reader_unlock() */
-	smp_mb();
-	return mutex_trylock(&db->read_lock) ? 0 : -EAGAIN;
-}
-
-/*
- * A reader that has not waited for the lock may have been woken for an event
- * that is there still, or come while the lock was held: wake it once more.
- */
-static void reader_unlock(struct doorbell *db)
-{
-	mutex_unlock(&db->read_lock);
-	/* after the unlock: pairs with the barrier in reader_lock() */
-	smp_mb();
-	if (READ_ONCE(db->turned_away) && xchg(&db->turned_away, false))
-		doorbell_waiters_wake(db->waiters);
-}
-
 /*
  * Arm the wake-up, and return the state that decides whether to wait, as poll()
  * flags. A caller that is on the wait queue and finds nothing may sleep.
@@ -185,6 +160,7 @@ static __poll_t arm_and_poll(struct doorbell *db)
 	/* Check for hang-up first, so that rings before it are still found. */
 	if (READ_ONCE(region->attached))
 		state = doorbell_region_hung_up(region) ? EPOLLHUP :
+			!READ_ONCE(region->ending) &&
 			doorbell_buffer_writable(&region->buffer) ?
 			EPOLLOUT | EPOLLWRNORM : 0;
 
@@ -193,6 +169,34 @@ static __poll_t arm_and_poll(struct doorbell *db)
 out:
 	rcu_read_unlock();
 	return state;
+}
+
+/* Lock db->read_lock for a reader: 0, -EAGAIN or -ERESTARTSYS. */
+static int reader_lock(struct doorbell *db, bool nowait)
+{
+	if (mutex_trylock(&db->read_lock))
+		return 0;
+	if (!nowait)
+		return mutex_lock_interruptible(&db->read_lock) ?
+		       -ERESTARTSYS : 0;
+	WRITE_ONCE(db->turned_away, true);
+	/* before the second try: pairs with the barrier in reader_unlock() */
+	smp_mb();
+	return mutex_trylock(&db->read_lock) ? 0 : -EAGAIN;
+}
+
+/*
+ * A reader that has not waited for the lock may have been woken for an event
+ * that is there still: wake it once more.
+ */
+static void reader_unlock(struct doorbell *db)
+{
+	mutex_unlock(&db->read_lock);
+	/* after the unlock: pairs with the barrier in reader_lock() */
+	smp_mb();
+	if (READ_ONCE(db->turned_away) && xchg(&db->turned_away, false) &&
+	    arm_and_poll(db) & (EPOLLIN | EPOLLHUP))
+		doorbell_waiters_wake(db->waiters);
 }
 
 static size_t copy_events(const struct doorbell_event *events, size_t n,
@@ -543,9 +547,9 @@ static int wait_left(struct doorbell *db, struct doorbell_placement *p)
 
 /*
  * Reserve the consumer for one attach at a time. -EAGAIN if another thread has
- * attached and detached since the caller waited for what @detached stands for.
+ * attached and detached since the caller read @detaches, and waited.
  */
-static int attach_begin(struct doorbell *db, unsigned long detached, bool drop)
+static int attach_begin(struct doorbell *db, u32 detaches, bool drop)
 {
 	struct doorbell_region *region;
 	int ret = 0;
@@ -554,7 +558,7 @@ static int attach_begin(struct doorbell *db, unsigned long detached, bool drop)
 	region = region_of(db);
 	if (db->attaching || (region && region->attached))
 		ret = -EBUSY;
-	else if (db->detached != detached || (!drop && db->leaving))
+	else if (db->detaches != detaches || (!drop && db->leaving))
 		ret = fatal_signal_pending(current) ? -EINTR : -EAGAIN;
 	else if (region && !drop && doorbell_region_pending(region))
 		ret = -ENOTEMPTY;
@@ -613,6 +617,7 @@ static int doorbell_attach(struct doorbell *db,
 	struct doorbell_region *region;
 	struct doorbell_attach arg;
 	unsigned long detached;
+	u32 detaches;
 	bool drop;
 	int ret;
 
@@ -632,10 +637,11 @@ static int doorbell_attach(struct doorbell *db,
 		mutex_lock(&db->attach_lock);
 		left = drop ? NULL : get_leaving(db);
 		detached = db->detached;
+		detaches = db->detaches;
 		mutex_unlock(&db->attach_lock);
 		/* the detach of another thread may not have waited yet */
 		cond_synchronize_rcu(detached);
-		ret = wait_left(db, left) ?: attach_begin(db, detached, drop);
+		ret = wait_left(db, left) ?: attach_begin(db, detaches, drop);
 	} while (ret == -EAGAIN);
 	if (ret)
 		goto err_put;
@@ -696,6 +702,7 @@ static int doorbell_detach(struct doorbell *db)
 		doorbell_region_detach(region);
 		detached = start_poll_synchronize_rcu();
 		db->detached = detached;
+		db->detaches++;
 		if (db->moving)
 			move_end(db, !doorbell_placement_cancel(db->moving));
 		/* before another attach can find the device in its way */
@@ -714,7 +721,7 @@ static int doorbell_detach(struct doorbell *db)
 		return ret;
 
 	ret = wait_left(db, left);
-	/* mostly over by now; after that no write() rings the region */
+	/* after that no write() rings the region */
 	cond_synchronize_rcu(detached);
 	return ret;
 }

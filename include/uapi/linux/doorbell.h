@@ -664,7 +664,8 @@ struct doorbell_bindings {
  * - ENXIO: DOORBELL_ATTACH_BOUND_ONLY is set, and a record names no queue that
  *   is bound
  * - ENOTCONN: nothing is attached, or not any more after waiting
- * - EPIPE: hang-up (the kernel sends no SIGPIPE)
+ * - EPIPE: hang-up (the kernel sends no SIGPIPE), perhaps a moment before
+ *   poll() and DOORBELL_INFO report it
  *
  * poll() reports EPOLLIN | EPOLLRDNORM if there is an event to read, EPOLLOUT |
  * EPOLLWRNORM if a region is attached and write() would not wait, and EPOLLHUP
