@@ -521,7 +521,6 @@ TEST_F_TIMEOUT(vm_closed, in_a_race, TEST_SECONDS)
 	}
 }
 
-/* VMM and consumer are killed in both orders, and nothing is left */
 /* write() and the end of the VM */
 
 #define WRITERS		2
@@ -606,6 +605,7 @@ TEST(no_write_after_the_end)
 	TH_LOG("%d ends, %llu rings", round, rings);
 }
 
+/* VMM and consumer are killed in both orders, and nothing is left */
 FIXTURE(both_end) {
 	struct consumer_state *state;
 };

@@ -375,7 +375,7 @@ static inline uint64_t db_until(uint64_t ms)
 {
 	const char *factor = getenv("DOORBELL_LONG");
 
-	return db_now_ms() + (factor ? ms * atoi(factor) : ms / 4);
+	return db_now_ms() + (factor ? ms * (atoi(factor) ?: 1) : ms / 4);
 }
 
 /* True for @max rounds, or fewer if @end passes, but for @min at least */

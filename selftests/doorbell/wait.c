@@ -1048,6 +1048,37 @@ TEST_F_TIMEOUT(one, no_write_is_dropped, 120)
 	EXPECT_EQ(rung, race->counted);
 }
 
+/* After DOORBELL_DETACH no write() that runs at the same time rings. */
+TEST_F_TIMEOUT(one, no_write_after_detach, 120)
+{
+	uint64_t rung, all = 0, end = db_until(10 * ROUNDS_MS);
+	struct race *race = &self->race;
+	struct waiter writers[2];
+	struct doorbell_info info;
+	uint32_t seed = 1;
+	int i;
+
+	for (i = 0; i < 2; i++)
+		ASSERT_TRUE(start(&writers[i], race, write_all_the_time, i));
+	for (i = 0; db_round(i, ROUNDS_MIN, ROUNDS, end); i++) {
+		/* let the writers ring, until anywhere in the middle */
+		usleep(db_random(&seed) % 200);
+		ASSERT_EQ(0, db_detach(race->fd));
+		ASSERT_EQ(0, db_info(race->fd, &info));
+		rung = info.rings;
+		usleep(500);
+		ASSERT_EQ(0, db_info(race->fd, &info));
+		ASSERT_EQ(rung, info.rings);
+		all += rung;
+		ASSERT_EQ(0, db_attach(race->fd, -1, 0, 4 * QUEUES));
+	}
+	race->stop = true;
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_join(writers[i].thread, NULL));
+	EXPECT_EQ(0, race->wrong);
+	EXPECT_LT(0, all);
+}
+
 static struct doorbell_event *faulting;
 
 /* Map the page. Its first access waits in the userfaultfd that this returns. */
