@@ -189,14 +189,20 @@ static int reader_lock(struct doorbell *db, bool nowait)
  * A reader that has not waited for the lock may have been woken for an event
  * that is there still: wake it once more.
  */
+static noinline void wake_turned_away(struct doorbell *db)
+{
+	if (xchg(&db->turned_away, false) &&
+	    arm_and_poll(db) & (EPOLLIN | EPOLLHUP))
+		doorbell_waiters_wake(db->waiters);
+}
+
 static void reader_unlock(struct doorbell *db)
 {
 	mutex_unlock(&db->read_lock);
 	/* after the unlock: pairs with the barrier in reader_lock() */
 	smp_mb();
-	if (READ_ONCE(db->turned_away) && xchg(&db->turned_away, false) &&
-	    arm_and_poll(db) & (EPOLLIN | EPOLLHUP))
-		doorbell_waiters_wake(db->waiters);
+	if (READ_ONCE(db->turned_away))
+		wake_turned_away(db);
 }
 
 static size_t copy_events(const struct doorbell_event *events, size_t n,
