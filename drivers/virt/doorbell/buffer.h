@@ -42,7 +42,7 @@ struct doorbell_buffer_slot {
  * @nr_slots: coalescing: number of slots
  * @depth: ordered: most events outstanding
  * @order: log2 of the number of entries in @fifo or @entries
- * @mask: that number less one, as computing it would cost each ring
+ * @mask: that number less one, which a ring would have to compute
  * @tail: the next position that a producer claims
  * @bad_rings: ordered: bad rings ever
  *

@@ -394,8 +394,9 @@ static int ring(struct doorbell_region *region, u64 base,
 }
 
 /*
- * The same unless the region is detached, or has hung up; neither is reported
- * before the ring: RCU pairs with the grace periods of detach and attach.
+ * The same unless the region is detached, or has hung up. The ring comes before
+ * either is reported: detach and attach wait for RCU readers, and the hang-up
+ * for doorbell_region_leave().
  */
 static int ring_attached(struct doorbell_region *region, u64 base,
 			 const struct doorbell_ring *record)

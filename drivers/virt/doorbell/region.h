@@ -239,7 +239,7 @@ doorbell_region_ring_unbound(struct doorbell_region *region, u32 flags,
 
 /*
  * Signals of a binding are RCU readers. Disabling preemption costs least. On
- * PREEMPT_RT the eventfd's lock sleeps, so that rcu_read_lock() it is; lockdep
+ * PREEMPT_RT the eventfd's lock sleeps: use rcu_read_lock() there, as lockdep
  * rejects such locks under rcu_read_lock_sched().
  */
 static __always_inline void doorbell_binding_lock(void)

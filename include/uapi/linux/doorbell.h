@@ -478,7 +478,7 @@ struct doorbell_bindings {
  * Context: Sleeps until the region is off the bus and no vCPU is inside of the
  * handler. The VMM can delay that without limit, by a call to KVM that does not
  * return (slots_lock) or a vCPU that stays inside of KVM (kvm->srcu). Only a
- * fatal signal ends the wait. Then for an RCU grace period.
+ * fatal signal ends the wait. An RCU grace period follows.
  *
  * Return: 0, or -1 with errno:
  *
