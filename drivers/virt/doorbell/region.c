@@ -310,7 +310,7 @@ int doorbell_region_error(const struct doorbell_region *region)
 {
 	if (!READ_ONCE(region->attached))
 		return -ENOTCONN;
-	return doorbell_region_hung_up(region) ? -EPIPE : 0;
+	return READ_ONCE(region->ending) ? -EPIPE : 0;
 }
 
 /**
@@ -394,12 +394,12 @@ void doorbell_region_wake(struct doorbell_region *region)
  */
 int doorbell_region_enter(struct doorbell_region *region)
 {
-	if (!READ_ONCE(region->attached))
-		return -ENOTCONN;
-	/* writers that take turns must not keep the region from hanging up */
-	if (READ_ONCE(region->ending) || !atomic_inc_not_zero(&region->ringers))
-		return -EPIPE;
-	return 0;
+	/* so that writers that take turns do not keep it from hanging up */
+	int ret = doorbell_region_error(region);
+
+	if (!ret && !atomic_inc_not_zero(&region->ringers))
+		ret = -EPIPE;
+	return ret;
 }
 
 /**
