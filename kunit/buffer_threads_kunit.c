@@ -437,6 +437,7 @@ struct numbers_case {
 	unsigned int pause;	/* microseconds between events */
 	bool wait;		/* for room, instead of trying again */
 	bool sleep;		/* arm, and sleep until woken */
+	bool crash;		/* get the events of the last time again */
 };
 
 static const struct numbers_case numbers_cases[] = {
@@ -447,26 +448,38 @@ static const struct numbers_case numbers_cases[] = {
 	{ "64_retry", 64, 3000, 0, false, false },
 	{ "64_wait_slow", 64, 3000, 100, true, false },
 	{ "64_wait_sleeping", 64, 3000, 0, true, true },
+	{ "1_crash", 1, 500, 0, false, false, true },
+	{ "3_crash_sleeping", 3, 1000, 0, false, true, true },
+	{ "5_crash", 5, 3000, 0, false, false, true },
+	{ "64_crash_slow", 64, 3000, 100, false, false, true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(numbers, numbers_cases, name);
 
-/* Order: each ringer's numbers arrive once, in order, with their queue. */
+/*
+ * Order: each ringer's numbers arrive once, in order, with their queue; those
+ * of the last time again if the consumer has died.
+ */
 static void threads_numbers(struct kunit *test)
 {
 	const struct numbers_case *c = test->param_value;
 	struct stress *s = new_stress(test, NUMBERED, c->depth);
 	struct ringer *r = new_ringers(test);
+	u32 max = min_t(u32, EVENTS, doorbell_buffer_kept(&s->buf));
+	u64 next[THREADS] = {}, before[THREADS], sleeps = 0;
 	struct doorbell_event events[EVENTS];
 	unsigned long end = jiffies + PATIENCE;
-	u64 next[THREADS] = {}, sleeps = 0;
 	bool ended, wrong = false, lost = false, wake;
+	struct rnd_state rng;
 	int i, n;
 
+	prandom_seed_state(&rng, 0xc4a54);
 	start_ringers(test, r, s, THREADS, c->rounds, c->wait);
 	do {
 		ended = ringers_ended(s);
-		n = consume_events(&s->buf, events, EVENTS, &wake);
+		memcpy(before, next, sizeof(before));
+		doorbell_buffer_handled(&s->buf);
+		n = consume_events(&s->buf, events, max, &wake);
 		for (i = 0; i < n; i++) {
 			u64 id = events[i].value >> 32;
 			u32 number = events[i].value;
@@ -480,6 +493,11 @@ static void threads_numbers(struct kunit *test)
 			wake_up_all(&s->ack);
 		if (c->pause)
 			usleep_range(c->pause, 2 * c->pause);
+		/* producers have used the room that these events made */
+		if (c->crash && prandom_u32_state(&rng) % 3 == 0) {
+			doorbell_buffer_recover(&s->buf);
+			memcpy(next, before, sizeof(next));
+		}
 		if (c->sleep) {
 			lost = !sleep_until_woken(s);
 			sleeps++;

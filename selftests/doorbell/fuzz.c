@@ -495,11 +495,10 @@ static long peek(struct mapping *map, const struct fuzz_op *op,
 		 struct fuzz_result *got)
 {
 	__u64 head = load(&map->control->head);
-	unsigned int n = 0;
+	unsigned int n = 0, max = model_most(&map->info, op->arg);
 
-	if (!is_ordered(map))
-		store(&map->control->handled, head);
-	for (; n < op->arg && entry_at(map, head + n, &got->event[n]); n++)
+	store(&map->control->handled, head);
+	for (; n < max && entry_at(map, head + n, &got->event[n]); n++)
 		map->noted[n] = got->event[n].queue;
 	memset(&got->event[n], 0, sizeof(got->event[n]));
 	map->nr_noted = n;

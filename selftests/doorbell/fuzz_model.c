@@ -289,8 +289,9 @@ static void read_events(struct model *m, const struct fuzz_op *op,
 	if (r && !m->nr_errors) {
 		r->armed = true;
 		r->handled = r->head;
-		model_take(r, room / EVENT_SIZE, room / EVENT_SIZE <
-			   op->size / EVENT_SIZE, false, want);
+		model_take(r, model_most(&r->info, room / EVENT_SIZE),
+			   room / EVENT_SIZE < op->size / EVENT_SIZE, false,
+			   want);
 		want->ret *= EVENT_SIZE;
 	}
 	error_if(m, some && room < EVENT_SIZE, EFAULT);
@@ -493,7 +494,8 @@ void model_does(struct model *m, const struct fuzz_op *op,
 			r->handled = r->head;
 		else
 			lib_handled(m);
-		model_take(r, op->arg, false, !reads, want);
+		model_take(r, model_most(&r->info, op->arg), false, !reads,
+			   want);
 		if (reads || !want->ret)
 			break;
 		m->lib_took = r;

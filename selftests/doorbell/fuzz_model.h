@@ -246,6 +246,7 @@ int model_ring(struct model *m, struct model_region *r,
 void model_take(struct model_region *r, unsigned int max, bool looks,
 		bool passes, struct fuzz_result *want);
 void model_recover(struct model *m, struct model_region *r);
+__u32 model_most(const struct doorbell_info *info, __u32 max);
 void model_peek(struct model_map *map, __u64 max, struct fuzz_result *want);
 void model_consume(struct model_map *map);
 void model_count(struct model_map *map, struct fuzz_result *want);

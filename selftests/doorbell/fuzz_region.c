@@ -170,14 +170,41 @@ void model_take(struct model_region *r, unsigned int max, bool looks,
 		consume_to(r, pos);
 }
 
-/* The events since handled come again, each with all rings of its queue. */
+/* Most events to take at a time, of @max: a successor can get them again. */
+__u32 model_most(const struct doorbell_info *info, __u32 max)
+{
+	__u32 kept = info->nr_entries - info->depth;
+
+	return !(info->flags & DOORBELL_ATTACH_ORDERED) || max < kept ? max :
+								       kept;
+}
+
+/* Ordered: the events since handled, or all that are kept, come again. */
+static void recover_ordered(struct model_region *r)
+{
+	__u64 most = model_most(&r->info, -1);
+
+	if (r->head > r->handled + most)
+		r->handled = r->head - most;
+	if (r->tail > r->handled + r->info.nr_entries)
+		r->handled = r->tail - r->info.nr_entries;
+	if (r->head > r->handled)
+		r->head = r->handled;
+	r->handled = r->head;
+	if (model_is_ready(r))
+		r->armed = false;
+}
+
+/* Coalescing: they come again with all rings of their queues. */
 void model_recover(struct model *m, struct model_region *r)
 {
 	bool all = r->tail - r->handled > r->info.nr_entries;
 	__u32 s;
 
-	if (IS(r, ORDERED))
+	if (IS(r, ORDERED)) {
+		recover_ordered(r);
 		return;
+	}
 	all = all && r->handled < r->head;
 	for (; r->handled < r->head; r->handled++)
 		slot_at(r, r->handled)->seen = 0;
@@ -199,6 +226,7 @@ void model_peek(struct model_map *map, __u64 max, struct fuzz_result *want)
 {
 	struct model_region *r = map->region;
 
+	max = model_most(&r->info, max);
 	r->handled = r->head;
 	map->first = r->head;
 	map->noted = r->tail - r->head < max ? r->tail - r->head : max;

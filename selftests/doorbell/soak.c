@@ -192,13 +192,11 @@ static __u64 events_of(const struct pair *p)
 
 /*
  * A successor gets what its predecessor has not handled, but not the events of
- * an earlier region, nor those that were taken from an ordered one.
+ * an earlier region.
  */
 static void kill_consumer(struct __test_metadata *_metadata, struct pair *p)
 {
 	if (!p->mortal || events_of(p) <= p->since + BATCH)
-		return;
-	if (p->now & DOORBELL_ATTACH_ORDERED && (p->way != COMPLETE || p->open))
 		return;
 	ASSERT_EQ(0x100 + SIGKILL, killed(p->consumer));
 	kills++;

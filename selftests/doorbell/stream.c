@@ -4,7 +4,9 @@
  *
  * No guest, and no test waits. The 32-bit build runs the same tests.
  */
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include "util.h"
 
@@ -449,20 +451,91 @@ TEST_F(stream, recover_leaves_pending_alone)
 	}
 }
 
-/* What read() has returned of an ordered region does not come again. */
+/* Ordered: they come before those that wait, and are as they were. */
 TEST_F(stream, recover_ordered)
 {
 	const struct mode ordered = { DOORBELL_ATTACH_ORDERED, 4 };
+	struct doorbell_info info;
+	int i;
 
 	ASSERT_EQ(0, attach_mode(self->fd, ordered, 0));
-	ASSERT_EQ(0, db_ring(self->fd, 0, 1));
-	ASSERT_EQ(0, db_ring(self->fd, 4, 2));
-	ASSERT_EQ(0, db_ring(self->fd, 8, 3));
-	ASSERT_EQ(2, db_read(self->fd, events, 2));
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, db_ring(self->fd, 4 * i, 1 + i));
+	ASSERT_EQ(1, db_read(self->fd, events, 1));
+	ASSERT_EQ(1, db_read(self->fd, events, 1));
+	ASSERT_EQ(0, db_ring(self->fd, 64, 0));
 	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
-	ASSERT_EQ(1, db_read(self->fd, events, 9));
-	EXPECT_TRUE(db_event_is(&events[0], 2, 1, 3));
+	ASSERT_EQ(0, db_info(self->fd, &info));
+	EXPECT_EQ(3, info.pending);
+	ASSERT_EQ(POLLIN, db_poll(self->fd, POLLIN, 0));
+	ASSERT_EQ(3, db_read(self->fd, events, 9));
+	EXPECT_TRUE(db_event_is(&events[0], 1, 1, 2));
+	EXPECT_TRUE(db_event_is(&events[1], 2, 1, 3));
+	EXPECT_TRUE(db_event_is_bad(&events[2], 1, 64));
 	ASSERT_TRUE(db_is_empty(self->fd));
+	/* a read() that found nothing says that they are handled */
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
+	ASSERT_TRUE(db_is_empty(self->fd));
+}
+
+/*
+ * A read() that ends although there is room and there are events: an edge.
+ * Ordered: more events than can come again. Coalescing: more than 65,536.
+ */
+TEST_F(stream, edge_after_short_read)
+{
+	const struct mode ordered = { DOORBELL_ATTACH_ORDERED, 4 };
+	const int queues = 32768, each = 3;
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	struct doorbell_attach arg = db_attach_arg(-1, 0, 4 * queues);
+	int epfd = epoll_create1(EPOLL_CLOEXEC), turn, i, want, total;
+	struct doorbell_control *control;
+	struct doorbell_info info;
+
+	ASSERT_LE(0, epfd);
+	ASSERT_EQ(0, epoll_ctl(epfd, EPOLL_CTL_ADD, self->fd, &event));
+	ASSERT_EQ(0, attach_mode(self->fd, ordered, 0));
+	ASSERT_EQ(0, db_info(self->fd, &info));
+	ASSERT_EQ(8, info.nr_entries);
+	for (i = 0; i < 8; i++) {
+		ASSERT_EQ(0, db_ring(self->fd, 0, i));
+		if (i == 3)
+			ASSERT_EQ(4, db_read(self->fd, events, 9));
+	}
+	ASSERT_EQ(1, epoll_wait(epfd, &event, 1, 0));
+	ASSERT_EQ(0, epoll_wait(epfd, &event, 1, 0));
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_RECOVER, 0));
+	ASSERT_EQ(POLLIN, db_poll(self->fd, POLLIN | POLLOUT, 0));
+	for (turn = 0; turn < 2; turn++) {
+		ASSERT_EQ(1, epoll_wait(epfd, &event, 1, 0));
+		ASSERT_EQ(4, db_read(self->fd, events, 9));
+		EXPECT_EQ(4 * turn, events[0].value);
+	}
+	ASSERT_EQ(0, epoll_wait(epfd, &event, 1, 0));
+	ASSERT_TRUE(db_is_empty(self->fd));
+	ASSERT_EQ(0, db_detach(self->fd));
+
+	/* rings that fill three events of each queue */
+	ASSERT_EQ(0, ioctl(self->fd, DOORBELL_ATTACH, &arg));
+	ASSERT_EQ(0, db_info(self->fd, &info));
+	control = mmap(NULL, info.control_size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED, self->fd, 0);
+	ASSERT_TRUE(control != MAP_FAILED);
+	for (i = 0; i < queues; i++) {
+		ASSERT_EQ(0, db_ring(self->fd, 4 * i, 0));
+		control->seen[i] = -((__u64)each * UINT32_MAX - 1) <<
+				   DOORBELL_RINGS_SHIFT;
+	}
+	for (total = each * queues; total; total -= want) {
+		want = total < 65536 ? total : 65536;
+		ASSERT_EQ(1, epoll_wait(epfd, &event, 1, 0));
+		/* no edge for the rest of a queue's rings */
+		control->armed = 0;
+		ASSERT_EQ(want, db_read(self->fd, events, ARRAY_SIZE(events)));
+	}
+	ASSERT_TRUE(db_is_empty(self->fd));
+	ASSERT_EQ(0, munmap(control, info.control_size));
+	close(epfd);
 }
 
 /* DOORBELL_MOVE: the new address rings, and the old one is a bad address. */

@@ -460,6 +460,7 @@ static void mapped_take(struct bench *b)
 			die("doorbell_take");
 		for (i = 0; i < n; i++)
 			hear(b, events[i].queue, events[i].count);
+		/* without recovery, less means that there are no more */
 	} while (n == EVENTS);
 }
 

@@ -56,6 +56,7 @@ static unsigned int read_get(struct doorbell_event *events, unsigned int max)
 	bool wake;
 
 	doorbell_buffer_handled(&buffer);
+	max = min(max, doorbell_buffer_kept(&buffer));
 	do {
 		n = doorbell_buffer_peek(&buffer, events + got, max - got,
 					 &wake);
@@ -124,6 +125,7 @@ int native_ioctl(int fd, unsigned long request, ...)
 	va_end(args);
 	info->size = sizeof(*info);
 	info->flags = buffer.depth ? DOORBELL_ATTACH_ORDERED : 0;
+	info->depth = buffer.depth;
 	info->queues = buffer.nr_slots - 1;
 	info->control_size = buffer.control_size;
 	info->readonly_size = buffer.readonly_size;

@@ -70,6 +70,11 @@
  * (I), in the wait queue code, pairs with (B): either the producer sees room,
  * or the consumer sees the producer.
  *
+ * There are at least twice as many entries as may be outstanding. So those just
+ * before head stay, see doorbell_buffer_kept(), and head can go back to them. A
+ * consumer that is about to sleep may have looked at the old head: the barrier
+ * after the store of head pairs with (D), as (C) does.
+ *
  * In both modes
  * -------------
  *
@@ -118,7 +123,7 @@ static_assert(offsetof(struct doorbell_control, seen) == 64);
 int doorbell_buffer_init(struct doorbell_buffer *buf, u32 queues, u32 depth)
 {
 	u32 nr_slots = depth ? 0 : queues + 1;
-	u32 order = order_base_2(depth ?: nr_slots);
+	u32 order = depth ? order_base_2(depth) + 1 : order_base_2(nr_slots);
 	size_t control = PAGE_ALIGN(struct_size(buf->control, seen, nr_slots));
 	size_t slots = nr_slots * sizeof(*buf->slots);
 	size_t entry = depth ? sizeof(*buf->entries) : sizeof(*buf->fifo);
@@ -267,6 +272,16 @@ static unsigned int coalesced_peek(struct doorbell_buffer *buf,
 	return 0;
 }
 
+/* The first position whose event may not be handled */
+static u64 recover_from(const struct doorbell_buffer *buf)
+{
+	/*
+	 * What the consumer did before it stored this is visible now: pairs
+	 * with doorbell_buffer_handled(), or with the consumer's own release.
+	 */
+	return smp_load_acquire(&buf->control->handled);
+}
+
 /*
  * No field counts the rings that the consumer has handled: an event that may
  * not be handled comes again with all rings of its slot.
@@ -275,8 +290,7 @@ static bool coalesced_recover(struct doorbell_buffer *buf)
 {
 	struct doorbell_control *control = buf->control;
 	u64 head = READ_ONCE(control->head);
-	/* what the consumer did before it stored this is visible now */
-	u64 pos = smp_load_acquire(&control->handled);
+	u64 pos = recover_from(buf);
 	bool all = head - pos > buf->mask + 1ULL;
 	bool wake = false;
 	u32 index;
@@ -374,6 +388,32 @@ static void ordered_consume(struct doorbell_buffer *buf, unsigned int n)
 	smp_mb(); /* (B): head before the wait queue, pairs with (I) */
 }
 
+/* Go back to the first event that may not be handled. */
+static bool ordered_recover(struct doorbell_buffer *buf)
+{
+	struct doorbell_control *control = buf->control;
+	/* before head, so that it is not ahead of it */
+	u64 pos = recover_from(buf);
+	u64 head = READ_ONCE(control->head);
+	u64 tail = atomic64_read(&buf->tail);
+
+	/* a consumer whose events came again may say so of all at once */
+	if (pos > head)
+		pos = head;
+	else if (head - pos > doorbell_buffer_kept(buf))
+		pos = head - doorbell_buffer_kept(buf);
+	/* whatever is in the control area: where there are entries */
+	if (tail - pos > BIT(buf->order))
+		pos = tail - BIT(buf->order);
+	if (pos < BIT(buf->order))
+		pos = BIT(buf->order);
+	WRITE_ONCE(control->handled, pos);
+	WRITE_ONCE(control->head, pos);
+	smp_mb(); /* head before armed, pairs with (D) */
+	return doorbell_buffer_readable(buf) &&
+	       doorbell_claim_wakeup(control) == DOORBELL_RING_WAKE;
+}
+
 /* Both */
 
 /**
@@ -446,15 +486,14 @@ bool doorbell_buffer_consume(struct doorbell_buffer *buf,
  * doorbell_buffer_recover() - repeat events that may not have been handled
  * @buf: the buffer, whose consumer has died
  *
- * Coalescing: the events since control->handled come again, and unseen rings
- * get an entry. Ordered: the events from control->head on are still there. The
- * caller allows one consumer at a time.
+ * The events since control->handled come again. Coalescing: so do unseen rings
+ * without an entry. The caller allows one consumer at a time.
  *
  * Return: true if the caller has to wake readers.
  */
 bool doorbell_buffer_recover(struct doorbell_buffer *buf)
 {
-	return !buf->entries && coalesced_recover(buf);
+	return buf->entries ? ordered_recover(buf) : coalesced_recover(buf);
 }
 
 /**
@@ -516,7 +555,7 @@ void doorbell_buffer_count(const struct doorbell_buffer *buf,
 
 		counters->bad_rings = bad;
 		counters->rings = tail - BIT(buf->order) - bad;
-		counters->pending = min_t(u64, tail - head, buf->depth);
+		counters->pending = min_t(u64, tail - head, BIT(buf->order));
 		return;
 	}
 	for (i = 0; i < buf->nr_slots; i++) {

@@ -14,6 +14,7 @@
 #include <linux/atomic.h>
 #include <linux/cache.h>
 #include <linux/compiler.h>
+#include <linux/limits.h>
 #include <linux/types.h>
 
 #include <linux/doorbell.h>
@@ -41,7 +42,8 @@ struct doorbell_buffer_slot {
  *	whole pages: @status, and @slots and @fifo, or @entries
  * @nr_slots: coalescing: number of slots
  * @depth: ordered: most events outstanding
- * @order: log2 of the number of entries in @fifo or @entries
+ * @order: log2 of the number of entries in @fifo or @entries; ordered: at least
+ *	twice @depth of them, see doorbell_buffer_kept()
  * @mask: that number less one, which a ring would have to compute
  * @tail: the next position that a producer claims
  * @bad_rings: ordered: bad rings ever
@@ -137,6 +139,19 @@ static inline bool doorbell_buffer_writable(const struct doorbell_buffer *buf)
 }
 
 /**
+ * doorbell_buffer_kept() - most events to consume before some are handled
+ * @buf: the buffer
+ *
+ * Ordered: producers stay behind head + depth, so they leave that many entries
+ * before head alone, and doorbell_buffer_recover() can repeat these. A queue of
+ * a coalescing buffer can be repeated without its entry.
+ */
+static inline u32 doorbell_buffer_kept(const struct doorbell_buffer *buf)
+{
+	return buf->entries ? buf->mask + 1 - buf->depth : U32_MAX;
+}
+
+/**
  * doorbell_buffer_handled() - note that all events consumed so far are handled
  * @buf: the buffer
  *
@@ -146,7 +161,7 @@ static inline void doorbell_buffer_handled(struct doorbell_buffer *buf)
 {
 	struct doorbell_control *control = buf->control;
 
-	/* after what was done for the events: pairs with coalesced_recover() */
+	/* after what was done for the events: pairs with recover_from() */
 	smp_store_release(&control->handled, READ_ONCE(control->head));
 }
 

@@ -219,14 +219,19 @@ static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
 {
 	bool armed = false, wake_others = false;
 	struct doorbell_event *events = db->events;
+	/* not more than doorbell_buffer_recover() can repeat */
+	size_t left = min_t(u32, READ_MAX,
+			    doorbell_buffer_kept(&region->buffer));
 	ssize_t done = 0, ret = 0;
 	size_t n, room;
+	bool cut;
 
 	/* a reader that comes back has handled the events before */
 	doorbell_buffer_handled(&region->buffer);
 	/* Check for hang-up first, so that rings before it are still found. */
 	*end = READ_ONCE(region->attached) && doorbell_region_hung_up(region);
-	while ((room = min(iov_iter_count(to) / sizeof(*events), BATCH))) {
+	while ((room = min3(iov_iter_count(to) / sizeof(*events), BATCH,
+			    left))) {
 		n = doorbell_buffer_peek(&region->buffer, events, room,
 					 &wake_others);
 		if (n) {
@@ -237,8 +242,11 @@ static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
 				n = copied / sizeof(*events);
 				iov_iter_truncate(to, 0);
 				ret = -EFAULT;
+				/* others take a short read for the end */
+				wake_others = true;
 			}
 			done += n * sizeof(*events);
+			left -= n;
 			if (n && doorbell_buffer_consume(&region->buffer,
 							 events, n))
 				wake_others = true;
@@ -255,13 +263,13 @@ static ssize_t read_events(struct doorbell *db, struct doorbell_region *region,
 		}
 		/* once around more if nothing is done: arming saw an event */
 		if (done && signal_pending(current)) {
-			/* others take a short read for the end of the events */
-			wake_others = true;
+			wake_others = true;	/* as above */
 			break;
 		}
 	}
-	if (!armed)
-		doorbell_buffer_arm(&region->buffer);
+	cut = !left && iov_iter_count(to) >= sizeof(*events);
+	if ((!armed || cut) && doorbell_buffer_arm(&region->buffer) && cut)
+		wake_others = true;		/* as above */
 	if (wake_others)
 		doorbell_waiters_wake(db->waiters);
 	if (done && region->flags & DOORBELL_ATTACH_ORDERED)
@@ -290,7 +298,6 @@ static ssize_t read_or_wait(struct doorbell *db, struct iov_iter *to,
 
 	if (iov_iter_count(to) < sizeof(struct doorbell_event))
 		return -EINVAL;
-	iov_iter_truncate(to, READ_MAX * sizeof(struct doorbell_event));
 
 	for (;;) {
 		ret = reader_lock(db, nowait);

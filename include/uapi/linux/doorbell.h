@@ -133,11 +133,12 @@ struct doorbell_ring {
 /**
  * DOORBELL_ATTACH_ORDERED - every ring is an event of its own
  *
- * A flag in doorbell_attach.flags. Up to doorbell_attach.depth events are
- * outstanding, that is, not consumed. A guest's ring that finds no room
- * bounces: KVM exits to the VMM with KVM_EXIT_MMIO, or KVM_EXIT_IO for a port,
- * and doorbell_info.bounced counts it. To keep the order of that vCPU's rings,
- * the VMM passes the ring on by write() before it runs the vCPU again.
+ * A flag in doorbell_attach.flags. A ring finds room if fewer than
+ * doorbell_attach.depth events are outstanding, that is, not consumed. A
+ * guest's ring that finds no room bounces: KVM exits to the VMM with
+ * KVM_EXIT_MMIO, or KVM_EXIT_IO for a port, and doorbell_info.bounced counts
+ * it. To keep the order of that vCPU's rings, the VMM passes the ring on by
+ * write() before it runs the vCPU again.
  */
 #define DOORBELL_ATTACH_ORDERED		(1U << 1)
 
@@ -215,7 +216,7 @@ struct doorbell_ring {
  *	DOORBELL_STRIDE_MAX; 0 stands for DOORBELL_STRIDE_DEFAULT
  * @flags: DOORBELL_ATTACH_* flags
  * @depth: with DOORBELL_ATTACH_ORDERED the most outstanding events, 1 to
- *	DOORBELL_DEPTH_MAX; otherwise 0
+ *	DOORBELL_DEPTH_MAX, to which DOORBELL_RECOVER can add some; otherwise 0
  * @queues: with DOORBELL_ATTACH_BY_VALUE the number of queues, 1 to
  *	DOORBELL_QUEUES_MAX; otherwise 0, and there are @len / @stride queues
  *
@@ -293,7 +294,8 @@ enum doorbell_state {
  *	@control_size
  * @entries_offset: bytes from the beginning of the read-only area to the FIFO,
  *	or to the entries if ordered
- * @nr_entries: number of entries there, a power of two
+ * @nr_entries: number of entries there, a power of two; ordered: at least twice
+ *	@depth
  * @features: DOORBELL_FEATURE_* that the module has, also before the first
  *	DOORBELL_ATTACH
  * @generation: which region of the consumer this is: 1 for the first one. It
@@ -302,7 +304,7 @@ enum doorbell_state {
  * @bad_rings: bad rings since the region was attached
  * @pending: rings, bad ones included, that no event has counted yet;
  *	coalescing: not more than @rings and @bad_rings together; ordered: not
- *	more than @depth
+ *	more than @nr_entries, and usually not more than @depth
  * @wakeups: rings that found the consumer armed and woke it up. Attaching,
  *	reading, polling and waiting arm; one ring disarms.
  * @bounced: guests' rings that found no room in an ordered region
@@ -602,24 +604,28 @@ struct doorbell_bindings {
  * on the same open file, calls this before it gets events, by read() or from
  * mapped memory. No ring is lost then, wherever the other process died: the
  * kernel repeats the events that the process may not have handled. These are
- * the events of its last read() of a coalescing region, or those from the
- * position in doorbell_control.handled on. If later entries have overwritten
- * one of these, the events of all queues come again. Rings that a consumer of
- * mapped memory has consumed and not counted get an event, too. An event that
- * comes again counts all rings of its queue since the region was attached, as
- * the kernel does not know how many of them were handled. Until an event counts
- * them, they are pending again. Repeated events follow the pending ones, in the
- * order of the numbers of the queues. If there is an event then, the call wakes
- * up waiters and disarms, which doorbell_info.wakeups does not count.
+ * the events of its last read(), or those from the position in
+ * doorbell_control.handled on. Until they are taken, they are pending again. If
+ * there is an event then, the call wakes up waiters and disarms, which
+ * doorbell_info.wakeups does not count. The events of a region that another
+ * DOORBELL_ATTACH has replaced do not come again.
  *
- * An ordered region needs no call if its consumer moves head only after it has
- * handled the events. The events of the last read() of an ordered region are
- * lost with the process. The events of a region that another DOORBELL_ATTACH
- * has replaced do not come again.
+ * Ordered: the events come again as they were, before those that are pending.
+ * If some of the entries from handled on are not kept any more, all that are
+ * kept come again.
+ *
+ * Coalescing: an event that comes again counts all rings of its queue since the
+ * region was attached, as the kernel does not know how many of them were
+ * handled. Repeated events follow the pending ones, in the order of the numbers
+ * of the queues. If later entries have overwritten one of those from handled
+ * on, the events of all queues come again. Rings that a consumer of mapped
+ * memory has consumed and not counted get an event, too.
  *
  * The call does no harm if there is nothing to repeat. While another process
- * gets events, though, it makes events come twice. The kernel cannot know what
- * each of several readers has handled: by the next read() of any of them, all
+ * gets events, though, it makes events come twice; and one that maps an ordered
+ * region, and moves head at that moment, may find no more events until the next
+ * DOORBELL_RECOVER. The kernel cannot know what each of several consumers has
+ * handled: by the next read() of any of them, or what it stores to handled, all
  * events of earlier ones count as handled. No DOORBELL_ATTACH must be under
  * way.
  *
@@ -636,12 +642,14 @@ struct doorbell_bindings {
 /**
  * DOC: read(), write(), poll(), mmap()
  *
- * read() returns as many whole events as there are and as fit, up to 65,536, or
- * fewer if a signal comes. If there is none, it waits, unless O_NONBLOCK or
- * RWF_NOWAIT is set. It returns 0 after hang-up, when no event is left. Several
- * readers may share a descriptor: each event goes to one of them, and a reader
- * waits for one that is copying, unless RWF_NOWAIT is set. If read() fails
- * after some events, it returns the length of these. Errors:
+ * read() returns as many whole events as there are and as fit, up to 65,536,
+ * and of an ordered region up to nr_entries - depth of struct doorbell_info,
+ * which DOORBELL_RECOVER can repeat; or fewer if a signal comes. If there is
+ * none, it waits, unless O_NONBLOCK or RWF_NOWAIT is set. It returns 0 after
+ * hang-up, when no event is left. Several readers may share a descriptor: each
+ * event goes to one of them, and a reader waits for one that is copying, unless
+ * RWF_NOWAIT is set. If read() fails after some events, it returns the length
+ * of these. Errors:
  *
  * - EINVAL: the buffer is too small for one event
  * - EAGAIN: O_NONBLOCK is set and there is no event; RWF_NOWAIT is set and
@@ -697,8 +705,8 @@ struct doorbell_bindings {
  *	remainder by doorbell_info.nr_entries, its lap is its quotient.
  * @armed: not 0: the next ring wakes up the consumer and stores 0 here
  * @reserved: do not write
- * @handled: coalescing: position of the first entry whose event the consumer
- *	may not have handled; see DOORBELL_RECOVER
+ * @handled: position of the first entry whose event the consumer may not have
+ *	handled; see DOORBELL_RECOVER
  * @reserved2: do not write
  * @seen: coalescing: for each slot, how many of its rings events have counted,
  *	from DOORBELL_RINGS_SHIFT on; the bits below are 0
@@ -731,12 +739,15 @@ struct doorbell_bindings {
  *
  * To get events, ordered:
  *
+ * 0. As above.
  * 1. Load word of entries[index of head], memory_order_acquire. There is an
  *    entry if its lap, the 32 bits from DOORBELL_ENTRY_LAP_SHIFT on, equals the
  *    low 32 bits of the lap of head. word and value are the event. Repeat with
  *    the next position.
- * 2. Handle the events. Store to head the position after the last entry found,
- *    memory_order_release.
+ * 2. Store to head the position after the last entry found,
+ *    memory_order_release. The kernel keeps nr_entries - depth of struct
+ *    doorbell_info, at least depth, entries before head. So consume no more
+ *    than these, and begin with step 0 again to get more.
  *
  * To wait, in both modes: store 1 to armed, fence as in step 3, and check for
  * an entry as in step 1. If there is none, wait in read(), poll() or

@@ -45,16 +45,14 @@
  * @nr_slots: coalescing: number of @slots
  * @mask: number of entries in @fifo or @entries, less one
  * @order: log2 of that number
- * @taken: coalescing: position of head after the last call that took events,
- *	or 0
+ * @kept: ordered: most events to take before some are handled
+ * @taken: position of head after the last call that took events, or 0
  * @map_later: not mapped, as there is no region yet
  * @nr_partial: number of slots in @partial, usually 0
  * @partial: coalescing: slots with more rings than their last event can count
  * @nr_held: number of events in @held, from @next_held on
  * @next_held: first of them
  * @held: events that doorbell_complete() took and did not hand over
- * @unhandled: ordered: number of events from head on that doorbell_complete()
- *	took. The last @nr_held of them are in @held.
  */
 struct doorbell {
 	int fd;
@@ -71,6 +69,7 @@ struct doorbell {
 	__u32 nr_slots;
 	__u32 mask;
 	__u32 order;
+	__u32 kept;
 	__u64 taken;
 	bool map_later;
 	unsigned int nr_partial;
@@ -78,7 +77,6 @@ struct doorbell {
 	unsigned int nr_held;
 	unsigned int next_held;
 	struct doorbell_event held[BATCH];
-	unsigned int unhandled;
 };
 
 static void unmap(struct doorbell *db)
@@ -88,6 +86,7 @@ static void unmap(struct doorbell *db)
 	munmap(db->control, db->control_size);
 	munmap(db->readonly, db->readonly_size);
 	db->control = NULL;
+	db->taken = 0;
 }
 
 /* Geometry and state, without the counters, which take long to add up. */
@@ -142,7 +141,7 @@ static bool map_once(struct doorbell *db, const struct doorbell_info *info)
 	db->nr_slots = info->queues + 1;
 	db->mask = info->nr_entries - 1;
 	db->order = __builtin_ctz(info->nr_entries);
-	db->taken = 0;
+	db->kept = info->nr_entries - info->depth;
 	return true;
 }
 
@@ -183,39 +182,27 @@ static bool has_own_events(const struct doorbell *db)
 	return db->nr_held || db->nr_partial;
 }
 
-/* Step 2, ordered: all events that were taken are handled but the last @n. */
-static void ordered_handled(struct doorbell *db, unsigned int n)
+/*
+ * The position of the first event that is not handled, if the last @n that were
+ * taken are not, or 0 if it is unknown. Coalescing: an entry may have had no
+ * event, and a partial slot has more of them.
+ */
+static inline __u64 handled_position(const struct doorbell *db, unsigned int n)
 {
-	__u64 head;
-
-	if (db->unhandled <= n)
-		return;
-	head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED) +
-	       db->unhandled - n;
-	db->unhandled = n;
-	__atomic_store_n(&db->control->head, head, __ATOMIC_RELEASE);
+	if (!db->taken || (!db->entries && (n || db->nr_partial)))
+		return 0;
+	return db->taken - n;
 }
 
 /*
- * Step 0: the caller has handled what it got, and a successor need not get it
- * again. The position only moves forward, and only over events that this
- * consumer took. The rest of a partial slot has no entry of its own.
+ * Step 0: a successor need not get the events before @pos again. The position
+ * only moves forward, and not past the last event that this consumer took.
  */
-static inline void coalesced_handled(struct doorbell *db)
+static inline void mark_handled(struct doorbell *db, __u64 pos)
 {
-	__u64 *handled = &db->control->handled;
-
-	if (!db->nr_partial &&
-	    db->taken > __atomic_load_n(handled, __ATOMIC_RELAXED))
-		__atomic_store_n(handled, db->taken, __ATOMIC_RELEASE);
-}
-
-/* The caller has handled all that it got. */
-static void all_handled(struct doorbell *db)
-{
-	ordered_handled(db, db->nr_held);
-	if (!db->entries && !db->nr_held)
-		coalesced_handled(db);
+	if (pos && pos > __atomic_load_n(&db->control->handled,
+					 __ATOMIC_RELAXED))
+		__atomic_store_n(&db->control->handled, pos, __ATOMIC_RELEASE);
 }
 
 struct doorbell *doorbell_from_fd(int fd, unsigned int flags)
@@ -266,8 +253,7 @@ void doorbell_close(struct doorbell *db)
 {
 	if (!db)
 		return;
-	if (db->control)
-		all_handled(db);
+	mark_handled(db, handled_position(db, db->nr_held));
 	unmap(db);
 	close(db->fd);
 	free(db);
@@ -287,13 +273,10 @@ int doorbell_attach_region(struct doorbell *db,
 	/* The kernel does not know of these. */
 	if (has_own_events(db) && !(arg->flags & DOORBELL_ATTACH_DROP))
 		return -ENOTEMPTY;
-	/* A callback that attaches is done with its event. */
-	ordered_handled(db, db->nr_held);
 	if (ioctl(db->fd, DOORBELL_ATTACH, &sized))
 		return -errno;
 	db->nr_held = 0;
 	db->nr_partial = 0;
-	db->unhandled = 0;
 	unmap(db);
 	map(db);
 	return 0;
@@ -448,7 +431,7 @@ unsigned int take_partial(struct doorbell *db, struct doorbell_event *events,
 
 static unsigned int take_coalesced(struct doorbell *db,
 				   struct doorbell_event *events,
-				   unsigned int max, bool held)
+				   unsigned int max)
 {
 	/*
 	 * Entries to go. One of a slot can be without an event, if its rings
@@ -459,8 +442,6 @@ static unsigned int take_coalesced(struct doorbell *db,
 	unsigned int n, room, taken = 0;
 	__u64 head;
 
-	if (!held)
-		coalesced_handled(db);
 	while (taken < max && left) {
 		room = max - taken < BATCH ? max - taken : BATCH;
 		/* each of these slots has an event, or is partial no more */
@@ -485,9 +466,6 @@ static unsigned int take_coalesced(struct doorbell *db,
 		if (n < room && (head + n) & db->mask && !db->nr_partial)
 			break;
 	}
-	if (taken)
-		db->taken = __atomic_load_n(&db->control->head,
-					    __ATOMIC_RELAXED);
 	return taken;
 }
 
@@ -521,10 +499,9 @@ static inline unsigned int ordered_events(struct doorbell *db, __u64 *head,
 	return n;
 }
 
-/* With @hold, step 2 is left to ordered_handled(). */
 static inline unsigned int take_ordered(struct doorbell *db,
 					struct doorbell_event *events,
-					unsigned int max, bool hold)
+					unsigned int max)
 {
 	__u64 head = __atomic_load_n(&db->control->head, __ATOMIC_RELAXED);
 	unsigned int n, taken = 0;
@@ -533,9 +510,7 @@ static inline unsigned int take_ordered(struct doorbell *db,
 		n = ordered_events(db, &head, events + taken, max - taken);
 		taken += n;
 	} while (n && taken < max && !(head & db->mask));
-	if (hold)
-		db->unhandled = taken;
-	else if (taken)
+	if (taken)
 		__atomic_store_n(&db->control->head, head, __ATOMIC_RELEASE);
 	return taken;
 }
@@ -564,38 +539,40 @@ static int take_by_read(struct doorbell *db, struct doorbell_event *events,
 static __attribute__((noinline)) void remap(struct doorbell *db)
 {
 	db->nr_partial = 0;
-	db->unhandled = 0;
 	unmap(db);
 	map(db);
 }
 
 /*
- * Take events that are not held; @max is 1 to TAKE_MAX. With @hold the caller
- * calls ordered_handled() afterwards. With @held it has not handled all events
- * that it took before.
+ * Take events that are not held; @max is 1 to TAKE_MAX. The last @held events
+ * that were taken are not handled.
  */
 static inline int take_new(struct doorbell *db, struct doorbell_event *events,
-			   unsigned int max, bool hold, bool held)
+			   unsigned int max, unsigned int held)
 {
 	unsigned int n = 0;
 	bool old;
 
-	ordered_handled(db, 0);
 	if (db->map_later)
 		map(db);
 	while (db->control) {
 		old = replaced(db);
 		if (old && dropped(db))
 			n = 0;
-		else if (db->entries)
-			n = take_ordered(db, events, max, hold);
-		else
-			n = take_coalesced(db, events, max, held);
-		if (n || !old)
+		else if (!db->entries)
+			n = take_coalesced(db, events, max);
+		else if (held < db->kept)
+			n = take_ordered(db, events, max < db->kept - held ?
+						     max : db->kept - held);
+		if (n)
+			db->taken = __atomic_load_n(&db->control->head,
+						    __ATOMIC_RELAXED);
+		if (n || !old || held)
 			return n;
 		remap(db);
 	}
-	return take_by_read(db, events, max);
+	/* read() says that all events before are handled */
+	return held ? 0 : take_by_read(db, events, max);
 }
 
 static unsigned int take_held(struct doorbell *db,
@@ -618,13 +595,14 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 	unsigned int held = 0;
 	int n;
 
+	mark_handled(db, handled_position(db, db->nr_held));
 	if (max > TAKE_MAX)
 		max = TAKE_MAX;
 	if (db->nr_held)
 		held = take_held(db, events, max);
 	if (held == max)
 		return held;
-	n = take_new(db, events + held, max - held, false, held);
+	n = take_new(db, events + held, max - held, held);
 	if (n < 0)
 		return held ? (int)held : n;
 	return held + n;
@@ -647,7 +625,6 @@ int doorbell_arm(struct doorbell *db)
 {
 	int ret;
 
-	ordered_handled(db, db->nr_held);
 	if (has_own_events(db))
 		return 1;
 	if (db->control) {
@@ -665,7 +642,6 @@ int doorbell_wait(struct doorbell *db, int timeout)
 	struct pollfd pfd = { .fd = db->fd, .events = POLLIN };
 	int ret;
 
-	ordered_handled(db, db->nr_held);
 	/* doorbell_take() goes on with the region that is attached now */
 	if (has_own_events(db) || (db->control && replaced(db)))
 		return 1;
@@ -683,6 +659,8 @@ int doorbell_complete(struct doorbell *db, doorbell_notify_fn notify,
 		      void *ctx)
 {
 	struct doorbell_event event;
+	__u32 generation;
+	__u64 pos;
 	int n, ret;
 
 	for (;;) {
@@ -690,12 +668,17 @@ int doorbell_complete(struct doorbell *db, doorbell_notify_fn notify,
 			/* @notify may take events: no pointer into held[] */
 			if (!take_held(db, &event, 1))
 				break;
+			/* nor is what it takes handled, or of this region */
+			pos = handled_position(db, db->nr_held);
+			generation = db->generation;
 			ret = notify(event.queue, &event, ctx);
-			ordered_handled(db, db->nr_held);
+			if (db->control && db->generation == generation)
+				mark_handled(db, pos);
 			if (ret)
 				return ret;
 		}
-		n = take_new(db, db->held, BATCH, true, false);
+		mark_handled(db, handled_position(db, 0));
+		n = take_new(db, db->held, BATCH, 0);
 		if (n < 0)
 			return n;
 		db->next_held = 0;

@@ -70,19 +70,20 @@ struct doorbell *doorbell_open(unsigned int flags);
  * takes events again if that returns 1.
  *
  * The function takes over from a consumer that has died, by DOORBELL_RECOVER:
- * events that it may not have handled come again. With mapped memory these are:
+ * events that it may not have handled come again. These are:
  *
- * - coalescing: what doorbell_take() returned last, or all events of the last
- *   batch of doorbell_complete(), up to 64. They count as handled at the next
- *   call that takes events, or batch, or at doorbell_close() unless
- *   doorbell_complete() has left some;
- * - ordered: the event of the callback of doorbell_complete(), until it
- *   returns. What doorbell_take() returned is lost with the process.
+ * - what doorbell_take() returned last, until the next call that takes events,
+ *   until a later callback returns, or until doorbell_close() with mapped
+ *   memory;
+ * - coalescing: the events of the last batch of doorbell_complete(), up to 64,
+ *   until the last one is handled;
+ * - ordered: those of the batch whose callback has not returned.
  *
- * By read(), what it returned last comes again in a coalescing region, and is
- * lost in an ordered one. With DOORBELL_OPEN_NO_RECOVER nothing comes again:
- * for a consumer that joins others at work, or follows one that ended in order
- * and used read().
+ * A callback that takes events says that its own one is handled. Without mapped
+ * memory, the whole batch of doorbell_complete() comes again, until the next
+ * one, in both modes. With DOORBELL_OPEN_NO_RECOVER nothing comes again: for a
+ * consumer that joins others at work, or follows one that ended in order and
+ * used read().
  *
  * Return: the consumer, or NULL with errno: EBADF if @fd is not open, usually
  * ENOTTY if it is another file than /dev/doorbell.
@@ -99,8 +100,7 @@ struct doorbell *doorbell_from_fd(int fd, unsigned int flags);
  *
  * The events that are left stay as long as another descriptor of the same open
  * file exists. Those that doorbell_complete() took and did not hand over come
- * again for doorbell_from_fd(), except for DOORBELL_OPEN_READ in an ordered
- * region.
+ * again for doorbell_from_fd().
  */
 void doorbell_close(struct doorbell *db);
 
@@ -206,8 +206,10 @@ int doorbell_ring_addr(struct doorbell *db, __u64 addr, __u64 value);
  * The call never waits, even if the descriptor is blocking and other readers
  * share it.
  *
- * Return: number of events, less than @max (or 65,536) only if there are no
- * more, or, without mapped memory, if a signal came; or a negative errno.
+ * Return: number of events, 0 if there are none, or a negative errno. It can be
+ * less than @max although there are more: of an ordered region not more than
+ * can come again after a crash. So a consumer that waits for an edge (EPOLLET)
+ * calls the function until it returns 0.
  */
 int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 		  unsigned int max);
