@@ -37,15 +37,32 @@ check()
 
 series() { "$top/tools/package/kernel-patch.sh" "$source" "$out"; }
 
-# Link the source, which others use, too, and copy the files that change.
+# own DIR: a directory of the tree's own, with links to what the source's has.
+# Others use the source, too, and it has very many files.
+own()
+{
+	local dir=$1
+
+	[ "$dir" = . ] || own "$(dirname "$dir")" || return
+	[ -L "$tree/$dir" ] || [ ! -d "$tree/$dir" ] || return 0
+	[ "$dir" = . ] || rm -f "$tree/$dir"
+	mkdir -p "$tree/$dir" || return
+	[ ! -d "$source/$dir" ] ||
+		find "$source/$dir" -mindepth 1 -maxdepth 1 \
+			-exec ln -s -t "$tree/$dir" {} +
+}
+
+# Link the source, and copy the files that change.
 apply()
 {
 	local file patch
 
-	cp -as "$source" "$tree" || return
-	sed -n 's,^--- a/,,p' "$out"/*.patch | sort -u | while read -r file; do
-		cp --remove-destination "$source/$file" "$tree/$file"
-	done
+	while read -r file; do
+		own "$(dirname "$file")" || return
+		[ ! -e "$source/$file" ] ||
+			cp --remove-destination "$source/$file" "$tree/$file" ||
+			return
+	done < <(sed -n 's,^+++ b/,,p' "$out"/*.patch | sort -u)
 	for patch in "$out"/*.patch; do
 		patch -p1 -s -F 0 -d "$tree" <"$patch" || return
 	done
