@@ -211,12 +211,13 @@ PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
 	selftests/doorbell/Makefile)
 KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12-arm64 6.12
 
-# The debug kernels are several times slower than the stock ones, where all
-# programs run, but fuzz only on one. A program runs on one of the debug
-# kernels, or only by make check-debug. PROGRAM:OPTION... runs a part of one.
-# With PROGRAMS on the command line, all of these run.
+# All programs run on the stock kernels, but some that take long on one of them,
+# unless the other one is not among KERNELS. The debug kernels are several
+# times slower: a program runs on one of them, or only by make check-debug.
+# PROGRAM:OPTION... runs a part of one. PROGRAMS on the command line all run.
 SLOW := bind crash library move orders preload recipes tool
-ELSEWHERE_6.12 := fuzz
+ELSEWHERE_6.1 = $(if $(filter 6.12,$(KERNELS)),crash library tool)
+ELSEWHERE_6.12 = $(if $(filter 6.1,$(KERNELS)),fuzz orders preload)
 ELSEWHERE_6.12-debug := $(SLOW) fault fuzz modes owner process stuck trace
 ELSEWHERE_7.2-debug := $(SLOW) $(filter-out $(ELSEWHERE_6.12-debug),$(PROGRAMS))
 PART_7.2-debug := bind:-vmmio:-fcgroup:-fplain:-ffailure
@@ -278,7 +279,8 @@ check-debug check-kernels: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
 	@LIMIT=7200 tools/test/check.sh "$(PROGRAMS)" $(CHECK_KERNELS)
 
-check-deb: setup
+check-deb:
+	@tools/testbed/setup.sh deb
 	@HOST_TESTS="compat package" tools/test/check.sh ""
 
 # Each machine invents 70 operations per second of SECONDS after the soak: with

@@ -45,7 +45,7 @@ packages() {
 	printf '#!/bin/sh\n%s\n' 'printf "%s\n" "$@" >>"$0.log"' \
 		>"$tmp/bin/apt-get"
 	chmod +x "$tmp/bin"/*
-	PATH=$tmp/bin:$PATH "$testbed/setup.sh" >/dev/null 2>&1 ||
+	PATH=$tmp/bin:$PATH "$testbed/setup.sh" deb >/dev/null 2>&1 ||
 		why="status $?"
 	# the names in setup.sh, each at the start of a line, except lib32gcc's
 	while read -r pkg; do

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 # Install the Debian packages that building and testing need, if any is missing.
 #
-# Usage: setup.sh
+# Usage: setup.sh [deb]
 #
-# Lists the packages and their purposes before it installs them, with sudo if
-# necessary.
+# With deb, also what only "make deb" and "make check-deb" need. Lists the
+# packages and their purposes before it installs them, with sudo if necessary.
 set -euo pipefail
 
 . "$(dirname "$0")/lib.sh"
@@ -38,21 +38,15 @@ needs()
 	bc                kernel build
 	libelf-dev        kernel build
 	libssl-dev        kernel build
+	patch             the series for a kernel tree
 	rsync             kernel headers for user space
 	xz-utils          kernel source and modules
 	zstd              stock kernels
 	pahole            modules for stock kernels
-	clang             a kernel that clang builds
-	lld               its linker
-	llvm              its other tools
 	mmdebstrap        a Debian to install into
 	uidmap            mmdebstrap as an ordinary user
 	squashfs-tools    the image of this Debian
-	build-essential   Debian packages
-	pkg-config        Debian packages
-	debhelper         Debian packages
-	dh-dkms           Debian packages of a module
-	lintian           checks of Debian packages
+	pkg-config        programs with these libraries
 	perl              kernel scripts
 	python3           kernel scripts
 	sparse            static analysis
@@ -78,6 +72,19 @@ needs_arm64()
 	gcc-arm-linux-gnueabihf 32-bit programs there
 	libc6-dev-armhf-cross their library
 	qemu-system-arm   virtual machines of arm64
+	EOF
+}
+
+needs_deb()
+{
+	cat <<-EOF
+	build-essential   Debian packages
+	debhelper         Debian packages
+	dh-dkms           Debian packages of a module
+	lintian           checks of Debian packages
+	clang             a kernel that clang builds
+	lld               its linker
+	llvm              its other tools
 	EOF
 }
 
@@ -130,4 +137,5 @@ install()
 }
 
 install needs
+[ "${1-}" != deb ] || install needs_deb
 install needs_arm64 || echo "Without them there are no tests of arm64."
