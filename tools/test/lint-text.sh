@@ -4,9 +4,9 @@
 #
 # Usage: lint-text.sh [CHECKOUT]
 #
-# Checks the license line of each file, the width of lines in documents, litmus
-# tests, scripts and makefiles, and retired words. checkpatch checks the width
-# of C.
+# Checks the license line of each file, whether scripts can be executed, the
+# width of lines in documents, litmus tests, scripts and makefiles, and retired
+# words. checkpatch checks the width of C.
 set -uo pipefail
 
 . "$(dirname "$0")/../testbed/lib.sh"
@@ -43,6 +43,17 @@ spdx() {
 			head -n 3 "$file" | grep -q SPDX-License-Identifier ||
 			fail "$file: no SPDX line"
 	done < <(git ls-files)
+}
+
+# debhelper makes those of packages executable.
+modes()
+{
+	local file
+
+	while IFS= read -r file; do
+		[ -x "$file" ] || fail "$file: not executable"
+	done < <(git grep --untracked -lI '^#!' -- ':!debian/' |
+		xargs -d '\n' awk 'FNR == 1 && /^#!/ { print FILENAME }')
 }
 
 # Print the lines of a file that are longer than 80 columns. URLs, rows of
@@ -91,6 +102,7 @@ words() {
 }
 
 spdx
+modes
 columns
 words
 exit $failed

@@ -82,6 +82,8 @@ texts() {
 			fail "${picture##*/} is not of today: make pictures"
 	done
 
+	tools/test/mutants.py --check || fail "mutants.txt"
+
 	tools/test/lint-text.sh || failed=1
 	return $failed
 }

@@ -3,6 +3,7 @@
 """Break the module and the library in many ways: does a test notice?
 
 Usage: [ONLY=...] mutants.py PROGRAM...
+       mutants.py --check
 
 ONLY is a number of mutants, or a part of the names of those to run; by default
 all run. One build has all mutants, see mutate.py. Each KUnit suite and each
@@ -10,7 +11,8 @@ program runs once without a mutant, which says what mutants it reaches: the
 others it cannot kill. Then, for each mutant, the tests that reach it run until
 one fails, the quickest first. What survives on the first of KERNELS has to
 survive on the others, too. mutants.txt lists mutants that a litmus test kills,
-and equivalent ones.
+and equivalent ones. With --check, only see whether there is a mutant for each
+of its lines.
 
 build/mutants/results keeps what was found: that a test passed, until the module
 or the test changes; that it failed, until the file with the mutant changes.
@@ -305,6 +307,8 @@ def main(programs):
     os.makedirs(OUT, exist_ok=True)
     everything = make_mutants()
     known = listed(everything)
+    if programs == ['--check']:
+        return
     results = Results()
     only = os.environ.get('ONLY', '')
     mutants = everything[:int(only)] if only.isdigit() else [

@@ -220,6 +220,7 @@ spdx=".. SPDX-License-Identifier: GPL-2.0"
 text 0 "a good document" "$spdx" "$(printf %080d 0)"
 text 1 "a line that is too long" "$spdx" "$(printf %081d 0)"
 text 1 "a document without a license" "text"
+text 1 "a script that is not executable" "#!/bin/sh" "# ${spdx#.. }"
 text 1 "a retired word" "$spdx" "the ring_""offset"
 
 html 0 "a link to a heading" "other.html#here"
