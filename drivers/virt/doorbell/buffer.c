@@ -392,17 +392,17 @@ static void ordered_consume(struct doorbell_buffer *buf, unsigned int n)
 static bool ordered_recover(struct doorbell_buffer *buf)
 {
 	struct doorbell_control *control = buf->control;
-	/* before head, so that it is not ahead of it */
+	/* before head, which the consumer stores first */
 	u64 pos = recover_from(buf);
 	u64 head = READ_ONCE(control->head);
 	u64 tail = atomic64_read(&buf->tail);
 
-	/* a consumer whose events came again may say so of all at once */
+	/* a live consumer marks all that it took, and some came again */
 	if (pos > head)
 		pos = head;
 	else if (head - pos > doorbell_buffer_kept(buf))
 		pos = head - doorbell_buffer_kept(buf);
-	/* whatever is in the control area: where there are entries */
+	/* garbage must not lead to entries that are overwritten */
 	if (tail - pos > BIT(buf->order))
 		pos = tail - BIT(buf->order);
 	if (pos < BIT(buf->order))

@@ -595,6 +595,8 @@ int doorbell_take(struct doorbell *db, struct doorbell_event *events,
 	unsigned int held = 0;
 	int n;
 
+	if (!max)
+		return 0;
 	mark_handled(db, handled_position(db, db->nr_held));
 	if (max > TAKE_MAX)
 		max = TAKE_MAX;
