@@ -29,6 +29,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <linux/vm_sockets.h>
 
 #include "port.h"
@@ -411,6 +412,28 @@ static int command(const char *name, int arg)
 	return fail("unknown command");
 }
 
+/* Load the modules that the kernel needs, if it is one that has modules. */
+static void load_modules(void)
+{
+	struct dirent **files;
+	struct utsname uts;
+	char name[400];
+	int fd, n;
+
+	uname(&uts);
+	snprintf(name, sizeof(name), "/modules/%s", uts.release);
+	if (chdir(name))
+		return;
+	n = scandir(".", &files, NULL, alphasort);
+	/* one of a CPU's own may fail; without a disk, "ready" never comes */
+	for (int i = 0; i < n; i++) {
+		fd = open(files[i]->d_name, O_RDONLY);
+		syscall(SYS_finit_module, fd, "", 0);
+		close(fd);
+	}
+	chdir("/");
+}
+
 int main(void)
 {
 	struct termios raw;
@@ -423,6 +446,7 @@ int main(void)
 	mount("dev", "/dev", "devtmpfs", 0, NULL);
 	mount("sys", "/sys", "sysfs", 0, NULL);
 	mount("proc", "/proc", "proc", 0, NULL);
+	load_modules();
 
 	port = open("/dev/ttyS1", O_RDWR | O_NOCTTY);
 	tcgetattr(port, &raw);

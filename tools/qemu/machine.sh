@@ -13,7 +13,7 @@
 # Without that file the second half is skipped.
 
 export PATH=$PATH:/usr/bin
-guest=/q/guest.cpio kernel=/q/vmlinux ko=/q/doorbell.ko
+guest=/q/guest.cpio ko=/q/doorbell.ko
 preload=/q/preload.so
 # seconds until a guest must have answered
 patience=300
@@ -74,6 +74,9 @@ start() {
 		6<>/tmp/monitor.out
 	use=/q/count.so
 	[ "$mode" = plain ] || use=$preload:/q/count.so
+	# Debian's kernel takes no virtio-mmio devices from its command line
+	kernel=/q/vmlinux
+	[ -e $kernel ] && [ "$scenario" != mmio ] || kernel=/q/vmlinux-small
 	COUNT=/tmp/count LD_PRELOAD=$use DOORBELL_STATS=1 \
 		qemu-system-x86_64 -display none -nodefaults -accel kvm \
 		-cpu host,-xsave -m 128 -kernel $kernel -initrd $guest \

@@ -25,17 +25,20 @@ short="pci vhost"
 # For a machine that hangs: the guests have limits of their own.
 limit=2400
 
-# vhost_modules KERNEL DIR: put vhost_vsock and what it needs into DIR
-vhost_modules()
+# modules KERNEL DIR NAME...: put modules of a stock kernel, and what they need,
+# into DIR, in the order in which to load them
+modules()
 {
 	local dir=$1 to=$2 release ko n=10
+	shift 2
 
+	rm -rf "$to"
 	mkdir -p "$to"
 	release=$(cat "$dir/release")
 	[ -d "$dir/modules" ] || return 0
 	PATH=$PATH:/usr/sbin:/sbin modprobe -d "$dir/modules" -S "$release" \
-		--show-depends vhost_vsock |
-		sed -n 's/^insmod \([^ ]*\).*/\1/p' |
+		--show-depends -a "$@" |
+		sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' |
 		while read -r ko; do
 			ko_name=$(basename "${ko%.xz}")
 			case $ko in
@@ -46,21 +49,28 @@ vhost_modules()
 		done
 }
 
-# build: what all machines need. Sets pack
+# build WORD...: what all machines need; for mmio and for debug kernels, the
+# small guest, too. Sets pack and guest
 build()
 {
-	local guest
+	local small
 
 	pack=$("$top/tools/qemu/pack.sh") || return
-	guest=$("$testbed/kernel.sh" 6.12-guest) || return
+	guest=$("$testbed/kernel.sh" 6.12) || return
+	rm -f "$out/vmlinux-small"
+	if [[ " $* " =~ \ mmio\ |-debug\  ]]; then
+		small=$("$testbed/kernel.sh" 6.12-guest) || return
+		strip -o "$out/vmlinux-small" "$small/build/vmlinux" || return
+	fi
 	make -s -C "$top/tools/qemu" OUTPUT="$out" || return
 	[ "$PRELOAD" != "$ours" ] ||
 		make -s -C "$top" preload || return
 	make -s -C "$top" tools || return
-	strip -o "$out/vmlinux" "$guest/build/vmlinux" || return
-	mkdir -p "$out/root"
+	rm -rf "$out/root"
+	modules "$guest" "$out/root/modules/$(cat "$guest/release")" \
+		virtio_blk ext4 vmw_vsock_virtio_transport || return
 	cp "$out/guest" "$out/root/init"
-	(cd "$out/root" && echo init | cpio -o -H newc --owner=0:0 --quiet) \
+	(cd "$out/root" && find . | cpio -o -H newc --owner=0:0 --quiet) \
 		>"$out/guest.cpio"
 }
 
@@ -71,8 +81,7 @@ prepare()
 
 	dir=$("$testbed/kernel.sh" "$1") || return
 	ko=$("$testbed/module.sh" "$1") || return
-	rm -rf "$out/modules-$1"
-	vhost_modules "$dir" "$out/modules-$1"
+	modules "$dir" "$out/modules-$1" vhost_vsock
 }
 
 # machine KERNEL SCENARIO...: print TAP
@@ -81,7 +90,11 @@ machine()
 	local kernel=$1 file files=()
 	shift
 
-	for file in guest.cpio vmlinux count.so; do
+	# Debian's kernel takes minutes to boot on a debug kernel
+	[[ $kernel = *-debug ]] || files+=(-f "$guest/vmlinuz:/q/vmlinux")
+	[ ! -e "$out/vmlinux-small" ] ||
+		files+=(-f "$out/vmlinux-small:/q/vmlinux-small")
+	for file in guest.cpio count.so; do
 		files+=(-f "$out/$file:/q/$file")
 	done
 	# with the libraries that QEMU has no use for
@@ -119,15 +132,19 @@ report()
 
 mkdir -p "$out"
 if [ "${1-}" = --short ]; then
-	build && prepare 6.12 || exit
+	scenarios=${SCENARIOS:-$short}
 	# shellcheck disable=SC2086	# a list
-	machine 6.12 ${SCENARIOS:-$short}
+	build $scenarios && prepare 6.12 || exit
+	# shellcheck disable=SC2086	# a list
+	machine 6.12 $scenarios
 	exit
 fi
 
 [ $# -gt 0 ] || usage
 rm -f "$out"/*.tap
-build
+scenarios=${SCENARIOS:-$all}
+# shellcheck disable=SC2086	# a list
+build $scenarios "$@"
 built=$?
 # A machine has one CPU, so all of them run at the same time.
 for kernel; do
@@ -136,7 +153,7 @@ for kernel; do
 	case $ret in
 	0)
 		# shellcheck disable=SC2086	# a list
-		report "$kernel" ${SCENARIOS:-$all} >"$out/$kernel.tap" &
+		report "$kernel" $scenarios >"$out/$kernel.tap" &
 		;;
 	77)
 		echo "# verdict skip $kernel or QEMU is unavailable" \
