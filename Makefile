@@ -209,17 +209,16 @@ endif
 TESTS := $(BUILD)/selftests
 PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
 	selftests/doorbell/Makefile)
-KERNELS := 6.12-debug 7.2-debug 6.1 6.12-kcsan 6.12-arm64 6.12
+KERNELS := 7.2-debug 6.1 6.12-kcsan 6.12-arm64 6.12
 
 # All programs run on the stock kernels, but some that take long on one of them,
 # unless the other one is not among KERNELS. The debug kernels are several
-# times slower: a program runs on one of them, or only by make check-debug.
+# times slower: what takes long there runs only by make check-debug.
 # PROGRAM:OPTION... runs a part of one. PROGRAMS on the command line all run.
 SLOW := bind crash library move orders preload recipes tool
 ELSEWHERE_6.1 = $(if $(filter 6.12,$(KERNELS)),crash library tool)
 ELSEWHERE_6.12 = $(if $(filter 6.1,$(KERNELS)),fuzz orders preload)
-ELSEWHERE_6.12-debug := $(SLOW) fault fuzz modes owner process stuck trace
-ELSEWHERE_7.2-debug := $(SLOW) $(filter-out $(ELSEWHERE_6.12-debug),$(PROGRAMS))
+ELSEWHERE_7.2-debug := $(SLOW)
 PART_7.2-debug := bind:-vmmio:-fcgroup:-fplain:-ffailure
 PART_7.2-debug += move:-vmmio:-fglobal:-fthreads
 ifneq ($(origin PROGRAMS),command line)
