@@ -22,7 +22,6 @@
 #   make check-debug      run all programs on the debug kernels, for an hour
 #   make check-arm64      run all programs on kernels of arm64
 #   make check-kernels    run them on real-time and hardened kernels
-#   make check-deb        test packages and other kernels
 #   make check-kvm        run KVM's own selftests, without and with regions
 #   make soak             do everything at random for two hours, SECONDS=...
 #   make coverage         count the lines and branches that the tests run
@@ -171,7 +170,7 @@ clean:
 	[ ! -d $(KDIR) ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
 
 setup:
-	@tools/testbed/setup.sh
+	@tools/testbed/setup.sh $(SETUP)
 
 VMM_DIR := tools/vmm
 VMM_OUT := $(USER)
@@ -256,12 +255,17 @@ examples: $(LIB)
 	@$(MAKE) -s -C examples OUTPUT=$(CURDIR)/$(BUILD)/examples \
 		LIB=$(CURDIR)/$(LIB)
 
+# The slowest first. The first and the last are about 6.1 and other kernels.
+HOST_TESTS = $(if $(filter 6.1,$(KERNELS)),package) kernel-patch litmus runner \
+	native $(if $(filter 6.1,$(KERNELS)),compat)
+
+check: SETUP := packages
 check: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO) \
 		$(if $(filter %-arm64,$(KERNELS)),arm64)
 	@ELSEWHERE="$(ELSEWHERE)" PART="$(PART)" \
 		PROGRAMS_ARM64="$(SHORT_ARM64)" \
-		HOST_TESTS="litmus runner native kernel-patch" \
+		HOST_TESTS="$(HOST_TESTS)" \
 		tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
 
 check-arm64: setup
@@ -277,10 +281,6 @@ check-kernels: CHECK_KERNELS := 6.12-rt-debug 6.1-rt 6.12-rt 6.12-hardened
 check-debug check-kernels: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
 	@LIMIT=7200 tools/test/check.sh "$(PROGRAMS)" $(CHECK_KERNELS)
-
-check-deb:
-	@tools/testbed/setup.sh deb
-	@HOST_TESTS="compat package" tools/test/check.sh ""
 
 # Each machine invents 70 operations per second of SECONDS after the soak: with
 # 7200, a million in all. bash counts in a variable of this name.
@@ -350,7 +350,7 @@ html: setup
 lint: setup
 	@tools/test/lint.sh
 
-.PHONY: dist deb rpm check-deb check-debug check-kernels check-kvm kernel-patch
+.PHONY: dist deb rpm check-debug check-kernels check-kvm kernel-patch
 .PHONY: arm64 check-arm64
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload

@@ -11,7 +11,7 @@ set -euo pipefail
 . "$(dirname "$0")/../testbed/lib.sh"
 [ $# = 2 ] || usage
 tarball=$(readlink -f "$1")
-"$testbed/setup.sh" deb >&2
+"$testbed/setup.sh" packages >&2
 rm -rf "$2"
 mkdir -p "$2/build"
 cd "$2/build"

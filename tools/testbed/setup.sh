@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # Install the Debian packages that building and testing need, if any is missing.
 #
-# Usage: setup.sh [deb]
+# Usage: setup.sh [packages]
 #
-# With deb, also what only "make deb" and "make check-deb" need. Lists the
+# With packages, also what only "make deb" and "make check" need. Lists the
 # packages and their purposes before it installs them, with sudo if necessary.
 set -euo pipefail
 
@@ -75,7 +75,7 @@ needs_arm64()
 	EOF
 }
 
-needs_deb()
+needs_packages()
 {
 	cat <<-EOF
 	build-essential   Debian packages
@@ -137,5 +137,5 @@ install()
 }
 
 install needs
-[ "${1-}" != deb ] || install needs_deb
+[ "${1-}" != packages ] || install needs_packages
 install needs_arm64 || echo "Without them there are no tests of arm64."
