@@ -66,11 +66,12 @@ run_here() {
 }
 
 # Build the modules for a kernel, and the kernel if the cache lacks it. Sets ko.
+# The machines of earlier kernels go first: they have a time limit.
 prepare() {
 	local kernel=$1 ret
 
 	echo "check: preparing $kernel"
-	ko=$("$testbed/module.sh" "$kernel" 2>"$out/$kernel.err")
+	ko=$(nice "$testbed/module.sh" "$kernel" 2>"$out/$kernel.err")
 	ret=$?
 	case $ret in
 	0) return 0 ;;
