@@ -256,7 +256,9 @@ int doorbell_wait(struct doorbell *db, int timeout);
  * process may attach another region. To end such a consumer,
  *
  * - ring an address outside of the region by write() before you detach it, and
- *   let @notify return non-zero for DOORBELL_EVENT_BAD_ADDRESS; or
+ *   let @notify return non-zero for DOORBELL_EVENT_BAD_ADDRESS; but not in a
+ *   coalescing region where the value names the queue: there a guest's own bad
+ *   rings can hide this event; or
  * - do not call this function: wait for doorbell_fd() and an eventfd of your
  *   own in epoll_wait(), and call doorbell_take(); or
  * - kill the process. A signal with a handler does not end the call.
