@@ -35,7 +35,7 @@ status() {
 
 # packages NAME: where nothing is installed, setup.sh installs all that it lists
 packages() {
-	local pkg why=
+	local why=
 
 	mkdir -p "$tmp/bin"
 	# shellcheck disable=SC2016	# for the stubs
@@ -45,14 +45,14 @@ packages() {
 	printf '#!/bin/sh\n%s\n' 'printf "%s\n" "$@" >>"$0.log"' \
 		>"$tmp/bin/apt-get"
 	chmod +x "$tmp/bin"/*
-	PATH=$tmp/bin:$PATH "$testbed/setup.sh" deb >/dev/null 2>&1 ||
+	PATH=$tmp/bin:$PATH "$testbed/setup.sh" packages >/dev/null 2>&1 ||
 		why="status $?"
 	# the names in setup.sh, each at the start of a line, except lib32gcc's
-	while read -r pkg; do
-		grep -q "^	$pkg " "$testbed/setup.sh" ||
-			why="$why no package $pkg"
-	done < <(grep -v '^-\|^update$\|^install$\|=\|^lib32gcc-' \
-		"$tmp/bin/apt-get.log")
+	diff <(sed -n '/<<-EOF$/,/^\tEOF$/s/^\t\([^ ]*\)  *[^< ].*/\1/p' \
+			"$testbed/setup.sh" | grep -vx cat | sort -u) \
+		<(grep -v '^-\|^update$\|^install$\|=\|^lib32gcc-' \
+			"$tmp/bin/apt-get.log" | sort -u) >"$tmp/packages" ||
+		why="$why $(tr '\n' ' ' <"$tmp/packages")"
 	[ "$(wc -l <"$tmp/bin/apt-get.log")" -gt 50 ] || why="few packages"
 	result "$1" "$why"
 }

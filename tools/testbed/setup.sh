@@ -136,6 +136,10 @@ install()
 	fi
 }
 
+case ${1-} in
+'' | packages) ;;
+*) usage ;;
+esac
 install needs
 [ "${1-}" != packages ] || install needs_packages
 install needs_arm64 || echo "Without them there are no tests of arm64."
