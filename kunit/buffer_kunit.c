@@ -809,13 +809,23 @@ static void expect_number(struct kunit *test, struct numbers *n)
 	}
 }
 
+/* Empty the buffer, and let the lap number wrap with one of the next rings. */
+static void wrap_soon(struct kunit *test, struct numbers *n)
+{
+	u64 start = (0xffffffffULL << n->buf->order) - 2;
+
+	while (n->got != n->put)
+		expect_number(test, n);
+	atomic64_set(&n->buf->tail, start);
+	n->buf->control->head = start;
+}
+
 /* Ordered: every ring is an event, in order, and depth of them find room. */
 static void ordered_depths(struct kunit *test)
 {
 	static const u32 depths[] = { 1, 2, 3, 5, 8, 64, 100 };
 	struct rnd_state rng;
 	int d, round;
-	u64 start;
 	u32 i;
 
 	for (d = 0; d < ARRAY_SIZE(depths); d++) {
@@ -826,14 +836,9 @@ static void ordered_depths(struct kunit *test)
 
 		prandom_seed_state(&rng, 0x0dd + d);
 		for (round = 0; round < 600; round++) {
-			/* halfway, empty it and let the lap number wrap */
-			if (round == 300) {
-				while (n.got != n.put)
-					expect_number(test, &n);
-				start = (0xffffffffULL << n.buf->order) - 2;
-				atomic64_set(&n.buf->tail, start);
-				n.buf->control->head = start;
-			}
+			/* halfway */
+			if (round == 300)
+				wrap_soon(test, &n);
 			i = prandom_u32_state(&rng) % (n.depth + 3);
 			while (i--)
 				ring_number(test, &n);
@@ -866,7 +871,7 @@ static void recover_numbers(struct kunit *test, struct numbers *n, u64 handled)
 static void ordered_recover_random(struct kunit *test)
 {
 	static const u32 depths[] = { 1, 2, 3, 5, 8, 64, 100 };
-	u64 handled, start;
+	u64 handled;
 	struct rnd_state rng;
 	int d, round;
 	u32 i;
@@ -882,14 +887,9 @@ static void ordered_recover_random(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, kept, doorbell_buffer_kept(n.buf));
 		prandom_seed_state(&rng, 0xdead + d);
 		for (handled = 0, round = 0; round < 2000; round++) {
-			/* halfway, empty it and let the lap number wrap */
-			if (round == 1000) {
-				while (n.got != n.put)
-					expect_number(test, &n);
-				start = (0xffffffffULL << n.buf->order) - 2;
-				atomic64_set(&n.buf->tail, start);
-				n.buf->control->head = start;
-			}
+			/* halfway */
+			if (round == 1000)
+				wrap_soon(test, &n);
 			if (prandom_u32_state(&rng) % 4 || round == 1000) {
 				handled = n.got;
 				doorbell_buffer_handled(n.buf);
