@@ -74,12 +74,16 @@ static void restore(struct doorbell *db, const struct snapshot *snapshot)
 	const struct doorbell_event *event = snapshot->events;
 	const struct doorbell_event *end = event + snapshot->n;
 	unsigned int i;
+	__u64 addr;
 
-	for (; event < end; event++)
+	for (; event < end; event++) {
+		/* another process rang it: no guest causes such an event */
+		addr = event->type == DOORBELL_EVENT_BAD_ADDRESS ?
+		       event->value : BASE + event->queue * STRIDE;
 		for (i = 0; i < event->count; i++)
-			check(doorbell_ring_addr(db,
-						 BASE + event->queue * STRIDE,
-						 event->value), "write");
+			check(doorbell_ring_addr(db, addr, event->value),
+			      "write");
+	}
 }
 
 /* All but the width, which is 0 after restoring */
