@@ -190,6 +190,44 @@ TEST_F_TIMEOUT(trace, steps, TEST_SECONDS)
 	EXPECT_EQ(n, self->nr_lines);
 }
 
+/* A value that names no queue is traced as of its own type. */
+TEST_F_TIMEOUT(trace, by_value, TEST_SECONDS)
+{
+	struct doorbell_attach arg = {
+		.size = sizeof(arg), .vm_fd = self->vmm->vm_fd,
+		.base = MMIO_BASE, .len = 4, .queues = 2,
+		.flags = DOORBELL_ATTACH_BY_VALUE | ORDERED, .depth = 2,
+	};
+	bool all = !variant->only;
+	struct doorbell_event events[4];
+	unsigned int n = 0, i;
+
+	ASSERT_EQ(0, db_result(ioctl(self->fd, DOORBELL_ATTACH, &arg)));
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, guest_write(self->vmm, 0, 4, MMIO_BASE, 1 + i));
+	ASSERT_EQ(1, vmm_exits(self->vmm));
+	ASSERT_EQ(2, db_read(self->fd, events, 4));
+	EXPECT_EQ(DOORBELL_EVENT_QUEUE, events[0].type);
+	EXPECT_EQ(DOORBELL_EVENT_BAD_QUEUE, events[1].type);
+	ASSERT_EQ(0, read_trace(self));
+
+	if (all)
+		EXPECT_LINE(n, "attach", " base=%#llx len=0x4 queues=2 flags=%#x depth=2",
+			    MMIO_BASE, arg.flags);
+	if (all || !strcmp(variant->only, "ring"))
+		EXPECT_RING(n, "ring", 1, DOORBELL_EVENT_QUEUE, 4, 1);
+	if (all)
+		EXPECT_LINE(n, "wake", "%s", "");
+	if (all || !strcmp(variant->only, "ring"))
+		for (i = 2; i < 4; i++)
+			EXPECT_RING(n, "ring", DOORBELL_QUEUE_NONE,
+				    DOORBELL_EVENT_BAD_QUEUE, 4, i);
+	if (all || !strcmp(variant->only, "bounce"))
+		EXPECT_RING(n, "bounce", DOORBELL_QUEUE_NONE,
+			    DOORBELL_EVENT_BAD_QUEUE, 4, 3);
+	EXPECT_EQ(n, self->nr_lines);
+}
+
 /* A consumer that leaves without a DETACH detaches its region. */
 TEST_F_TIMEOUT(trace, closed, TEST_SECONDS)
 {

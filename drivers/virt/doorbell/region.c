@@ -362,6 +362,8 @@ int doorbell_region_ring_traced(struct doorbell_region *region, u32 flags,
 	long queue = doorbell_region_queue(region, flags, offset, value);
 	int ret = 0;
 
+	if (queue < 0)
+		kind |= DOORBELL_EVENT_BAD_QUEUE;
 	trace_ring(region->waiters->id, queue, kind, value);
 	if (!bound)
 		ret = doorbell_region_ring_unbound(region, flags, offset, value,
