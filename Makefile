@@ -208,7 +208,7 @@ endif
 TESTS := $(BUILD)/selftests
 PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
 	selftests/doorbell/Makefile)
-KERNELS := 7.2-debug 6.1 6.12-kcsan 6.12-arm64 6.12
+KERNELS := 7.2-debug 6.1 6.12-arm64 6.12
 
 # All programs run on the stock kernels, but some that take long on one of them,
 # unless the other one is not among KERNELS. The debug kernels are several
@@ -273,8 +273,8 @@ check-arm64: setup
 	@LIMIT=7200 PROGRAMS_ARM64="$(ALL_ARM64)" \
 		tools/test/check.sh "" 6.12-arm64-debug 6.12-arm64
 
-# with all programs on each
-check-debug: CHECK_KERNELS := 6.12-debug 7.2-debug
+# with all programs on the first two
+check-debug: CHECK_KERNELS := 6.12-debug 7.2-debug 6.12-kcsan
 check-debug: export LONG := 1
 check-kernels: CHECK_KERNELS := 6.12-rt-debug 6.1-rt 6.12-rt 6.12-hardened
 
