@@ -36,6 +36,7 @@
 
 #define DEPTH		32
 #define CHUNK		8192
+#define PACKET		4096
 #define FILES		24
 /* sectors: the data disk is larger than this */
 #define DATA_MIN	(7 << 11)
@@ -316,23 +317,47 @@ static int files(int arg)
 /* -- vsock ----------------------------------------------------------------- */
 struct stream {
 	int fd;
-	size_t len;
+	size_t at, len;
 	int failed;
 };
+
+static int send_packet(int fd, size_t at)
+{
+	uint64_t buf[PACKET / 8];
+
+	fill(buf, sizeof(buf), at);
+	return write(fd, buf, sizeof(buf)) == sizeof(buf) ? 0 : fail("write");
+}
+
+static int receive_packet(int fd, size_t at)
+{
+	uint64_t buf[PACKET / 8];
+	size_t n = 0;
+
+	while (n < sizeof(buf)) {
+		ssize_t got = read(fd, (char *)buf + n, sizeof(buf) - n);
+
+		if (got <= 0)
+			return fail("read after %zu bytes: %m", at + n);
+		n += got;
+	}
+	return same(buf, n, at) ? 0 :
+	       fail("the data differ after %zu bytes", at);
+}
 
 static void *send_all(void *arg)
 {
 	struct stream *s = arg;
-	uint64_t buf[512];
 
-	for (size_t at = 0; at < s->len; at += sizeof(buf)) {
-		fill(buf, sizeof(buf), at);
-		if (write(s->fd, buf, sizeof(buf)) != sizeof(buf))
-			s->failed = 1;
-	}
+	for (; s->at < s->len && !s->failed; s->at += PACKET)
+		s->failed = send_packet(s->fd, s->at);
 	return NULL;
 }
 
+/*
+ * The first packets one by one: each kicks the host, which is idle. After that
+ * a host that is busy asks for no kicks.
+ */
 static int vsock(int kib)
 {
 	struct sockaddr_vm addr = {
@@ -342,29 +367,22 @@ static int vsock(int kib)
 	};
 	struct stream s = { .len = kib * 1024UL };
 	pthread_t thread;
-	uint64_t buf[512];
-	size_t at = 0, n = 0;
+	size_t at;
 
 	s.fd = socket(AF_VSOCK, SOCK_STREAM, 0);
 	if (s.fd < 0 || connect(s.fd, (void *)&addr, sizeof(addr)))
 		return fail("connect: %m");
+	for (; s.at < s.len / 4; s.at += PACKET)
+		if (send_packet(s.fd, s.at) || receive_packet(s.fd, s.at))
+			return -1;
+	at = s.at;
 	pthread_create(&thread, NULL, send_all, &s);
-	while (at < s.len) {
-		ssize_t got = read(s.fd, (char *)buf + n, sizeof(buf) - n);
-
-		if (got <= 0)
-			return fail("read after %zu bytes: %m", at + n);
-		n += got;
-		if (n < sizeof(buf))
-			continue;
-		if (!same(buf, n, at))
-			return fail("the data differ after %zu bytes", at);
-		at += n;
-		n = 0;
-	}
+	for (; at < s.len; at += PACKET)
+		if (receive_packet(s.fd, at))
+			return -1;
 	pthread_join(thread, NULL);
 	close(s.fd);
-	return s.failed ? fail("write") : 0;
+	return s.failed;
 }
 
 /* -- hotplug --------------------------------------------------------------- */

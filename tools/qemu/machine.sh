@@ -211,7 +211,7 @@ work() {
 	echo $mmio >/tmp/exits.$scenario.$mode
 	entries >/tmp/entries.$scenario.$mode
 	if [ "$mode" = preload ]; then
-		# vsock rings once for many packets
+		# vsock sends a fourth of its 128 packets one by one
 		were=$(busy /tmp/regions 20) why=
 		[ "$were" = "$*" ] || why="regions that were rung: $were"
 		result "the kicks of each device go through its region" "$why"
