@@ -320,9 +320,9 @@ static void region_bounces(struct kunit *test)
 					doorbell_region_ring(region, flags[i],
 							     4, values[j],
 							     WIDTH_4, false));
-			KUNIT_EXPECT_FALSE(test,
-					   doorbell_region_ring_bad(region, bad,
-								    0));
+			KUNIT_EXPECT_EQ(test, -EAGAIN,
+					doorbell_region_ring_bad(region, bad,
+								 0));
 			KUNIT_EXPECT_EQ(test, j + 1,
 					atomic64_read(&region->bounced));
 		}
@@ -466,8 +466,8 @@ static void region_pending(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, 0,
 				doorbell_region_ring(region, flags[i], 4, 1,
 						     WIDTH_4, true));
-		KUNIT_EXPECT_TRUE(test,
-				  doorbell_region_ring_bad(region, bad, 0));
+		KUNIT_EXPECT_EQ(test, 0,
+				doorbell_region_ring_bad(region, bad, 0));
 		for (; consume_events(&region->buffer, &event, 1, &wake);)
 			KUNIT_EXPECT_EQ(test,
 					doorbell_region_pending(region),

@@ -30,7 +30,13 @@ FIXTURE_VARIANT(trace) {
 
 FIXTURE_VARIANT_ADD(trace, all) {};
 FIXTURE_VARIANT_ADD(trace, ring) { .only = "ring" };
+FIXTURE_VARIANT_ADD(trace, wake) { .only = "wake" };
 FIXTURE_VARIANT_ADD(trace, bounce) { .only = "bounce" };
+
+static bool is_on(const FIXTURE_VARIANT(trace) *variant, const char *event)
+{
+	return !variant->only || !strcmp(variant->only, event);
+}
 
 static unsigned int id_of(int fd)
 {
@@ -122,8 +128,9 @@ static int read_trace(FIXTURE_DATA(trace) *self)
 TEST_F_TIMEOUT(trace, steps, TEST_SECONDS)
 {
 	bool all = !variant->only;
-	bool rings = all || !strcmp(variant->only, "ring");
-	bool bounces = all || !strcmp(variant->only, "bounce");
+	bool rings = is_on(variant, "ring");
+	bool wakes = is_on(variant, "wake");
+	bool bounces = is_on(variant, "bounce");
 	struct doorbell_attach arg = {
 		.size = sizeof(arg), .vm_fd = self->vmm->vm_fd,
 		.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
@@ -161,7 +168,7 @@ TEST_F_TIMEOUT(trace, steps, TEST_SECONDS)
 			    MMIO_BASE, REGION_LEN, REGION_QUEUES, ORDERED);
 	if (rings)
 		EXPECT_RING(n, "ring", 0, 0, 4, 0x50);
-	if (all)
+	if (wakes)
 		EXPECT_LINE(n, "wake", "%s", "");
 	if (rings) {
 		EXPECT_RING(n, "ring", 1, 0, 2, 0x51);
@@ -172,8 +179,9 @@ TEST_F_TIMEOUT(trace, steps, TEST_SECONDS)
 	if (rings)
 		EXPECT_RING(n, "ring", DOORBELL_QUEUE_NONE,
 			    DOORBELL_EVENT_BAD_ADDRESS, 0, 7);
-	if (all) {
+	if (wakes)
 		EXPECT_LINE(n, "wake", "%s", "");
+	if (all) {
 		EXPECT_LINE(n, "move", " from=%#llx to=%#llx", MMIO_BASE,
 			    MMIO_BASE + 0x1000);
 		EXPECT_LINE(n, "bind", " first=5 count=1");
@@ -214,15 +222,15 @@ TEST_F_TIMEOUT(trace, by_value, TEST_SECONDS)
 	if (all)
 		EXPECT_LINE(n, "attach", " base=%#llx len=0x4 queues=2 flags=%#x depth=2",
 			    MMIO_BASE, arg.flags);
-	if (all || !strcmp(variant->only, "ring"))
+	if (is_on(variant, "ring"))
 		EXPECT_RING(n, "ring", 1, DOORBELL_EVENT_QUEUE, 4, 1);
-	if (all)
+	if (is_on(variant, "wake"))
 		EXPECT_LINE(n, "wake", "%s", "");
-	if (all || !strcmp(variant->only, "ring"))
+	if (is_on(variant, "ring"))
 		for (i = 2; i < 4; i++)
 			EXPECT_RING(n, "ring", DOORBELL_QUEUE_NONE,
 				    DOORBELL_EVENT_BAD_QUEUE, 4, i);
-	if (all || !strcmp(variant->only, "bounce"))
+	if (is_on(variant, "bounce"))
 		EXPECT_RING(n, "bounce", DOORBELL_QUEUE_NONE,
 			    DOORBELL_EVENT_BAD_QUEUE, 4, 3);
 	EXPECT_EQ(n, self->nr_lines);

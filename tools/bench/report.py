@@ -28,9 +28,9 @@ KICKS = {"ioeventfd": "ioeventfd_kick", "doorbell_bound": "doorbell_bound"}
 CALLS = {name: name for name in ("calls_any", "calls_preload")}
 SETUP_SIDES = SIDES | CALLS | {"ioeventfd_calls": "ioeventfd_kick",
                                "doorbell_bound": "doorbell_bound"}
-# What KVM calls for a ring, and what the first two may call in turn
+# What KVM calls for a ring, and what it may call in turn
 HANDLERS = ["write_coalescing", "write_ordered", "write_any"]
-SLOWER = ["write_bound", "write_untraced"]
+SLOWER = ["write_bound", "write_untraced", "doorbell_region_wake"]
 QUEUES = [1, 64, 1024, 16384, 65535]
 SETUPS = [64, 1024, 4096]
 

@@ -396,8 +396,7 @@ static int ring(struct doorbell_region *region, u64 base,
 	if (region->flags & DOORBELL_ATTACH_BOUND_ONLY)
 		return -ENXIO;
 	kind = doorbell_kind(DOORBELL_EVENT_BAD_ADDRESS, 0);
-	trace_ring(region->waiters->id, DOORBELL_QUEUE_NONE, kind, ring->addr);
-	return doorbell_region_ring_bad(region, kind, ring->addr) ? 0 : -EAGAIN;
+	return doorbell_region_ring_bad(region, kind, ring->addr);
 }
 
 /*

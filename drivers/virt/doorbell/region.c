@@ -316,29 +316,24 @@ int doorbell_region_error(const struct doorbell_region *region)
 /**
  * doorbell_region_ring_bad() - enqueue a ring of no queue
  * @region: the region
- * @kind: doorbell_kind() of DOORBELL_EVENT_BAD_ADDRESS or
- *	DOORBELL_EVENT_BAD_QUEUE
- * @value: the bad address, or the value written
+ * @kind: doorbell_kind() of DOORBELL_EVENT_BAD_ADDRESS
+ * @value: the bad address
  *
  * Context: as doorbell_region_ring().
- * Return: false if an ordered region has no room.
+ * Return: as doorbell_region_ring_unbound().
  */
-bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
-			      u64 value)
+int doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
+			     u64 value)
 {
 	struct doorbell_buffer *buf = &region->buffer;
+	enum doorbell_ring_result result;
 
-	switch (doorbell_buffer_ring(buf, doorbell_buffer_bad(buf), kind,
-				     value)) {
-	case DOORBELL_RING_WAKE:
-		doorbell_region_wake(region);
-		break;
-	case DOORBELL_RING_FULL:
-		return false;
-	case DOORBELL_RING_OK:
-		break;
-	}
-	return true;
+	trace_ring(region->waiters->id, DOORBELL_QUEUE_NONE, kind, value);
+	result = doorbell_buffer_ring(buf, doorbell_buffer_bad(buf), kind,
+				      value);
+	if (result == DOORBELL_RING_WAKE)
+		trace_wake(region->waiters->id);
+	return doorbell_region_enqueued(region, result, false);
 }
 
 /**
@@ -360,17 +355,20 @@ int doorbell_region_ring_traced(struct doorbell_region *region, u32 flags,
 				bool bound)
 {
 	long queue = doorbell_region_queue(region, flags, offset, value);
-	int ret = 0;
+	u32 id = region->waiters->id;
+	enum doorbell_ring_result result;
 
 	if (queue < 0)
 		kind |= DOORBELL_EVENT_BAD_QUEUE;
-	trace_ring(region->waiters->id, queue, kind, value);
-	if (!bound)
-		ret = doorbell_region_ring_unbound(region, flags, offset, value,
-						   kind, bounces);
-	if (ret && bounces)
-		trace_bounce(region->waiters->id, queue, kind, value);
-	return ret;
+	trace_ring(id, queue, kind, value);
+	if (bound)
+		return 0;
+	result = doorbell_region_enqueue(region, flags, offset, value, kind);
+	if (result == DOORBELL_RING_WAKE)
+		trace_wake(id);
+	if (result == DOORBELL_RING_FULL && bounces)
+		trace_bounce(id, queue, kind, value);
+	return doorbell_region_enqueued(region, result, bounces);
 }
 
 /**
@@ -381,7 +379,6 @@ int doorbell_region_ring_traced(struct doorbell_region *region, u32 flags,
  */
 void doorbell_region_wake(struct doorbell_region *region)
 {
-	trace_wake(region->waiters->id);
 	atomic64_inc(&region->wakeups);
 	doorbell_waiters_wake(region->waiters);
 }

@@ -127,8 +127,8 @@ bool doorbell_region_pending(const struct doorbell_region *region);
 int doorbell_region_error(const struct doorbell_region *region);
 int doorbell_region_enter(struct doorbell_region *region);
 void doorbell_region_leave(struct doorbell_region *region);
-bool doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
-			      u64 value);
+int doorbell_region_ring_bad(struct doorbell_region *region, u16 kind,
+			     u64 value);
 int doorbell_region_ring_traced(struct doorbell_region *region, u32 flags,
 				u64 offset, u64 value, u16 kind, bool bounces,
 				bool bound);
@@ -192,6 +192,38 @@ doorbell_region_accepts(const struct doorbell_region *region, u64 offset,
 		value <= U16_MAX);
 }
 
+/* Ring the queue that an access names, or none, but wake nothing. */
+static __always_inline enum doorbell_ring_result
+doorbell_region_enqueue(struct doorbell_region *region, u32 flags, u64 offset,
+			u64 value, u16 kind)
+{
+	struct doorbell_buffer *buf = &region->buffer;
+	long queue = doorbell_region_queue(region, flags, offset, value);
+
+	if (flags & DOORBELL_ATTACH_BY_VALUE && queue < 0)
+		return doorbell_buffer_ring(buf, doorbell_buffer_bad(buf),
+					    kind | DOORBELL_EVENT_BAD_QUEUE,
+					    value);
+	if (flags & DOORBELL_ATTACH_ORDERED)
+		return doorbell_ordered_ring(buf, queue, kind, value);
+	return doorbell_coalesced_ring(buf, queue, kind, value);
+}
+
+/* What comes after it: 0, or -EAGAIN if an ordered region has no room */
+static __always_inline int
+doorbell_region_enqueued(struct doorbell_region *region,
+			 enum doorbell_ring_result result, bool bounces)
+{
+	if (result == DOORBELL_RING_FULL) {
+		if (bounces)
+			atomic64_inc(&region->bounced);
+		return -EAGAIN;
+	}
+	if (result == DOORBELL_RING_WAKE)
+		doorbell_region_wake(region);
+	return 0;
+}
+
 /**
  * doorbell_region_ring_unbound() - ring the queue that an access names
  * @region: the region; the queue was not bound a moment ago
@@ -211,30 +243,10 @@ static __always_inline int
 doorbell_region_ring_unbound(struct doorbell_region *region, u32 flags,
 			     u64 offset, u64 value, u16 kind, bool bounces)
 {
-	enum doorbell_ring_result result;
-	long queue = doorbell_region_queue(region, flags, offset, value);
+	enum doorbell_ring_result result =
+		doorbell_region_enqueue(region, flags, offset, value, kind);
 
-	if (flags & DOORBELL_ATTACH_BY_VALUE && queue < 0) {
-		kind |= DOORBELL_EVENT_BAD_QUEUE;
-		if (doorbell_region_ring_bad(region, kind, value))
-			return 0;
-		result = DOORBELL_RING_FULL;
-	} else if (flags & DOORBELL_ATTACH_ORDERED) {
-		result = doorbell_ordered_ring(&region->buffer, queue, kind,
-					       value);
-	} else {
-		result = doorbell_coalesced_ring(&region->buffer, queue, kind,
-						 value);
-	}
-
-	if (result == DOORBELL_RING_FULL) {
-		if (bounces)
-			atomic64_inc(&region->bounced);
-		return -EAGAIN;
-	}
-	if (result == DOORBELL_RING_WAKE)
-		doorbell_region_wake(region);
-	return 0;
+	return doorbell_region_enqueued(region, result, bounces);
 }
 
 /*

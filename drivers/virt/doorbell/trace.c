@@ -13,7 +13,7 @@
 DEFINE_STATIC_KEY_FALSE(doorbell_tracing);
 
 /**
- * doorbell_trace_reg() - the tracepoint ring, or bounce, gets its first user
+ * doorbell_trace_reg() - ring, wake or bounce gets its first user
  *
  * Return: 0.
  */
@@ -24,7 +24,7 @@ int doorbell_trace_reg(void)
 }
 
 /**
- * doorbell_trace_unreg() - the tracepoint ring, or bounce, loses its last user
+ * doorbell_trace_unreg() - ring, wake or bounce loses its last user
  */
 void doorbell_trace_unreg(void)
 {

@@ -3,9 +3,9 @@
  * Trace: the tracepoints of the module, in /sys/kernel/tracing/events/doorbell.
  *
  * Each event names its consumer by the doorbell-id in /proc/PID/fdinfo/FD.
- * Documentation/debugging.rst explains the events. While neither ring nor
- * bounce is on, a ring pays for both with one instruction, the static key
- * doorbell_tracing.
+ * Documentation/debugging.rst explains the events. While none of ring, wake and
+ * bounce is on, a ring of a queue pays for them with one instruction, the
+ * static key doorbell_tracing.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM doorbell
@@ -70,9 +70,10 @@ DECLARE_EVENT_CLASS(doorbell_consumer_class,
 );
 
 /* A ring wakes the consumer, which was armed. */
-DEFINE_EVENT(doorbell_consumer_class, wake,
+DEFINE_EVENT_FN(doorbell_consumer_class, wake,
 	TP_PROTO(u32 id),
-	TP_ARGS(id)
+	TP_ARGS(id),
+	doorbell_trace_reg, doorbell_trace_unreg
 );
 
 DEFINE_EVENT(doorbell_consumer_class, detach,
