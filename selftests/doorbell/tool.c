@@ -668,6 +668,24 @@ TEST_F(consumer, replaced)
 	close(pipes[1]);
 }
 
+TEST_F(consumer, write_only)
+{
+	int fd = open("/dev/doorbell", O_WRONLY | O_CLOEXEC);
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, attach_as(fd, -1, 0, 0, 0));
+	EXPECT_STATUS(0, RUN("ring", SELF, FD(fd), "1"));
+	EXPECT_STATUS(DENIED, RUN("queues", SELF, FD(fd)));
+	EXPECT_ERROR("not open for reading");
+	close(fd);
+	fd = open("/dev/doorbell", O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, attach_as(fd, -1, 0, 0, 0));
+	EXPECT_STATUS(DENIED, RUN("ring", SELF, FD(fd), "1"));
+	EXPECT_STATUS(0, RUN("queues", SELF, FD(fd)));
+	close(fd);
+}
+
 /* A region that the owner drops while the command runs does not stay. */
 TEST_F(consumer, not_kept)
 {
@@ -1042,14 +1060,30 @@ TEST(monitor_none)
 	EXPECT_OUTPUT(" bad-address - rings 1 value 0x3 width 0\n");
 }
 
-/* top and monitor end when they cannot print. */
+/* No command succeeds, or goes on, if it cannot print. */
 TEST(full)
 {
+	static const char * const help[][4] = {
+		{ "doorbell", "--help" },
+		{ "doorbell", "help" },
+		{ "doorbell", "--version" },
+		{ "doorbell", "list", "--help" },
+		{ "doorbell", "check", "0", "64" },
+	};
 	int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
 	struct tool monitor;
 	char pid[16];
+	size_t i;
 
 	ASSERT_LE(0, full);
+	for (i = 0; i < ARRAY_SIZE(help); i++) {
+		const char *argv[5] = {};
+
+		memcpy(argv, help[i], sizeof(help[i]));
+		ASSERT_EQ(0, start_tool(argv, 0, full));
+		EXPECT_STATUS(FAILED, end_tool());
+		EXPECT_ERROR("cannot write");
+	}
 	ASSERT_EQ(0, start_tool((const char *[]) { "doorbell", "top", "--json",
 				"--interval", "0.001", NULL }, 0, full));
 	EXPECT_STATUS(FAILED, end_tool());

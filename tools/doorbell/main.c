@@ -119,6 +119,7 @@ int next_option(int argc, char **argv, const struct option *options)
 			for (i = 0; i < ARRAY_SIZE(region_help); i++)
 				puts(region_help[i]);
 		puts("\nSee doorbell(1).");
+		must_flush();
 		exit(STATUS_OK);
 	}
 	return option;
@@ -229,10 +230,12 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
 		help(stdout);
+		must_flush();
 		return STATUS_OK;
 	}
 	if (!strcmp(argv[1], "--version")) {
 		puts("doorbell " VERSION);
+		must_flush();
 		return STATUS_OK;
 	}
 	for (i = 0; i < ARRAY_SIZE(commands); i++)

@@ -243,6 +243,10 @@ int cmd_queues(int argc, char **argv)
 		die(STATUS_NOT_FOUND,
 		    "no region was ever attached to descriptor %d of process %d",
 		    consumer.fd, consumer.pid);
+	if (ret == -EACCES)
+		die(STATUS_DENIED,
+		    "descriptor %d of process %d is not open for reading",
+		    consumer.fd, consumer.pid);
 	if (ret)
 		die(STATUS_FAILED, "descriptor %d of process %d: %s",
 		    consumer.fd, consumer.pid, strerror(-ret));
