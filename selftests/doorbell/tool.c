@@ -132,6 +132,14 @@ static int end_tool(void)
 	return status;
 }
 
+/* The same for a command that may not end. */
+static int end_tool_soon(void)
+{
+	if (!eventually(db_poll(tool.out, POLLHUP, 0) & POLLHUP))
+		kill(tool.pid, SIGKILL);
+	return end_tool();
+}
+
 static int run_as(uid_t uid, const char * const *argv)
 {
 	int ret = start_tool(argv, uid, -1);
@@ -666,6 +674,158 @@ TEST_F(consumer, replaced)
 	ended(child);
 	close(pipes[0]);
 	close(pipes[1]);
+}
+
+/* A descriptor of a file system whose server does not answer */
+TEST_F(consumer, dead_file_system)
+{
+	int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC), dead;
+	char byte, pid[16], options[80];
+	int pipes[2];
+	pid_t child;
+
+	if (fuse < 0)
+		SKIP(return, "the kernel has no FUSE");
+	mkdir("/tmp/dead", 0755);
+	snprintf(options, sizeof(options),
+		 "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
+	ASSERT_EQ(0, mount("none", "/tmp/dead", "fuse", 0, options));
+	dead = open("/tmp/dead", O_PATH | O_CLOEXEC);
+	ASSERT_LE(0, dead);
+	ASSERT_EQ(0, START("list", "--json"));
+	EXPECT_EQ(0, end_tool_soon());
+	EXPECT_NE(NULL, json_consumer(getpid(), self->fd));
+
+	/* what another user may not do with it hides no process */
+	ASSERT_EQ(0, pipe2(pipes, O_CLOEXEC));
+	child = fork();
+	if (!child) {
+		if (setgid(NOBODY) || setuid(NOBODY))
+			_exit(99);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		prctl(PR_SET_DUMPABLE, 1);
+		write(pipes[1], "x", 1);
+		pause();
+	}
+	ASSERT_LT(0, child);
+	ASSERT_EQ(1, read(pipes[0], &byte, 1));
+	EXPECT_EQ(0, RUN_AS(NOBODY, "top", "--interval", "0.001", "--count",
+			    "1", text_of(pid, child)));
+	EXPECT_STREQ("", tool.errors);
+	killed(child);
+	umount2("/tmp/dead", MNT_FORCE | MNT_DETACH);
+	close(dead);
+	close(fuse);
+}
+
+/* Tables of descriptors of threads */
+
+enum { OWN_TABLE, NO_MAIN_THREAD, ONE_TABLE };
+
+#define THREAD_FD	100
+
+struct with_thread {
+	int kind;
+	int fd;
+	int pipe;
+};
+
+static void *thread_with_table(void *arg)
+{
+	const struct with_thread *with = arg;
+	char state[512] = "";
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (with->kind == OWN_TABLE && unshare(CLONE_FILES))
+		_exit(99);
+	dup2(with->fd, THREAD_FD);
+	if (with->kind == OWN_TABLE)
+		close(with->fd);
+	if (with->kind == NO_MAIN_THREAD &&
+	    !eventually(db_read_file("/proc/self/stat", state,
+				     sizeof(state)) > 0 &&
+			strstr(state, ") Z ")))
+		_exit(99);
+	write(with->pipe, "x", 1);
+	pause();
+	return NULL;
+}
+
+/* A process of NOBODY with two threads and a descriptor THREAD_FD */
+static pid_t fork_with_thread(int kind, int fd)
+{
+	struct with_thread with = { .kind = kind, .fd = fd };
+	int pipes[2];
+	pthread_t thread;
+	char byte;
+	pid_t child;
+
+	if (pipe2(pipes, O_CLOEXEC))
+		return -errno;
+	with.pipe = pipes[1];
+	child = fork();
+	if (!child) {
+		if (setgid(NOBODY) || setuid(NOBODY))
+			_exit(99);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		prctl(PR_SET_DUMPABLE, 1);
+		if (pthread_create(&thread, NULL, thread_with_table, &with))
+			_exit(99);
+		if (kind == NO_MAIN_THREAD)
+			syscall(SYS_exit, 0);
+		for (;;)
+			pause();
+	}
+	close(pipes[1]);
+	if (read(pipes[0], &byte, 1) != 1)
+		child = -EPROTO;
+	close(pipes[0]);
+	return child;
+}
+
+/* Threads' consumers are listed with the process, and once. */
+TEST_F(consumer, threads)
+{
+	/* PIDFD_THREAD, from Linux 6.9 on */
+	bool threads = syscall(SYS_pidfd_open, getpid(), O_EXCL) >= 0;
+	char pid[16], fd[16];
+	json_t *list, *one;
+	unsigned int n;
+	int kind, ret;
+	pid_t child;
+	size_t i;
+
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	text_of(fd, THREAD_FD);
+	for (kind = OWN_TABLE; kind <= ONE_TABLE; kind++) {
+		child = fork_with_thread(kind, self->fd);
+		ASSERT_LT(0, child);
+		text_of(pid, child);
+		EXPECT_STATUS(0, RUN("list", "--json"));
+		list = json_array_of("consumers");
+		n = 0;
+		json_array_foreach(list, i, one)
+			n += json_number(one, "pid") == (__u64)child &&
+			     json_number(one, "fd") == THREAD_FD;
+		ASSERT_EQ(1, n) {
+			TH_LOG("kind %d: %s", kind, tool.text);
+		}
+		EXPECT_STATUS(0, RUN_AS(NOBODY, "list", "--json"));
+		ASSERT_NE(NULL, json_consumer(child, THREAD_FD));
+		EXPECT_STATUS(0, RUN_AS(NOBODY, "info", pid, fd));
+		EXPECT_STATUS(0, RUN("top", "--count", "1", "--interval",
+				     "0.001", pid, fd));
+		n = info_of(self->fd).rings;
+		ret = RUN("ring", pid, fd, "1");
+		if (kind == ONE_TABLE || threads) {
+			EXPECT_STATUS(0, ret);
+			ASSERT_EQ(n + 1, info_of(self->fd).rings);
+		} else {
+			EXPECT_STATUS(FAILED, ret);
+			EXPECT_ERROR("Linux 6.9");
+		}
+		ASSERT_EQ(0x100 + SIGKILL, killed(child));
+	}
 }
 
 TEST_F(consumer, write_only)
@@ -1385,13 +1545,35 @@ TEST(hidden)
 	ended(child);
 }
 
+/* Processes that only root may look into: all that have a program */
+static unsigned int roots_processes(void)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	char path[300], target;
+	unsigned int n = 0;
+
+	while ((entry = readdir(proc))) {
+		snprintf(path, sizeof(path), "/proc/%s/exe", entry->d_name);
+		n += entry->d_name[0] >= '0' && entry->d_name[0] <= '9' &&
+		     readlink(path, &target, 1) > 0;
+	}
+	closedir(proc);
+	return n;
+}
+
 TEST(denied)
 {
 	int fd = db_must_open(_metadata, O_NONBLOCK);
+	char text[64];
 
 	ASSERT_EQ(0, attach_as(fd, -1, 0, 0, 0));
+	/* neither kernel threads nor zombies, whatever we call ourselves */
+	ASSERT_EQ(0, prctl(PR_SET_NAME, ") Z 1 1 1 1 1 1"));
 	EXPECT_STATUS(0, RUN_AS(NOBODY, "list", "--json"));
-	EXPECT_ERROR("no permission to look into ");
+	snprintf(text, sizeof(text), "no permission to look into %u process",
+		 roots_processes());
+	EXPECT_ERROR(text);
 	ASSERT_EQ(NULL, json_consumer(getpid(), fd));
 	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "info", SELF, FD(fd)));
 	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "queues", SELF, FD(fd)));

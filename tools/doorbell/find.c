@@ -4,8 +4,10 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -13,6 +15,14 @@
 
 #define DEVICE		"/dev/doorbell"
 #define DEVICE_NUMBER	"/sys/class/misc/doorbell/dev"
+
+/* pidfd_open() of a thread: from Linux 6.9 on */
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD	O_EXCL
+#endif
+
+/* In the flags of /proc/PID/stat */
+#define PF_KTHREAD	0x00200000
 
 void die_device(int error)
 {
@@ -93,14 +103,14 @@ static void take_line(struct consumer *consumer, const char *key,
 			       fields[i].size);
 }
 
-static int read_fdinfo(pid_t pid, int fd, struct consumer *consumer)
+static int read_fdinfo(pid_t tid, int fd, struct consumer *consumer)
 {
 	char path[64], line[128], key[32], text[64];
 	int ret = -ENOTTY;
 	FILE *file;
 
-	*consumer = (struct consumer) { .pid = pid, .fd = fd };
-	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", pid, fd);
+	*consumer = (struct consumer) { .tid = tid, .fd = fd };
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", tid, fd);
 	file = fopen(path, "re");
 	if (!file)
 		return -errno;
@@ -112,6 +122,28 @@ static int read_fdinfo(pid_t pid, int fd, struct consumer *consumer)
 	}
 	fclose(file);
 	return ret;
+}
+
+/*
+ * Return -ENOTTY if the descriptor is no consumer. Only files that say
+ * "doorbell" are asked for more: another file system may be dead, and its
+ * answer never come. The name of a dma-buf can say it, too.
+ */
+static int read_consumer(pid_t tid, int fd, dev_t device,
+			 struct consumer *consumer)
+{
+	int ret = read_fdinfo(tid, fd, consumer);
+	struct statx st;
+	char path[64];
+
+	if (ret)
+		return ret;
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", tid, fd);
+	if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE, &st) ||
+	    !S_ISCHR(st.stx_mode) ||
+	    makedev(st.stx_rdev_major, st.stx_rdev_minor) != device)
+		return -ENOTTY;
+	return 0;
 }
 
 /* Bytes of the UTF-8 character at @text; 0: none, or one that controls */
@@ -165,11 +197,36 @@ static void read_comm(pid_t pid, char *comm, size_t size)
 		fclose(file);
 }
 
-static DIR *open_fds(pid_t pid)
+/*
+ * Kernel threads and zombies have no descriptors. The name may have any
+ * characters: go by the last parenthesis.
+ */
+static bool has_descriptors(pid_t tid)
+{
+	char path[64], text[512], *at, state;
+	unsigned int flags;
+	FILE *file;
+	size_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return errno == EACCES || errno == EPERM;
+	n = fread(text, 1, sizeof(text) - 1, file);
+	fclose(file);
+	text[n] = '\0';
+	at = strrchr(text, ')');
+	if (!at || sscanf(at, ") %c %*d %*d %*d %*d %*d %u", &state,
+			  &flags) != 2)
+		return false;
+	return state != 'Z' && state != 'X' && !(flags & PF_KTHREAD);
+}
+
+static DIR *open_directory(pid_t tid, const char *name)
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	snprintf(path, sizeof(path), "/proc/%d/%s", tid, name);
 	return opendir(path);
 }
 
@@ -182,85 +239,168 @@ static int number_of(const struct dirent *entry)
 	return *end || end == entry->d_name ? -1 : number;
 }
 
-static bool is_vm(DIR *fds, const struct dirent *entry)
-{
-	static const char vm[] = "anon_inode:kvm-vm";
-	char target[sizeof(vm)];
+/**
+ * struct walk - a walk through the descriptors of processes
+ * @look: called for each; -EACCES and -EPERM: the caller may not look
+ * @pid: the process
+ * @tid: the thread in whose table the descriptor is
+ * @fds: the table
+ */
+struct walk {
+	int (*look)(struct walk *walk, const struct dirent *entry);
+	pid_t pid;
+	pid_t tid;
+	DIR *fds;
+};
 
-	return readlinkat(dirfd(fds), entry->d_name, target, sizeof(target)) ==
-	       sizeof(vm) - 1 && !memcmp(target, vm, sizeof(vm) - 1);
-}
-
-/* The number of VM descriptors of a process, and one of them */
-static unsigned int find_vms(pid_t pid, int *fd)
+/* Return the number of descriptors, or -EACCES. */
+static int walk_table(struct walk *walk, pid_t tid)
 {
-	DIR *fds = open_fds(pid);
 	struct dirent *entry;
-	unsigned int n = 0;
+	int n = 0, error = 0, ret;
 
-	if (!fds)
-		return 0;
-	while ((entry = readdir(fds))) {
-		if (number_of(entry) >= 0 && is_vm(fds, entry)) {
-			*fd = number_of(entry);
+	walk->tid = tid;
+	walk->fds = open_directory(tid, "fd");
+	if (!walk->fds) {
+		error = errno == EACCES || errno == EPERM ? -EACCES : 0;
+	} else {
+		while ((entry = readdir(walk->fds))) {
+			if (number_of(entry) < 0)
+				continue;
 			n++;
+			ret = walk->look(walk, entry);
+			if (ret == -EACCES || ret == -EPERM)
+				error = -EACCES;
 		}
+		closedir(walk->fds);
 	}
-	closedir(fds);
-	return n;
+	return error && has_descriptors(tid) ? error : n;
 }
 
-/* Add the consumers of a process. Return false if the caller may not look. */
-static bool add_consumers(pid_t pid, dev_t device, struct consumer **list,
-			  size_t *n)
+/* One of them may have ended. A kernel without CONFIG_KCMP cannot tell. */
+static bool share_table(pid_t tid, pid_t other)
 {
-	DIR *fds = open_fds(pid);
-	struct consumer consumer;
-	struct dirent *entry;
-	bool allowed = true;
-	struct stat st;
-	int ret;
+	long ret = syscall(SYS_kcmp, tid, other, KCMP_FILES, 0, 0);
 
-	if (!fds)
-		return errno != EACCES;
-	while ((entry = readdir(fds))) {
-		if (number_of(entry) < 0)
-			continue;
-		ret = fstatat(dirfd(fds), entry->d_name, &st, 0) ? -errno : 0;
-		if (!ret && (!S_ISCHR(st.st_mode) || st.st_rdev != device))
-			continue;
-		/* a process may close it at any time */
-		ret = ret ?: read_fdinfo(pid, number_of(entry), &consumer);
-		allowed &= ret != -EACCES && ret != -EPERM;
-		if (ret)
-			continue;
-		read_comm(pid, consumer.comm, sizeof(consumer.comm));
-		*list = must(realloc(*list, (*n + 1) * sizeof(consumer)));
-		(*list)[(*n)++] = consumer;
-	}
-	closedir(fds);
-	return allowed;
+	return !ret || (ret < 0 && errno != ENOSYS);
+}
+
+/*
+ * Walk through the tables of a process, that of the thread @pid first, and each
+ * of them once if possible. A main thread that has ended has none. Return 0, or
+ * -ESRCH, or -EACCES if the caller may not look.
+ */
+static int walk_process(struct walk *walk, pid_t pid)
+{
+	DIR *threads = open_directory(pid, "task");
+	struct dirent *entry;
+	size_t i, n = 0;
+	pid_t *walked = NULL, tid = pid;
+	int ret, error = 0;
+
+	if (!threads)
+		return errno == EACCES || errno == EPERM ? -EACCES : -ESRCH;
+	walk->pid = pid;
+	do {
+		for (i = 0; i < n && !share_table(walked[i], tid); i++)
+			;
+		if (i == n) {
+			ret = walk_table(walk, tid);
+			if (ret < 0)
+				error = ret;
+			/* all the other threads are the same user's */
+			if (ret < 0 && tid == pid)
+				break;
+			if (ret > 0) {
+				walked = must(realloc(walked, (n + 1) *
+						      sizeof(*walked)));
+				walked[n++] = tid;
+			}
+		}
+		while ((entry = readdir(threads)) &&
+		       ((tid = number_of(entry)) < 0 || tid == pid))
+			;
+	} while (entry);
+	free(walked);
+	closedir(threads);
+	return error;
+}
+
+/**
+ * struct search - a walk that finds consumers
+ * @walk: the walk
+ * @device: number of /dev/doorbell
+ * @fd: the only descriptor, or -1
+ * @list: the consumers
+ * @n: their number
+ */
+struct search {
+	struct walk walk;
+	dev_t device;
+	int fd;
+	struct consumer *list;
+	size_t n;
+};
+
+static int take_consumer(struct walk *walk, const struct dirent *entry)
+{
+	struct search *search = (struct search *)walk;
+	int fd = number_of(entry), ret;
+	struct consumer consumer;
+	char first;
+	size_t i;
+
+	if (search->fd >= 0 && fd != search->fd)
+		return 0;
+	/* sockets and the like have no path: this is faster than fdinfo */
+	if (readlinkat(dirfd(walk->fds), entry->d_name, &first, 1) == 1 &&
+	    first != '/')
+		return -ENOTTY;
+	/* a process may close it at any time */
+	ret = read_consumer(walk->tid, fd, search->device, &consumer);
+	if (ret)
+		return ret;
+	/* in another table, or the same one again */
+	for (i = search->n; i > 0 && search->list[i - 1].pid == walk->pid; i--)
+		if (search->list[i - 1].fd == fd &&
+		    search->list[i - 1].id == consumer.id)
+			return 0;
+	consumer.pid = walk->pid;
+	read_comm(walk->pid, consumer.comm, sizeof(consumer.comm));
+	search->list = must(realloc(search->list, (search->n + 1) *
+				    sizeof(consumer)));
+	search->list[search->n++] = consumer;
+	return 0;
 }
 
 size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden)
 {
-	dev_t device = device_number();
-	DIR *proc = opendir("/proc");
+	struct search search = {
+		.walk.look = take_consumer,
+		.device = device_number(),
+		.fd = -1,
+	};
 	struct dirent *process;
-	size_t n = 0;
+	DIR *proc;
 	pid_t pid;
 
-	*list = NULL;
 	*hidden = 0;
+	if (only) {
+		*hidden = walk_process(&search.walk, only) == -EACCES;
+		*list = search.list;
+		return search.n;
+	}
+	proc = opendir("/proc");
 	if (!proc)
 		die(STATUS_FAILED, "/proc: %s", strerror(errno));
 	while ((process = readdir(proc))) {
 		pid = number_of(process);
-		if (pid >= 0 && (!only || pid == only))
-			*hidden += !add_consumers(pid, device, list, &n);
+		if (pid >= 0)
+			*hidden += walk_process(&search.walk, pid) == -EACCES;
 	}
 	closedir(proc);
-	return n;
+	*list = search.list;
+	return search.n;
 }
 
 void warn_hidden(unsigned int hidden)
@@ -290,6 +430,10 @@ static void die_consumer(pid_t pid, int fd, int error)
 		die(STATUS_NOT_FOUND,
 		    "descriptor %d of process %d is no consumer: \"doorbell list\" has those that are",
 		    fd, pid);
+	case EOPNOTSUPP:
+		die(STATUS_FAILED,
+		    "descriptor %d of process %d is a thread's: Linux 6.9 or newer can get it",
+		    fd, pid);
 	default:
 		die(STATUS_FAILED, "descriptor %d of process %d: %s", fd, pid,
 		    strerror(error));
@@ -299,26 +443,31 @@ static void die_consumer(pid_t pid, int fd, int error)
 struct consumer find_consumer(const char *pid_text, const char *fd_text)
 {
 	pid_t pid = parse_pid(pid_text);
-	int fd = parse_number(fd_text, "FD", INT32_MAX), ret;
+	struct search search = {
+		.walk.look = take_consumer,
+		.device = device_number(),
+		.fd = parse_number(fd_text, "FD", INT32_MAX),
+	};
 	struct consumer consumer;
-	char path[32];
+	int ret = walk_process(&search.walk, pid);
 
-	device_number();
-	snprintf(path, sizeof(path), "/proc/%d", pid);
-	if (access(path, F_OK))
-		die_consumer(pid, fd, ESRCH);
-	ret = read_fdinfo(pid, fd, &consumer);
-	if (ret)
-		die_consumer(pid, fd, -ret);
-	read_comm(pid, consumer.comm, sizeof(consumer.comm));
+	if (!search.n)
+		die_consumer(pid, search.fd, ret ? -ret : ENOTTY);
+	consumer = search.list[0];
+	free(search.list);
 	return consumer;
 }
 
-static int get_fd(pid_t pid, int fd)
+static int get_fd(pid_t tid, int fd)
 {
-	int pidfd = pidfd_open(pid, 0);
+	int pidfd = pidfd_open(tid, PIDFD_THREAD);
 	int ret;
 
+	if (pidfd < 0 && errno == EINVAL) {
+		pidfd = pidfd_open(tid, 0);
+		if (pidfd < 0 && errno == EINVAL)
+			return -EOPNOTSUPP;
+	}
 	if (pidfd < 0)
 		return -errno;
 	ret = pidfd_getfd(pidfd, fd, 0);
@@ -329,57 +478,108 @@ static int get_fd(pid_t pid, int fd)
 }
 
 /* The process may have put another file there since we looked. */
-int consumer_open(pid_t pid, int fd)
+int consumer_open(const struct consumer *consumer)
 {
 	dev_t device = device_number();
-	int ret = get_fd(pid, fd);
-	struct stat st;
+	int fd = get_fd(consumer->tid, consumer->fd), ret;
+	struct consumer own;
 
-	if (ret >= 0 && (fstat(ret, &st) || !S_ISCHR(st.st_mode) ||
-			 st.st_rdev != device)) {
-		close(ret);
-		return -EBADF;
+	if (fd < 0)
+		return fd;
+	ret = read_consumer(getpid(), fd, device, &own);
+	if (ret) {
+		close(fd);
+		return ret;
 	}
-	return ret;
+	return fd;
 }
 
 int must_open_consumer(const struct consumer *consumer)
 {
-	int fd = consumer_open(consumer->pid, consumer->fd);
+	int fd = consumer_open(consumer);
 
 	if (fd < 0)
 		die_consumer(consumer->pid, consumer->fd, -fd);
 	return fd;
 }
 
-void must_see(pid_t pid)
+static int look_only(struct walk *walk, const struct dirent *entry)
 {
-	DIR *fds = open_fds(pid);
-
-	if (!fds)
-		die_consumer(pid, -1, errno == ENOENT ? ESRCH : errno);
-	closedir(fds);
+	(void)walk;
+	(void)entry;
+	return 0;
 }
 
-int must_open_vm(pid_t pid, int fd)
+void must_see(pid_t pid)
 {
-	unsigned int n;
+	struct walk walk = { .look = look_only };
+	int ret = walk_process(&walk, pid);
 
-	must_see(pid);
-	if (fd < 0) {
-		n = find_vms(pid, &fd);
-		if (!n)
-			die(STATUS_NOT_FOUND, "process %d has no KVM VM", pid);
-		if (n > 1)
-			die(STATUS_USAGE,
-			    "process %d has %u descriptors of VMs: choose one by --vm-fd (\"ls -l /proc/%d/fd\" has them)",
-			    pid, n, pid);
+	if (ret)
+		die_consumer(pid, -1, -ret);
+}
+
+static bool is_vm(int fds, const char *name)
+{
+	static const char vm[] = "anon_inode:kvm-vm";
+	char target[sizeof(vm)];
+
+	return readlinkat(fds, name, target, sizeof(target)) ==
+	       sizeof(vm) - 1 && !memcmp(target, vm, sizeof(vm) - 1);
+}
+
+/**
+ * struct vm_search - a walk that finds VMs
+ * @walk: the walk
+ * @only: the only descriptor, VM or not, or -1
+ * @n: number of descriptors found
+ * @fd: the first one
+ * @tid: the thread that has it
+ */
+struct vm_search {
+	struct walk walk;
+	int only;
+	unsigned int n;
+	int fd;
+	pid_t tid;
+};
+
+static int take_vm(struct walk *walk, const struct dirent *entry)
+{
+	struct vm_search *search = (struct vm_search *)walk;
+	int fd = number_of(entry);
+
+	/* the first table that has any */
+	if (search->n && walk->tid != search->tid)
+		return 0;
+	if (search->only >= 0 ? fd != search->only :
+				!is_vm(dirfd(walk->fds), entry->d_name))
+		return 0;
+	if (!search->n++) {
+		search->fd = fd;
+		search->tid = walk->tid;
 	}
-	fd = get_fd(pid, fd);
-	if (fd == -EBADF)
+	return 0;
+}
+
+int must_open_vm(pid_t pid, int only)
+{
+	struct vm_search search = { .walk.look = take_vm, .only = only };
+	int ret = walk_process(&search.walk, pid), fd;
+
+	if (ret)
+		die_consumer(pid, -1, -ret);
+	if (!search.n && only >= 0)
 		die(STATUS_NOT_FOUND, "process %d has no such descriptor", pid);
+	if (!search.n)
+		die(STATUS_NOT_FOUND, "process %d has no KVM VM", pid);
+	if (search.n > 1 && only < 0)
+		die(STATUS_USAGE,
+		    "process %d has %u descriptors of VMs: choose one by --vm-fd (\"ls -l /proc/%d/fd\" has them)",
+		    pid, search.n, pid);
+	fd = get_fd(search.tid, search.fd);
 	if (fd < 0)
-		die_consumer(pid, -1, -fd);
+		die_consumer(pid, search.fd, -fd);
 	return fd;
 }
 

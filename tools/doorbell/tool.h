@@ -96,6 +96,7 @@ void table_print(struct libscols_table *table);
 /**
  * struct consumer - a descriptor of /dev/doorbell in some process
  * @pid: the process
+ * @tid: the thread in whose table of descriptors it is
  * @fd: the descriptor
  * @id: the kernel's name of the open file, which several processes may share
  * @comm: name of the process
@@ -104,6 +105,7 @@ void table_print(struct libscols_table *table);
  */
 struct consumer {
 	pid_t pid;
+	pid_t tid;
 	int fd;
 	uint32_t id;
 	char comm[32];
@@ -131,7 +133,7 @@ void must_see(pid_t pid);
 struct consumer find_consumer(const char *pid, const char *fd);
 
 /** consumer_open() - get a duplicate of a consumer's descriptor */
-int consumer_open(pid_t pid, int fd);
+int consumer_open(const struct consumer *consumer);
 
 /** must_open_consumer() - the same, or exit */
 int must_open_consumer(const struct consumer *consumer);

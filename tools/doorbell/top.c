@@ -113,8 +113,9 @@ static void free_looks(struct looks *looks)
 static bool take_look(struct look *look, const struct consumer *consumer,
 		      const struct look *before, unsigned int *hidden)
 {
-	int fd = consumer_open(consumer->pid, consumer->fd), ret;
+	int fd, ret;
 
+	fd = consumer_open(consumer);
 	if (fd < 0) {
 		*hidden += fd == -EPERM;
 		return false;
