@@ -644,14 +644,19 @@ TEST_F(consumer, not_attached)
 	ASSERT_STREQ("", tool.text);
 }
 
-/* What ring writes reaches no file but a consumer, whatever its owner does. */
+/*
+ * A consumer, a pipe and another consumer take turns. What ring writes reaches
+ * no pipe, and no consumer as if it were the other one.
+ */
 TEST_F(consumer, replaced)
 {
-	int pipes[2], fd = 100, i, rung = 0, ret;
+	int pipes[2], fd = 100, i, rung = 0, ret, other;
 	char pid[16], byte;
 	pid_t child;
 
+	other = db_must_open(_metadata, O_NONBLOCK);
 	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	ASSERT_EQ(0, db_attach(other, -1, 0x1000, 64));
 	ASSERT_EQ(0, pipe2(pipes, O_NONBLOCK));
 	child = fork();
 	if (!child) {
@@ -659,21 +664,98 @@ TEST_F(consumer, replaced)
 		for (;;) {
 			dup2(self->fd, fd);
 			dup2(pipes[1], fd);
+			dup2(other, fd);
 		}
 	}
 	ASSERT_LT(0, child);
 	text_of(pid, child);
-	for (i = 0; i < 100; i++) {
+	for (i = 0; i < 25; i++) {
 		ret = RUN("ring", pid, FD(fd), "1");
 		ASSERT_TRUE(!ret || ret == NOT_FOUND);
 		rung += !ret;
 		ASSERT_EQ(-EAGAIN, db_result(read(pipes[0], &byte, 1)));
+		ASSERT_EQ(0, info_of(self->fd).bad_rings);
+		ASSERT_EQ(0, info_of(other).bad_rings);
 	}
+	ASSERT_EQ(rung, info_of(self->fd).rings + info_of(other).rings);
 	printf("# %d of %d calls rang\n", rung, i);
 	kill(child, SIGKILL);
 	ended(child);
 	close(pipes[0]);
 	close(pipes[1]);
+	close(other);
+}
+
+/*
+ * Here /proc is of another PID namespace, and another process has our PID, with
+ * another consumer under the same descriptor.
+ */
+TEST_F(consumer, namespace)
+{
+	static const char * const commands[] = {
+		"list", "info", "queues", "top", "ring", "monitor"
+	};
+	pid_t init, twin, tid = getpid();
+	struct clone_args args = {
+		.exit_signal = SIGCHLD,
+		.set_tid = (uintptr_t)&tid,
+		.set_tid_size = 1,
+	};
+	struct vmm *vmm;
+	int other, ret;
+	size_t i;
+
+	other = db_must_open(_metadata, O_NONBLOCK);
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	ASSERT_EQ(0, attach_as(other, -1, 0, 0, 0));
+	vmm = vmm_create(1);
+	ASSERT_NE(NULL, vmm);
+	if (unshare(CLONE_NEWPID)) {
+		ASSERT_EQ(EINVAL, errno);
+		SKIP(return, "the kernel has no PID namespaces");
+	}
+	init = fork();
+	if (!init) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pause();
+	}
+	ASSERT_LT(0, init);
+	twin = syscall(SYS_clone3, &args, sizeof(args));
+	if (!twin) {
+		dup2(other, self->fd);
+		pause();
+	}
+	ASSERT_LT(0, twin);
+
+	SELF;
+	FD(self->fd);
+	for (i = 0; i < ARRAY_SIZE(commands); i++) {
+		const char *name = commands[i];
+
+		if (!strcmp(name, "list"))
+			ret = RUN(name);
+		else if (!strcmp(name, "top"))
+			ret = RUN(name, "--count", "1", "--interval", "0.001");
+		else if (!strcmp(name, "ring"))
+			ret = RUN(name, self_text, fd_text, "1");
+		else if (!strcmp(name, "monitor"))
+			ret = RUN(name, "--vm", self_text, "--idle-timeout",
+				  "0.1", "0x1000", "64");
+		else
+			ret = RUN(name, self_text, fd_text);
+		EXPECT_EQ(0, info_of(other).rings);
+		EXPECT_EQ(FAILED, ret) {
+			TH_LOG("%s: %s%s", name, tool.text, tool.errors);
+		}
+		EXPECT_NE(NULL, strstr(tool.errors, "PID namespace"));
+	}
+	EXPECT_STATUS(0, RUN("monitor", "--idle-timeout", "0.01", "0x1000",
+			     "64"));
+	/* the first process of a namespace ends after the others */
+	killed(twin);
+	killed(init);
+	vmm_destroy(vmm);
+	close(other);
 }
 
 /* A descriptor of a file system whose server does not answer */

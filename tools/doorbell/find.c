@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <poll.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -198,6 +199,25 @@ static void read_comm(pid_t pid, char *comm, size_t size)
 }
 
 /*
+ * pidfd_open() takes PIDs of the caller's namespace: where /proc has others,
+ * the tool would show one process and act on another.
+ */
+static void must_have_proc(void)
+{
+	FILE *file = fopen("/proc/self/status", "re");
+	int here, below, n = 0;
+	char line[256];
+
+	/* a PID for each namespace, from that of /proc to the caller's */
+	while (file && n < 1 && fgets(line, sizeof(line), file))
+		n = sscanf(line, "NSpid: %d %d", &here, &below);
+	if (!file || n > 1)
+		die(STATUS_FAILED,
+		    "/proc is not that of this PID namespace: mount it (\"mount -t proc none /proc\")");
+	fclose(file);
+}
+
+/*
  * Kernel threads and zombies have no descriptors. The name may have any
  * characters: go by the last parenthesis.
  */
@@ -384,6 +404,7 @@ size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden)
 	DIR *proc;
 	pid_t pid;
 
+	must_have_proc();
 	*hidden = 0;
 	if (only) {
 		*hidden = walk_process(&search.walk, only) == -EACCES;
@@ -430,6 +451,10 @@ static void die_consumer(pid_t pid, int fd, int error)
 		die(STATUS_NOT_FOUND,
 		    "descriptor %d of process %d is no consumer: \"doorbell list\" has those that are",
 		    fd, pid);
+	case ESTALE:
+		die(STATUS_NOT_FOUND,
+		    "process %d has replaced its descriptor %d meanwhile", pid,
+		    fd);
 	case EOPNOTSUPP:
 		die(STATUS_FAILED,
 		    "descriptor %d of process %d is a thread's: Linux 6.9 or newer can get it",
@@ -449,8 +474,10 @@ struct consumer find_consumer(const char *pid_text, const char *fd_text)
 		.fd = parse_number(fd_text, "FD", INT32_MAX),
 	};
 	struct consumer consumer;
-	int ret = walk_process(&search.walk, pid);
+	int ret;
 
+	must_have_proc();
+	ret = walk_process(&search.walk, pid);
 	if (!search.n)
 		die_consumer(pid, search.fd, ret ? -ret : ENOTTY);
 	consumer = search.list[0];
@@ -477,8 +504,11 @@ static int get_fd(pid_t tid, int fd)
 	return ret;
 }
 
-/* The process may have put another file there since we looked. */
-int consumer_open(const struct consumer *consumer)
+/*
+ * The process may have put another file there since we looked, or be another
+ * process: go by the duplicate.
+ */
+int consumer_open(struct consumer *consumer)
 {
 	dev_t device = device_number();
 	int fd = get_fd(consumer->tid, consumer->fd), ret;
@@ -487,14 +517,18 @@ int consumer_open(const struct consumer *consumer)
 	if (fd < 0)
 		return fd;
 	ret = read_consumer(getpid(), fd, device, &own);
+	if (!ret && own.id != consumer->id)
+		ret = -ESTALE;
 	if (ret) {
 		close(fd);
 		return ret;
 	}
+	consumer->vm_pid = own.vm_pid;
+	consumer->info = own.info;
 	return fd;
 }
 
-int must_open_consumer(const struct consumer *consumer)
+int must_open_consumer(struct consumer *consumer)
 {
 	int fd = consumer_open(consumer);
 
@@ -510,13 +544,34 @@ static int look_only(struct walk *walk, const struct dirent *entry)
 	return 0;
 }
 
-void must_see(pid_t pid)
+int must_open_process(pid_t pid)
 {
 	struct walk walk = { .look = look_only };
-	int ret = walk_process(&walk, pid);
+	int pidfd, ret;
 
+	must_have_proc();
+	pidfd = pidfd_open(pid, 0);
+	/* a thread */
+	if (pidfd < 0)
+		pidfd = pidfd_open(pid, PIDFD_THREAD);
+	if (pidfd < 0)
+		die_consumer(pid, -1, errno);
+	ret = walk_process(&walk, pid);
 	if (ret)
 		die_consumer(pid, -1, -ret);
+	return pidfd;
+}
+
+bool process_ended(int pidfd)
+{
+	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
+
+	return poll(&pfd, 1, 0) > 0;
+}
+
+void must_see(pid_t pid)
+{
+	close(must_open_process(pid));
 }
 
 static bool is_vm(int fds, const char *name)
@@ -565,10 +620,10 @@ static int take_vm(struct walk *walk, const struct dirent *entry)
 int must_open_vm(pid_t pid, int only)
 {
 	struct vm_search search = { .walk.look = take_vm, .only = only };
-	int ret = walk_process(&search.walk, pid), fd;
+	int pidfd = must_open_process(pid), fd;
+	char path[32];
 
-	if (ret)
-		die_consumer(pid, -1, -ret);
+	walk_process(&search.walk, pid);
 	if (!search.n && only >= 0)
 		die(STATUS_NOT_FOUND, "process %d has no such descriptor", pid);
 	if (!search.n)
@@ -580,6 +635,13 @@ int must_open_vm(pid_t pid, int only)
 	fd = get_fd(search.tid, search.fd);
 	if (fd < 0)
 		die_consumer(pid, search.fd, -fd);
+	/* what we looked at was this process, if it is still there */
+	if (process_ended(pidfd))
+		die_consumer(pid, -1, ESRCH);
+	close(pidfd);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (only < 0 && !is_vm(AT_FDCWD, path))
+		die_consumer(pid, search.fd, ESTALE);
 	return fd;
 }
 

@@ -87,6 +87,7 @@ int cmd_ring(int argc, char **argv)
 		die_usage("ring takes a PID, an FD and a queue");
 
 	consumer = find_consumer(argv[optind], argv[optind + 1]);
+	fd = must_open_consumer(&consumer);
 	argv += optind + 2;
 	n = argc - optind - 2;
 	rings = must(calloc(n, sizeof(*rings)));
@@ -100,7 +101,6 @@ int cmd_ring(int argc, char **argv)
 		else
 			rings[i] = ring_of(&consumer.info, number, value);
 	}
-	fd = must_open_consumer(&consumer);
 	for (i = 0; i < n; i++)
 		for (j = 0; j < count; j++)
 			ring(fd, rings[i]);

@@ -126,17 +126,29 @@ size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden);
 /** warn_hidden() - say that consumers may be missing, if so */
 void warn_hidden(unsigned int hidden);
 
+/** must_open_process() - get a pidfd of a process, or exit if it is hidden */
+int must_open_process(pid_t pid);
+
+/** process_ended() - has it, even if its parent has not waited for it? */
+bool process_ended(int pidfd);
+
 /** must_see() - exit if there is no such process, or it is hidden */
 void must_see(pid_t pid);
 
 /** find_consumer() - the consumer that arguments name, or exit */
 struct consumer find_consumer(const char *pid, const char *fd);
 
-/** consumer_open() - get a duplicate of a consumer's descriptor */
-int consumer_open(const struct consumer *consumer);
+/**
+ * consumer_open() - get a duplicate of a consumer's descriptor
+ * @consumer: its facts are then those of the duplicate
+ *
+ * Return: the duplicate, or -ESTALE if it is another consumer by now, or
+ * another error.
+ */
+int consumer_open(struct consumer *consumer);
 
 /** must_open_consumer() - the same, or exit */
-int must_open_consumer(const struct consumer *consumer);
+int must_open_consumer(struct consumer *consumer);
 
 /** must_open_vm() - get a descriptor of a process's VM, or exit; -1: any */
 int must_open_vm(pid_t pid, int fd);

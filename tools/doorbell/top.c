@@ -115,12 +115,12 @@ static bool take_look(struct look *look, const struct consumer *consumer,
 {
 	int fd, ret;
 
-	fd = consumer_open(consumer);
+	look->consumer = *consumer;
+	fd = consumer_open(&look->consumer);
 	if (fd < 0) {
 		*hidden += fd == -EPERM;
 		return false;
 	}
-	look->consumer = *consumer;
 	ret = snapshot_take(fd, &look->snap, before ? before->snap.next : 0,
 			    before ? before->snap.info.generation : 0);
 	close(fd);
