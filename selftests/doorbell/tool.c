@@ -15,7 +15,9 @@
 #include <sys/eventfd.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/user.h>
 #include <termios.h>
 
 #include <jansson.h>
@@ -1044,7 +1046,7 @@ TEST_F(consumer, lines)
 } while (0)
 
 /* Start top on a terminal of 80 columns and 7 rows: tool.out is its end. */
-static int start_top(void)
+static int start_top(const char *interval)
 {
 	struct winsize size = { .ws_row = 7, .ws_col = 80 };
 	int terminal, program, unlock = 0, i, ret;
@@ -1060,7 +1062,7 @@ static int start_top(void)
 	if (program < 0)
 		return -errno;
 	ret = start_tool((const char *[]) { "doorbell", "top", "--interval",
-			 "0.2", NULL }, 0, program);
+			 interval, NULL }, 0, program);
 	close(program);
 	tool.out = terminal;
 	return ret;
@@ -1089,7 +1091,7 @@ TEST_F(consumer, screen)
 	NEED_TERMINALS();
 	prctl(PR_SET_NAME, "name of 15 byte");
 	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
-	ASSERT_EQ(0, start_top());
+	ASSERT_EQ(0, start_top("0.2"));
 	/* more queues than fit, until they show on a whole screen */
 	do {
 		for (i = 0; i < REGION_QUEUES; i++)
@@ -1125,7 +1127,7 @@ TEST_F(consumer, screen_signals)
 	int status;
 
 	NEED_TERMINALS();
-	ASSERT_EQ(0, start_top());
+	ASSERT_EQ(0, start_top("0.2"));
 	at = on_screen(tool.text, "rings/s");
 	ASSERT_NE(NULL, at);
 	kill(tool.pid, SIGTSTP);
@@ -1142,6 +1144,54 @@ TEST_F(consumer, screen_signals)
 	EXPECT_STATUS(0, end_tool());
 	ASSERT_NE(NULL, strstr(at, SCREEN_LEAVE));
 }
+
+#ifdef __x86_64__
+/*
+ * A signal that comes just before top waits ends it, too. Let the traced
+ * command call poll() or ppoll() again, after the signal.
+ */
+TEST_F(consumer, screen_signal_race)
+{
+	struct user_regs_struct regs;
+	long call;
+	int status;
+
+	NEED_TERMINALS();
+	ASSERT_EQ(0, start_top("1000"));
+	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, tool.pid, 0, 0));
+	do {
+		usleep(1000);
+		ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, tool.pid, 0, 0));
+		ASSERT_EQ(tool.pid, waitpid(tool.pid, &status, 0));
+		ASSERT_TRUE(WIFSTOPPED(status));
+		ASSERT_EQ(0, ptrace(PTRACE_GETREGS, tool.pid, 0, &regs));
+		call = regs.orig_rax;
+		/* to the next stop, or on */
+		ASSERT_EQ(0, ptrace(call == SYS_poll || call == SYS_ppoll ?
+				    PTRACE_SYSCALL : PTRACE_CONT, tool.pid, 0,
+				    0));
+	} while (call != SYS_poll && call != SYS_ppoll);
+	/* skip the call, and go back to before it */
+	ASSERT_EQ(tool.pid, waitpid(tool.pid, &status, 0));
+	ASSERT_EQ(0, ptrace(PTRACE_GETREGS, tool.pid, 0, &regs));
+	regs.orig_rax = -1;
+	ASSERT_EQ(0, ptrace(PTRACE_SETREGS, tool.pid, 0, &regs));
+	ASSERT_EQ(0, ptrace(PTRACE_SYSCALL, tool.pid, 0, 0));
+	ASSERT_EQ(tool.pid, waitpid(tool.pid, &status, 0));
+	ASSERT_EQ(0, ptrace(PTRACE_GETREGS, tool.pid, 0, &regs));
+	regs.rax = call;
+	regs.rip -= 2;
+	ASSERT_EQ(0, ptrace(PTRACE_SETREGS, tool.pid, 0, &regs));
+	kill(tool.pid, SIGTERM);
+	ASSERT_EQ(0, ptrace(PTRACE_CONT, tool.pid, 0, 0));
+	ASSERT_EQ(tool.pid, waitpid(tool.pid, &status, 0));
+	ASSERT_TRUE(WIFSTOPPED(status));
+	ASSERT_EQ(SIGTERM, WSTOPSIG(status));
+	ASSERT_EQ(0, ptrace(PTRACE_DETACH, tool.pid, 0, SIGTERM));
+	EXPECT_STATUS(0, end_tool_soon());
+	EXPECT_OUTPUT(SCREEN_LEAVE);
+}
+#endif
 
 /* Tests that unload the module, which is there again for the next one */
 FIXTURE(module)
@@ -1170,14 +1220,14 @@ FIXTURE_TEARDOWN(module)
 TEST_F(module, screen_errors)
 {
 	NEED_TERMINALS();
-	ASSERT_EQ(0, start_top());
+	ASSERT_EQ(0, start_top("0.2"));
 	ASSERT_NE(NULL, on_screen(tool.text, "rings/s"));
 	ASSERT_TRUE(eventually(!db_module_unload()));
 	EXPECT_STATUS(NO_DEVICE, end_tool());
 	EXPECT_OUTPUT(SCREEN_LEAVE);
 	ASSERT_NE(NULL, strstr(strstr(tool.text, SCREEN_LEAVE),
 			       "modprobe doorbell"));
-	ASSERT_EQ(0, start_top());
+	ASSERT_EQ(0, start_top("0.2"));
 	EXPECT_STATUS(NO_DEVICE, end_tool());
 	EXPECT_OUTPUT("modprobe doorbell");
 	ASSERT_EQ(NULL, strstr(tool.text, SCREEN_ENTER));

@@ -81,6 +81,8 @@ static struct termios terminal;
 static bool terminal_changed;
 static bool screen_entered;
 static volatile sig_atomic_t stop, suspended;
+/* The caught signals are blocked, except while the tool waits. */
+static sigset_t unblocked;
 
 static double now(void)
 {
@@ -342,10 +344,17 @@ static void catch_signals(void)
 		SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP,
 	};
 	struct sigaction action = { .sa_handler = on_signal };
+	sigset_t set;
 	size_t i;
 
+	sigemptyset(&set);
 	for (i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaddset(&set, signals[i]);
+	sigprocmask(SIG_BLOCK, &set, &unblocked);
+	for (i = 0; i < ARRAY_SIZE(signals); i++) {
+		sigdelset(&unblocked, signals[i]);
 		sigaction(signals[i], &action, NULL);
+	}
 }
 
 /* Stop as without a handler, and go on after SIGCONT. */
@@ -355,29 +364,37 @@ static void suspend(void)
 	leave_screen();
 	signal(SIGTSTP, SIG_DFL);
 	raise(SIGTSTP);
+	sigprocmask(SIG_SETMASK, &unblocked, NULL);
 	catch_signals();
 	enter_screen();
 }
 
 /* Wait for the next interval: false if the user wants to quit. */
-static bool pause_until(double end, bool keys)
+static bool pause_until(const struct top *top, double end)
 {
-	struct pollfd pfd = {
-		.fd = keys ? STDIN_FILENO : -1, .events = POLLIN,
+	struct pollfd pfds[] = {
+		{ top->screen && terminal_changed ? STDIN_FILENO : -1, POLLIN,
+		  0 },
 	};
+	struct timespec timeout;
 	double left;
 	char key;
 
-	while (!stop && (left = end - now()) > 0) {
+	do {
 		if (suspended)
 			suspend();
-		if (poll(&pfd, 1, left * 1000 + 1) <= 0)
+		left = end - now();
+		left = left > 0 ? left : 0;
+		timeout.tv_sec = left;
+		timeout.tv_nsec = (left - timeout.tv_sec) * 1e9;
+		if (ppoll(pfds, ARRAY_SIZE(pfds), &timeout,
+			  top->screen ? &unblocked : NULL) <= 0)
 			continue;
 		if (read(STDIN_FILENO, &key, 1) != 1)
-			pfd.fd = -1;
+			pfds[0].fd = -1;
 		else if (key == 'q')
 			return false;
-	}
+	} while (!stop && left > 0);
 	return !stop;
 }
 
@@ -393,8 +410,7 @@ static void run(struct top *top)
 	else
 		warn_hidden(before.hidden);
 	for (i = 0; !top->count || i < top->count; i++) {
-		if (!pause_until(before.when + top->interval / 1000.0,
-				 top->screen && terminal_changed))
+		if (!pause_until(top, before.when + top->interval / 1000.0))
 			break;
 		looks = take_looks(top, &before);
 		print_rates(top, &looks, &before);
