@@ -912,6 +912,27 @@ TEST_F(consumer, threads)
 	}
 }
 
+/* top ends with the process, even if its parent has not waited for it. */
+TEST_F(consumer, ended)
+{
+	pid_t child = fork();
+	char pid[16];
+
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pause();
+	}
+	ASSERT_LT(0, child);
+	ASSERT_EQ(0, START("top", "--json", "--interval", "1000",
+			   text_of(pid, child)));
+	/* or while it starts */
+	usleep(500000);
+	kill(child, SIGKILL);
+	EXPECT_STATUS(0, end_tool_soon());
+	EXPECT_ERROR("has ended");
+	ended(child);
+}
+
 TEST_F(consumer, write_only)
 {
 	int fd = open("/dev/doorbell", O_WRONLY | O_CLOEXEC);

@@ -569,11 +569,6 @@ bool process_ended(int pidfd)
 	return poll(&pfd, 1, 0) > 0;
 }
 
-void must_see(pid_t pid)
-{
-	close(must_open_process(pid));
-}
-
 static bool is_vm(int fds, const char *name)
 {
 	static const char vm[] = "anon_inode:kvm-vm";

@@ -132,9 +132,6 @@ int must_open_process(pid_t pid);
 /** process_ended() - has it, even if its parent has not waited for it? */
 bool process_ended(int pidfd);
 
-/** must_see() - exit if there is no such process, or it is hidden */
-void must_see(pid_t pid);
-
 /** find_consumer() - the consumer that arguments name, or exit */
 struct consumer find_consumer(const char *pid, const char *fd);
 

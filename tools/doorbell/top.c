@@ -63,6 +63,7 @@ struct rate {
  * @count: number of intervals, 0 for no limit
  * @lines: most queues to print, 0 for no limit
  * @pid: the only process, or 0
+ * @pidfd: the same, or -1
  * @fd: the only descriptor, or -1
  * @headings: print the headings next time
  */
@@ -73,6 +74,7 @@ struct top {
 	uint64_t count;
 	uint64_t lines;
 	pid_t pid;
+	int pidfd;
 	int fd;
 	bool headings;
 };
@@ -136,8 +138,6 @@ static struct looks take_looks(const struct top *top,
 	struct looks looks;
 	size_t i, n;
 
-	if (top->pid)
-		must_see(top->pid);
 	n = find_consumers(top->pid, &list, &looks.hidden);
 	looks.look = must(calloc(n + 1, sizeof(*looks.look)));
 	looks.n = 0;
@@ -369,12 +369,16 @@ static void suspend(void)
 	enter_screen();
 }
 
-/* Wait for the next interval: false if the user wants to quit. */
+/*
+ * Wait for the next interval, or the end of the process: false if the user
+ * wants to quit.
+ */
 static bool pause_until(const struct top *top, double end)
 {
 	struct pollfd pfds[] = {
 		{ top->screen && terminal_changed ? STDIN_FILENO : -1, POLLIN,
 		  0 },
+		{ top->pidfd, POLLIN, 0 },
 	};
 	struct timespec timeout;
 	double left;
@@ -390,6 +394,8 @@ static bool pause_until(const struct top *top, double end)
 		if (ppoll(pfds, ARRAY_SIZE(pfds), &timeout,
 			  top->screen ? &unblocked : NULL) <= 0)
 			continue;
+		if (pfds[1].revents)
+			break;
 		if (read(STDIN_FILENO, &key, 1) != 1)
 			pfds[0].fd = -1;
 		else if (key == 'q')
@@ -403,6 +409,8 @@ static void run(struct top *top)
 	struct looks before = {}, looks;
 	uint64_t i;
 
+	if (top->pid)
+		top->pidfd = must_open_process(top->pid);
 	/* errors of the first look leave the screen as it is */
 	before = take_looks(top, &before);
 	if (top->screen)
@@ -413,6 +421,12 @@ static void run(struct top *top)
 		if (!pause_until(top, before.when + top->interval / 1000.0))
 			break;
 		looks = take_looks(top, &before);
+		/* what has its PID by now is another process */
+		if (top->pid && process_ended(top->pidfd)) {
+			free_looks(&looks);
+			warn_user("process %d has ended", top->pid);
+			break;
+		}
 		print_rates(top, &looks, &before);
 		free_looks(&before);
 		before = looks;
@@ -429,7 +443,9 @@ int cmd_top(int argc, char **argv)
 		{ "lines", required_argument, NULL, 'l' },
 		OPTIONS_END,
 	};
-	struct top top = { .interval = 1000, .fd = -1, .headings = true };
+	struct top top = {
+		.interval = 1000, .pidfd = -1, .fd = -1, .headings = true,
+	};
 	int option;
 
 	while ((option = next_option(argc, argv, options)) != -1) {
