@@ -912,6 +912,67 @@ TEST_F(consumer, threads)
 	}
 }
 
+/* Rings in the output of top --json */
+static unsigned int rings_printed(void)
+{
+	static const char key[] = "\"rings\":";
+	unsigned int rings = 0;
+	const char *at;
+
+	for (at = tool.text; (at = strstr(at, key)); at++)
+		rings += atoi(at + sizeof(key) - 1);
+	return rings;
+}
+
+/*
+ * A consumer that top has not seen has rings of before. If top has seen it
+ * without a region, they are new.
+ */
+TEST_F(consumer, first_look)
+{
+	int other = db_must_open(_metadata, O_NONBLOCK), fd = self->fd, i;
+	unsigned int rung = 0;
+	pid_t child;
+
+	ASSERT_EQ(0, attach_as(fd, -1, 0, 0, 0));
+	for (i = 0; i < 1000; i++)
+		ASSERT_EQ(0, db_ring(fd, MMIO_BASE, 1));
+	child = fork();
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(other);
+		pause();
+	}
+	ASSERT_LT(0, child);
+	close(fd);
+	ASSERT_EQ(0, START("top", "--json", "--interval", "0.1", SELF));
+	ASSERT_TRUE(more_output());
+	ASSERT_EQ(0, attach_as(other, -1, 0, 0, 0));
+	for (i = 0; i < 5; i++)
+		ASSERT_EQ(0, db_ring(other, MMIO_BASE, 0x5eed));
+	while (rings_printed() < 5)
+		ASSERT_TRUE(more_output());
+	ASSERT_EQ(5, rings_printed());
+
+	self->fd = syscall(SYS_pidfd_getfd, syscall(SYS_pidfd_open, child, 0),
+			   fd, 0);
+	ASSERT_LE(0, self->fd);
+	while (!strstr(tool.text, "0xabc")) {
+		ASSERT_EQ(0, db_ring(self->fd, MMIO_BASE, 0xabc));
+		rung++;
+		usleep(20000);
+		if (db_poll(tool.out, POLLIN, 0) & POLLIN)
+			ASSERT_TRUE(more_output());
+	}
+	ASSERT_GE(5 + rung, rings_printed()) {
+		TH_LOG("printed: %s", tool.text);
+	}
+	kill(tool.pid, SIGKILL);
+	ASSERT_EQ(0x100 + SIGKILL, end_tool());
+	killed(child);
+	close(other);
+}
+
 /* top ends with the process, even if its parent has not waited for it. */
 TEST_F(consumer, ended)
 {

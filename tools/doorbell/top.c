@@ -22,7 +22,7 @@
 /**
  * struct look - what a consumer's queues were when we looked
  * @consumer: the consumer
- * @snap: its queues
+ * @snap: its queues; none if no region was ever attached
  */
 struct look {
 	struct consumer consumer;
@@ -128,7 +128,7 @@ static bool take_look(struct look *look, const struct consumer *consumer,
 	ret = snapshot_take(fd, &look->snap, before ? before->snap.next : 0,
 			    before ? before->snap.info.generation : 0);
 	close(fd);
-	return !ret;
+	return !ret || ret == -ENOTCONN;
 }
 
 static struct looks take_looks(const struct top *top,
@@ -154,7 +154,11 @@ static struct looks take_looks(const struct top *top,
 	return looks;
 }
 
-/* Rings of a queue since the look before, or since its region was attached */
+/*
+ * Rings of a queue since the look before, or since its region was attached. A
+ * consumer that was not there before may have been somewhere else: whether its
+ * rings are new shows at the next look.
+ */
 static uint64_t rings_since(const struct look *look, const struct look *before,
 			    uint32_t i)
 {
@@ -162,15 +166,14 @@ static uint64_t rings_since(const struct look *look, const struct look *before,
 	bool ordered = look->snap.info.flags & DOORBELL_ATTACH_ORDERED;
 	uint64_t rings = is->rings + is->bound_rings;
 
-	if (!before || before->snap.info.generation !=
-		       look->snap.info.generation ||
+	if (!before)
+		return 0;
+	if (before->snap.info.generation != look->snap.info.generation ||
 	    before->snap.info.queues != look->snap.info.queues)
 		return rings;
 	was = &before->snap.queue[i];
 	/* an ordered snapshot counts from the one before on */
-	rings -= was->bound_rings + (ordered ? 0 : was->rings);
-	/* the descriptor is another consumer's by now */
-	return (int64_t)rings < 0 ? is->rings + is->bound_rings : rings;
+	return rings - was->bound_rings - (ordered ? 0 : was->rings);
 }
 
 static int busiest_first(const void *a, const void *b)
@@ -198,7 +201,8 @@ static size_t find_rates(const struct looks *looks, const struct looks *before,
 		const struct look *look = &looks->look[i];
 		const struct look *old = look_of(before, &look->consumer);
 
-		for (q = 0; q <= look->snap.info.queues; q++) {
+		for (q = 0; look->snap.queue && q <= look->snap.info.queues;
+		     q++) {
 			rings = rings_since(look, old, q);
 			if (rings)
 				(*rates)[n++] =
