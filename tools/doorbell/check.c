@@ -26,6 +26,7 @@ int cmd_check(int argc, char **argv)
 	struct doorbell_attach arg = {};
 	struct libscols_table *table;
 	bool json = false;
+	unsigned long long queues;
 	unsigned int n;
 	int option;
 
@@ -39,11 +40,12 @@ int cmd_check(int argc, char **argv)
 
 	table = table_new("broken", json, columns, ARRAY_SIZE(columns));
 	n = check_attach(&arg, add_rule, table);
+	queues = arg.queues ?: arg.len / (arg.stride ?:
+					  DOORBELL_STRIDE_DEFAULT);
 	if (n || json)
 		table_print(table);
 	else
-		printf("valid: %llu queues\n",
-		       arg.queues ?: arg.len / (arg.stride ?:
-						DOORBELL_STRIDE_DEFAULT));
+		printf("valid: %llu queue%s\n", queues,
+		       queues == 1 ? "" : "s");
 	return n ? STATUS_FAILED : STATUS_OK;
 }

@@ -427,8 +427,8 @@ size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden)
 void warn_hidden(unsigned int hidden)
 {
 	if (hidden)
-		warn_user("no permission to look into %u processes: run as root to see all consumers",
-			  hidden);
+		warn_user("no permission to look into %u process%s: run as root to see all consumers",
+			  hidden, hidden == 1 ? "" : "es");
 }
 
 __attribute__((noreturn))

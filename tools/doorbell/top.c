@@ -293,10 +293,12 @@ static void print_rates(struct top *top, const struct looks *looks,
 		scols_column_set_flags(scols_table_get_column(table, COMMAND),
 				       SCOLS_FL_TRUNC);
 		printf(SCREEN_CLEAR
-		       "doorbell: %zu consumers, %zu queues rung, %.1f rings/s",
-		       looks->n, n, total / seconds);
+		       "doorbell: %zu consumer%s, %zu queue%s rung, %.1f rings/s",
+		       looks->n, looks->n == 1 ? "" : "s", n, n == 1 ? "" : "s",
+		       total / seconds);
 		if (looks->hidden)
-			printf(", %u processes hidden", looks->hidden);
+			printf(", %u process%s hidden", looks->hidden,
+			       looks->hidden == 1 ? "" : "es");
 		fputs("   (q quits)\n\n", stdout);
 	}
 	/* lines of several intervals have the headings once */
