@@ -3,7 +3,7 @@
 # Check that the test tools notice failures: run.sh, splat.sh and tap.py, on
 # which every verdict of "make check" rests, and the checks of "make lint":
 # lint-abi.sh, lint-html.py, lint-layers.sh and lint-text.sh. And that setup.sh
-# asks for the packages that it lists.
+# asks for the packages that it lists, and removes none.
 # Prints TAP.
 set -uo pipefail
 
@@ -33,20 +33,48 @@ status() {
 	result "$3" "$why"
 }
 
-# packages NAME: where nothing is installed, setup.sh installs all that it lists
-packages() {
-	local why=
-
+# stubs PACKAGE: on a machine where nothing that doorbell needs is installed,
+# and one package that conflicts with PACKAGE is, commands only log
+stubs() {
 	mkdir -p "$tmp/bin"
 	# shellcheck disable=SC2016	# for the stubs
 	printf '#!/bin/sh\n%s\n' 'exec "$@"' >"$tmp/bin/sudo"
 	printf '#!/bin/sh\nexit 1\n' >"$tmp/bin/dpkg-query"
-	# shellcheck disable=SC2016
-	printf '#!/bin/sh\n%s\n' 'printf "%s\n" "$@" >>"$0.log"' \
-		>"$tmp/bin/apt-get"
+	cat >"$tmp/bin/apt-cache" <<-\EOF
+	#!/bin/sh
+	for arg; do
+		printf '%s:\n  Candidate: 1\n' "$arg"
+	done
+	EOF
+	cat >"$tmp/bin/apt-get" <<-EOF
+	#!/bin/sh
+	case " \$* " in
+	*" -s "*" $1 "*)
+		echo "Remv conflicting [1]"
+		exit ;;
+	*" -s "*)
+		exit ;;
+	*" --no-remove "*" $1 "*)
+		exit 100 ;;
+	*" install "*" $1 "*)
+		touch "\$0.removed" ;;
+	esac
+	printf "%s\n" "\$@" >>"\$0.log"
+	EOF
 	chmod +x "$tmp/bin"/*
-	PATH=$tmp/bin:$PATH "$testbed/setup.sh" packages >/dev/null 2>&1 ||
-		why="status $?"
+	rm -f "$tmp/bin"/*.*
+}
+
+setup() {
+	PATH=$tmp/bin:$PATH "$testbed/setup.sh" packages >"$tmp/setup" 2>&1
+}
+
+# packages NAME: where nothing is installed, setup.sh installs all that it lists
+packages() {
+	local why=
+
+	stubs none
+	setup || why="status $?"
 	# the names in setup.sh, each at the start of a line, except lib32gcc's
 	diff <(sed -n '/<<-EOF$/,/^\tEOF$/s/^\t\([^ ]*\)  *[^< ].*/\1/p' \
 			"$testbed/setup.sh" | grep -vx cat | sort -u) \
@@ -55,6 +83,20 @@ packages() {
 		why="$why $(tr '\n' ' ' <"$tmp/packages")"
 	[ "$(wc -l <"$tmp/bin/apt-get.log")" -gt 50 ] || why="few packages"
 	result "$1" "$why"
+}
+
+# conflict STATUS NAME PACKAGE: setup.sh names what is in the way of a package
+# and leaves it alone
+conflict() {
+	local why=
+
+	stubs "$3"
+	setup
+	[ $? -eq "$1" ] || why="not status $1"
+	grep -q '^setup.sh: .*\<conflicting\>' "$tmp/setup" ||
+		why="no message${why:+, $why}"
+	[ ! -e "$tmp/bin/apt-get.removed" ] || why="it is removed"
+	result "setup.sh: $2" "$why"
 }
 
 # expect STATUS NAME RUN-OPTION... -- COMMAND...
@@ -149,7 +191,7 @@ html() {
 	status $? "$1" "lint-html.py: $2"
 }
 
-echo 1..48
+echo 1..50
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -215,6 +257,8 @@ layers 1 "a call within a layer" buffer geometry
 layers 1 "an object without a layer" other
 
 packages "setup.sh: the names of packages"
+conflict 1 "no package is removed" qemu-system-x86
+conflict 0 "no package is removed for arm64" gcc-aarch64-linux-gnu
 
 spdx=".. SPDX-License-Identifier: GPL-2.0"
 text 0 "a good document" "$spdx" "$(printf %080d 0)"

@@ -20,7 +20,8 @@
 #   6.12-arm64-debug
 #                   linux-source-6.12 with arm64.config on top of 6.12-debug's
 #   source-6.12     only the unpacked source tree of linux-source-6.12
-#   user-arm64      only packages of arm64 that its test programs need
+#   user-amd64      only BusyBox, as its package conflicts with another BusyBox
+#   user-arm64      that, and what test programs of arm64 need
 #
 # A kernel's directory holds vmlinuz (for QEMU), build (for make -C), release
 # (a text file with its name) and, for stock kernels of amd64,
@@ -160,10 +161,10 @@ stock()
 	mv "$tmp" "$dir"
 }
 
-# user_arm64: unpack what programs of arm64 link, and what the machine needs
-user_arm64()
+# user PACKAGE...: unpack what the machine needs, and what its programs link
+user()
 {
-	local packages=(busybox-static liburing-dev) ver tmp=$cache/tmp-$name
+	local packages=("$@") pkg ver tmp=$cache/tmp-$name
 
 	ver=$(for pkg in "${packages[@]}"; do
 		echo "$pkg $(candidate "$pkg")"
@@ -179,8 +180,8 @@ user_arm64()
 	fi
 	rm -rf "$tmp"
 	dir=$(newest_cached "${name}_*")
-	[ -n "$dir" ] || die 77 "cannot download ${packages[*]} of arm64"
-	say "cannot download ${packages[*]} of arm64, using ${dir##*/}"
+	[ -n "$dir" ] || die 77 "cannot download ${packages[*]}"
+	say "cannot download ${packages[*]}, using ${dir##*/}"
 	known=
 }
 
@@ -346,7 +347,9 @@ source-6.12)	source_6_12; dir=$src ;;
 6.12-arm64-debug)
 		source_6_12
 		built base.config user.config debug.config arm64.config ;;
-user-arm64)	use_arm64; user_arm64 ;;
+user-amd64)	stable_candidate busybox-static >/dev/null || :
+		user busybox-static ;;
+user-arm64)	use_arm64; user busybox-static liburing-dev ;;
 *)		usage ;;
 esac
 [ -z "$known" ] || ln -sfn "$dir" "$known"

@@ -50,13 +50,9 @@ shift $((OPTIND - 1))
 
 dir=$("$testbed/kernel.sh" "$kernel")
 release=$(cat "$dir/release")
-arch=amd64 busybox=$(command -v busybox)
-case $kernel in
-*-arm64*)
-	arch=arm64
-	busybox=$("$testbed/kernel.sh" user-arm64)/bin/busybox
-	;;
-esac
+arch=amd64
+[[ $kernel != *-arm64* ]] || arch=arm64
+busybox=$("$testbed/kernel.sh" user-$arch)/bin/busybox
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/doorbell-vm.XXXXXX")
 qemu='' reader=''

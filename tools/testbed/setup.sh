@@ -6,6 +6,7 @@
 #
 # With packages, also what only "make deb" and "make check" need. Lists the
 # packages and their purposes before it installs them, with sudo if necessary.
+# Removes no package: fails if that is what a conflict asks for.
 set -euo pipefail
 
 . "$(dirname "$0")/lib.sh"
@@ -29,7 +30,6 @@ needs()
 	furo              their theme
 	python3-myst-parser README.md among them
 	qemu-system-x86   the virtual machines
-	busybox-static    their user space
 	e2fsprogs         their file systems
 	cpio              their initramfs
 	kmod              module dependencies
@@ -102,16 +102,20 @@ missing()
 # Does apt know all of these packages?
 known()
 {
-	local pkg
-	for pkg; do
-		candidate "$pkg" >/dev/null || return 1
-	done
+	[ "$(apt-cache policy "$@" | grep -c '^  Candidate: [^(]')" -eq $# ]
+}
+
+# Print the packages that apt would remove, as they conflict with these ones.
+conflicts()
+{
+	apt-get -qq -s --no-install-recommends install "$@" 2>/dev/null |
+		sed -n 's/^Remv \([^ ]*\).*/\1/p' | sort -u
 }
 
 # install NEEDS: install what is missing
 install()
 {
-	local list packages sudo='' apt
+	local list packages conflicts sudo='' apt
 
 	list=$(missing "$1")
 	[ -n "$list" ] || return 0
@@ -126,9 +130,15 @@ install()
 	[ "$(id -u)" = 0 ] || sudo=' (with sudo)'
 	echo "Installing Debian packages$sudo:"
 	printf '%s\n' "$list" | sed 's/^/  /'
+	mapfile -t conflicts < <(conflicts "${packages[@]}")
+	if [ ${#conflicts[@]} -gt 0 ]; then
+		say "they conflict with ${conflicts[*]}, nothing is installed"
+		return 1
+	fi
+	# -qq does not ask before it removes something
 	apt=(env DEBIAN_FRONTEND=noninteractive
 		apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends
-		"${packages[@]}")
+		--no-remove "${packages[@]}")
 	if ! as_root "${apt[@]}"; then
 		echo "That failed; once more with fresh package lists."
 		as_root apt-get -qq update
