@@ -26,6 +26,10 @@ GIT_AUTHOR_EMAIL=$(who user.email %ae)
 export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL
 export GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME
 export GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL LC_ALL=C
+# The rest of the configuration is about signatures, hooks, forms of patches.
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+# shellcheck disable=SC2046	# names of variables
+unset $(git rev-parse --local-env-vars) GIT_TEMPLATE_DIR GIT_DIFF_OPTS
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

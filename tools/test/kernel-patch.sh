@@ -35,7 +35,20 @@ check()
 	fi
 }
 
-series() { "$top/tools/package/kernel-patch.sh" "$source" "$out"; }
+# whatever the configuration of git
+series()
+{
+	cat >"$out/gitconfig" <<-EOF
+	[commit]
+		gpgsign = true
+	[gpg]
+		program = false
+	[diff]
+		noprefix = true
+	EOF
+	GIT_CONFIG_GLOBAL=$out/gitconfig "$top/tools/package/kernel-patch.sh" \
+		"$source" "$out"
+}
 
 # own DIR: a directory of the tree's own, with links to what the source's has.
 # Others use the source, too, and it has very many files.
