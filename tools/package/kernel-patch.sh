@@ -72,7 +72,7 @@ sed -i 's|Documentation/\([a-z-]*\.rst\)|Documentation/virt/doorbell/\1|' \
 echo "source \"$driver/Kconfig\"
 " | before '^endif' drivers/virt/Kconfig
 echo 'obj-$(CONFIG_DOORBELL)		+= doorbell/' >>drivers/virt/Makefile
-printf '0xD8  00-0F  %-56s KVM guest doorbells\n' linux/doorbell.h |
+printf '0xD8  00-0F  %-57s KVM guest doorbells\n' linux/doorbell.h |
 	before '^0xD[9A-F] ' "${changed[5]}"
 # The sections are sorted.
 awk -v name="$GIT_AUTHOR_NAME" -v email="$GIT_AUTHOR_EMAIL" '

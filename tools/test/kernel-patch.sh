@@ -98,6 +98,14 @@ style()
 		--ignore "$ignore" "$1"
 }
 
+# Is the list of ioctl numbers still a table?
+table()
+{
+	python3 -m docutils --halt=warning \
+		"$tree/Documentation/userspace-api/ioctl/ioctl-number.rst" \
+		/dev/null
+}
+
 # kernel y|m: build drivers/virt with doorbell built in, or as a module
 kernel()
 {
@@ -158,6 +166,7 @@ check "it applies to 6.12" apply
 for path in "$out"/*.patch; do
 	check "checkpatch: $(basename "$path")" style "$path"
 done
+check "the list of ioctl numbers is a table" table
 check "built in" kernel y
 check "as a module" kernel m
 check "not without KVM" without_kvm
