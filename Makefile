@@ -111,10 +111,11 @@ RELEASE = $(or $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' \
 DEPMOD = [ ! -e $(MODULES_DIR)/modules.order ] || \
 	PATH=$$PATH:/usr/sbin:/sbin depmod -b $(MODULES_ROOT)/ $(RELEASE)
 
+# kbuild and depmod obey the umask, and all users read what they write.
 install: modules
-	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(MODULES_ROOT) \
-		modules_install
-	@$(DEPMOD)
+	umask 022; $(MAKE) -C $(KDIR) M=$(CURDIR) \
+		INSTALL_MOD_PATH=$(MODULES_ROOT) modules_install
+	@umask 022; $(DEPMOD)
 	install -D -m 644 tools/udev/60-doorbell.rules \
 		$(DESTDIR)$(UDEVDIR)/60-doorbell.rules
 	install -D -m 644 Documentation/doorbell.4 $(MAN4)/doorbell.4
@@ -122,14 +123,15 @@ install: modules
 # The folder is "extra" in 6.1 and "updates" later; the module may be
 # compressed.
 uninstall:
-	@[ ! -d $(MODULES_DIR) ] || cd $(MODULES_DIR) && \
-	for dir in $(or $(INSTALL_MOD_DIR),extra updates); do \
-		rm -f $$dir/drivers/virt/doorbell/doorbell.ko* \
-			$$dir/kunit/doorbell_kunit.ko*; \
-		rmdir -p --ignore-fail-on-non-empty $$dir/kunit \
-			$$dir/drivers/virt/doorbell 2>/dev/null; \
-	done; :
-	@$(DEPMOD)
+	@if cd $(MODULES_DIR) 2>/dev/null; then \
+		for dir in $(or $(INSTALL_MOD_DIR),extra updates); do \
+			rm -f $$dir/drivers/virt/doorbell/doorbell.ko* \
+				$$dir/kunit/doorbell_kunit.ko*; \
+			rmdir -p --ignore-fail-on-non-empty $$dir/kunit \
+				$$dir/drivers/virt/doorbell 2>/dev/null; \
+		done; \
+	fi
+	@umask 022; $(DEPMOD)
 	rm -f $(DESTDIR)$(UDEVDIR)/60-doorbell.rules $(MAN4)/doorbell.4
 	@rmdir $(MAN4) 2>/dev/null || :
 

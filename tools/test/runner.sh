@@ -3,7 +3,8 @@
 # Check that the test tools notice failures: run.sh, splat.sh and tap.py, on
 # which every verdict of "make check" rests, and the checks of "make lint":
 # lint-abi.sh, lint-html.py, lint-layers.sh and lint-text.sh. And that setup.sh
-# asks for the packages that it lists, and removes none.
+# asks for the packages that it lists, and removes none; and what the Makefile
+# does in places that install.sh does not have.
 # Prints TAP.
 set -uo pipefail
 
@@ -191,7 +192,34 @@ html() {
 	status $? "$1" "lint-html.py: $2"
 }
 
-echo 1..50
+# makes: make, in a checkout of its own
+makes() {
+	make -s -C "$tmp/make" RELEASE=none DESTDIR="$tmp/stage" "$@"
+}
+
+# private NAME: others may read what is installed with a umask of 077
+private() {
+	local why
+
+	(umask 077; makes lib tools preload install-{lib,tools,preload}) \
+		>"$tmp/log" 2>&1 || { result "$1" "status $?"; return; }
+	why=$(find "$tmp/stage/usr" ! -type l ! -perm -005 ! -perm 644 -print)
+	result "$1" "${why//$'\n'/ }"
+}
+
+# nowhere NAME: without a module tree, make uninstall removes nothing
+nowhere() {
+	local file=$tmp/make/updates/drivers/virt/doorbell/doorbell.ko why=
+
+	mkdir -p "${file%/*}"
+	touch "$file"
+	makes uninstall DESTDIR="$tmp/nowhere" >/dev/null 2>&1 ||
+		why="status $?"
+	[ -e "$file" ] || why="a file of the checkout is gone"
+	result "$1" "$why"
+}
+
+echo 1..52
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -259,6 +287,12 @@ layers 1 "an object without a layer" other
 packages "setup.sh: the names of packages"
 conflict 1 "no package is removed" qemu-system-x86
 conflict 0 "no package is removed for arm64" gcc-aarch64-linux-gnu
+
+mkdir "$tmp/make"
+(cd "$top" && git ls-files -z | tar -c --null -T - --ignore-failed-read) |
+	tar -x -C "$tmp/make"
+private "make install-lib and so on with a umask of 077"
+nowhere "make uninstall without a module tree"
 
 spdx=".. SPDX-License-Identifier: GPL-2.0"
 text 0 "a good document" "$spdx" "$(printf %080d 0)"
