@@ -125,9 +125,8 @@ install: modules
 uninstall:
 	@if cd $(MODULES_DIR) 2>/dev/null; then \
 		for dir in $(or $(INSTALL_MOD_DIR),extra updates); do \
-			rm -f $$dir/drivers/virt/doorbell/doorbell.ko* \
-				$$dir/kunit/doorbell_kunit.ko*; \
-			rmdir -p --ignore-fail-on-non-empty $$dir/kunit \
+			rm -f $$dir/drivers/virt/doorbell/doorbell.ko*; \
+			rmdir -p --ignore-fail-on-non-empty \
 				$$dir/drivers/virt/doorbell 2>/dev/null; \
 		done; \
 	fi

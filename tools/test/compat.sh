@@ -102,7 +102,7 @@ clang()
 		KCONFIG_ALLCONFIG="$out/fragments" allnoconfig \
 		modules_prepare >"$log" 2>&1 || return
 	sources clang
-	make -C "$src" KDIR="$tree" W=1 KCFLAGS=-Werror \
+	make -C "$src" KDIR="$tree" W=1 KCFLAGS=-Werror DOORBELL_KUNIT=y \
 		KBUILD_MODPOST_WARN=1 >"$log" 2>&1 || return
 	readelf -p .comment "$src/drivers/virt/doorbell/doorbell.ko" \
 		>>"$log" && grep "clang version" "$log" >/dev/null

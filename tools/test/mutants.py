@@ -49,7 +49,8 @@ BATCH = 20
 # $1 is a kernel
 MODULES = '''
 kernel=$($testbed/kernel.sh $1) && rsync -a --checksum tree/ $1/ &&
-make -C $kernel/build M=$PWD/$1 KCFLAGS="-w -include $test/mutants.h" modules &&
+make -C $kernel/build M=$PWD/$1 KCFLAGS="-w -include $test/mutants.h" \
+    DOORBELL_KUNIT=y modules &&
 ln -sf drivers/virt/doorbell/doorbell.ko kunit/doorbell_kunit.ko $1/
 '''
 PROGRAMS = '''

@@ -194,7 +194,7 @@ html() {
 
 # makes: make, in a checkout of its own
 makes() {
-	make -s -C "$tmp/make" RELEASE=none DESTDIR="$tmp/stage" "$@"
+	make -s -j1 -C "$tmp/make" RELEASE=none DESTDIR="$tmp/stage" "$@"
 }
 
 # private NAME: others may read what is installed with a umask of 077
@@ -219,7 +219,23 @@ nowhere() {
 	result "$1" "$why"
 }
 
-echo 1..52
+# built NAME DIRS [ARGUMENT]...: the folders built for a kernel that has KUnit
+built() {
+	local got why=
+
+	mkdir -p "$tmp/kernel"
+	cat >"$tmp/kernel/Makefile" <<-\EOF
+	CONFIG_KUNIT := y
+	src := $(M)
+	include $(M)/Kbuild
+	modules: ; @echo $(obj-m)
+	EOF
+	got=$(makes KDIR="$tmp/kernel" "${@:3}" 2>&1)
+	[ "$got" = "$2" ] || why="builds $got"
+	result "$1" "$why"
+}
+
+echo 1..54
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -293,6 +309,9 @@ mkdir "$tmp/make"
 	tar -x -C "$tmp/make"
 private "make install-lib and so on with a umask of 077"
 nowhere "make uninstall without a module tree"
+built "make builds no KUnit suites" drivers/virt/doorbell/
+built "the testbed builds them" "drivers/virt/doorbell/ kunit/" \
+	DOORBELL_KUNIT=y
 
 spdx=".. SPDX-License-Identifier: GPL-2.0"
 text 0 "a good document" "$spdx" "$(printf %080d 0)"

@@ -178,8 +178,8 @@ link_sources()
 	find "$dir" -xtype l -delete
 }
 
-# build_modules KERNEL DIR [ARGUMENT]...: build the modules in DIR for the
-# kernel in the directory KERNEL. A warning is an error.
+# build_modules KERNEL DIR [ARGUMENT]...: build the modules in DIR, with KUnit
+# suites, for the kernel in the directory KERNEL. A warning is an error.
 build_modules()
 {
 	local llvm
@@ -188,7 +188,7 @@ build_modules()
 	llvm=$(sed -n 's/^CONFIG_CLANG_VERSION=\(..\)....$/LLVM=-\1/p' \
 		"$1/build/.config")
 	make -C "$1/build" M="$2" W=1 KCFLAGS=-Werror ${llvm:+"$llvm"} \
-		"${@:3}" modules
+		DOORBELL_KUNIT=y "${@:3}" modules
 }
 
 # -- style -------------------------------------------------------------------
