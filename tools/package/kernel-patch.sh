@@ -141,9 +141,27 @@ sed -i -e 's|``selftests/doorbell|``tools/testing/selftests/doorbell|' \
 perl -0pi -e 's|`[\w.-]+\s<([\w-]+)\.rst>`__|:doc:`$1`|g;
 	s|`[^`<]*\s<litmus-tests/README>`__
 	|Documentation/litmus-tests/doorbell/README|xg' $docs/*.rst
-! grep -n '>`__\|examples/\|make check\|make lint' $docs/*.rst >&2 ||
-	die 1 "the documents name what the kernel tree does not have"
-take Documentation/litmus-tests/doorbell "$top"/Documentation/litmus-tests/*
+# What is built and installed elsewhere, and what stays in doorbell's repository
+sed -i -e 's/``make lib``/``make`` there/' \
+	-e 's/``make install-lib``/``make install``/' \
+	-e 's/cc try\.c/cc program.c/' $docs/userspace-api.rst
+perl -0pi -e 's|The udev rule that comes\nwith the module|The udev rule in
+its repository|' $docs/userspace-api.rst
+before '^The consumer$' $docs/debugging.rst <<EOF
+The command \`\`doorbell\`\`, its udev rule and the examples are not part of the
+kernel, but of doorbell's own repository.
+
+EOF
+litmus=Documentation/litmus-tests/doorbell
+take $litmus "$top"/Documentation/litmus-tests/*
+before '^    tools/test/litmus.sh ' $litmus/README <<EOF
+    cd tools/memory-model
+    herd7 -conf linux-kernel.cfg \\
+        ../../$litmus/ring-count.litmus
+EOF
+sed -i -e '/^    tools\/test\/litmus\.sh /d' \
+	-e 's/^\(change\.\) litmus\.sh prints the line that differs\./\1/' \
+	$litmus/README
 echo '   doorbell/index' | before '^   guest-halt-polling' "${changed[3]}"
 patch <<EOF
 Documentation: virt: Add documents of doorbell
@@ -156,6 +174,8 @@ EOF
 # -- the library -------------------------------------------------------------
 lib=tools/lib/doorbell
 take $lib "$top"/$lib/{Makefile,*.c,*.h,*.map,*.pc.in,man.py}
+sed -i -e 's/make install-lib/make install/' \
+	-e 's/ make lint lets that script check the comments\.//' $lib/man.py
 # Programs need the exported headers, of "make headers".
 headers='$(or $(KHDR_INCLUDES),-isystem $(TOP)/usr/include)'
 sed -i "s|-I\$(TOP)/include/uapi|$headers|" $lib/Makefile
@@ -171,6 +191,7 @@ take $tests "$top"/selftests/doorbell/{*.c,*.h,Makefile}
 take $tests/vmm "$top"/tools/vmm/*
 # the tests of the preload library and of the doorbell command
 rm $tests/{preload,tool}.c
+sed -i '/The example of Documentation\/testing\.rst/d' $tests/stream.c
 sed -i -e '/^# tests of what a kernel tree/,/^TEST_GEN_FILES/d' \
 	-e '/^# The library is loaded/,/^\$(OUTPUT)\/tool: CFLAGS/d' \
 	-e 's/ preload$//; s/ tool\( \|$\)/\1/' \
@@ -200,6 +221,13 @@ selftests: doorbell: Add tests of /dev/doorbell
 Guests of a small VMM ring, and the tests compare what the consumers read
 with what the guests counted.
 EOF
+
+# names of doorbell's repository
+own='>`__|examples/|litmus\.sh|udev rule that comes|testing\.rst'
+own+='|(^|[^_])make (check|lint|lib|install-|tools|preload|html|demo|bench)\>'
+own+='|tools/(test|testbed|bench|demo|doorbell|preload|qemu|native)/'
+! git grep -nE "$own" -- ':!MAINTAINERS' >&2 ||
+	die 1 "the series names what the kernel tree does not have"
 
 rm -f "$out"/*.patch
 git format-patch -q -o "$out" HEAD~4
