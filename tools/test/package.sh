@@ -26,12 +26,23 @@ get() {
 	[ $ret -eq 0 ] || { echo "Bail out! $2 failed"; exit 1; }
 }
 
-# in_root COMMAND...: run it in the Debian, without a network
+# in_root COMMAND...: run it in the Debian, without a network. Its maintainer
+# scripts run as root on this machine: give them no disks, and no sysctls.
 in_root() {
 	# shellcheck disable=SC2016	# the inner shell expands it
 	as_root unshare --mount --pid --fork --net --mount-proc="$root/proc" \
-		sh -c 'mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"' \
-		"$root" "$@"
+		sh -ec 'mount -t tmpfs -o mode=755 tmpfs "$0/dev"
+		for file in null zero full random urandom tty; do
+			touch "$0/dev/$file"
+			mount --bind "/dev/$file" "$0/dev/$file"
+		done
+		ln -s /proc/self/fd "$0/dev/fd"
+		for path in "$0"/proc/sys "$0"/proc/sysrq-*; do
+			[ -e "$path" ] || continue
+			mount --bind "$path" "$path"
+			mount -o remount,bind,ro "$path"
+		done
+		exec chroot "$0" "$@"' "$root" "$@"
 }
 
 # boot KERNEL DIR: boot the Debian with this kernel
