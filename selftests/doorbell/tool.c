@@ -546,6 +546,8 @@ TEST_F(consumer, one_queue)
 	ASSERT_EQ(2, json_array_size(list));
 	ASSERT_EQ(0, json_number(json_array_get(list, 0), "rings"));
 	ASSERT_EQ(1, json_number(json_array_get(list, 1), "rings"));
+	EXPECT_STATUS(NOT_FOUND, RUN("queues", SELF, FD(self->fd),
+				     "0x100000011"));
 	EXPECT_STATUS(NOT_FOUND, RUN("queues", SELF, FD(self->fd), "1024"));
 	EXPECT_ERROR("queues 0 to 1023");
 	EXPECT_STATUS(0, RUN("queues", "--rung", SELF, FD(self->fd)));
@@ -573,6 +575,9 @@ TEST_F(consumer, bound)
 	ASSERT_EQ(1, json_number(queue, "pending"));
 	ASSERT_EQ(2, json_number(queue, "bound-rings"));
 	ASSERT_TRUE(json_is_true(json_object_get(queue, "bound")));
+	/* that of the first ring is not the last one */
+	ASSERT_TRUE(json_is_null(json_object_get(queue, "value")));
+	ASSERT_TRUE(json_is_null(json_object_get(queue, "width")));
 	close(eventfd_fd);
 
 	ASSERT_EQ(0, db_detach(self->fd));
@@ -1413,7 +1418,6 @@ TEST(monitor_none)
 	EXPECT_STATUS(0, RUN("monitor", "--idle-timeout", "0.01", "0x1000",
 			     "64"));
 	ASSERT_STREQ("", tool.text);
-	EXPECT_STATUS(0, RUN("monitor", "--num-events", "0", "0x1000", "64"));
 
 	ASSERT_EQ(0, START("monitor", "--num-events", "2", "0x1000", "64"));
 	ASSERT_TRUE(eventually(monitor_attached()));
@@ -1476,6 +1480,29 @@ TEST(full)
 	EXPECT_STATUS(FAILED, end_tool());
 	EXPECT_ERROR("cannot write");
 	close(full);
+}
+
+/* A consumer that took the place of standard output would ring itself. */
+TEST(no_output)
+{
+	static const char * const argv[] = {
+		"sh", "-c", "doorbell monitor 0x1000 64 >&-", NULL
+	};
+	struct tool monitor;
+	char pid[16];
+	int fd;
+
+	ASSERT_EQ(0, start_tool(argv, 0, -1));
+	ASSERT_TRUE(eventually(monitor_attached()));
+	monitor = tool;
+	tool.text = NULL;
+	EXPECT_STATUS(0, RUN("list", "--json"));
+	fd = json_number(json_consumer(monitor.pid, -1), "fd");
+	ASSERT_LT(2, fd);
+	EXPECT_STATUS(0, RUN("ring", text_of(pid, monitor.pid), FD(fd), "3"));
+	tool = monitor;
+	EXPECT_STATUS(FAILED, end_tool());
+	EXPECT_ERROR("cannot write");
 }
 
 TEST(monitor_refused)
@@ -1706,6 +1733,12 @@ TEST(usage)
 	EXPECT_STATUS(USAGE, RUN("queues", "1"));
 	EXPECT_STATUS(USAGE, RUN("queues", "x", "3"));
 	EXPECT_STATUS(USAGE, RUN("top", "--interval", "0"));
+	EXPECT_STATUS(USAGE, RUN("top", "--count", "0"));
+	EXPECT_STATUS(USAGE, RUN("top", "--lines", "0"));
+	EXPECT_STATUS(USAGE, RUN("ring", "--count", "0", "1", "3", "0"));
+	EXPECT_STATUS(USAGE, RUN("monitor", "--num-events", "0", "0x1000",
+				 "64"));
+	EXPECT_ERROR("N is a number from 1 to");
 	EXPECT_STATUS(USAGE, RUN("top", "0"));
 	EXPECT_ERROR("PID is a number from 1 to 2147483647");
 	EXPECT_STATUS(USAGE, RUN("monitor", "--vm", "0", "0x1000", "64"));
@@ -1798,6 +1831,45 @@ TEST(denied)
 	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "top", SELF));
 	EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "monitor", "0", "64"));
 	EXPECT_ERROR("no permission to open /dev/doorbell");
+	close(fd);
+}
+
+/* A /proc that has only the caller's own processes, or their names only */
+TEST(hidepid)
+{
+	static const char * const options[] = { "hidepid=1", "hidepid=2" };
+	int fd = db_must_open(_metadata, O_NONBLOCK);
+	size_t i;
+
+	ASSERT_EQ(0, unshare(CLONE_NEWNS));
+	ASSERT_EQ(0, mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	for (i = 0; i < ARRAY_SIZE(options); i++) {
+		ASSERT_EQ(0, mount("proc", "/proc", "proc", 0, options[i]));
+		EXPECT_STATUS(0, RUN_AS(NOBODY, "list"));
+		EXPECT_ERROR("run as root to see all consumers");
+		EXPECT_STATUS(0, RUN_AS(NOBODY, "top", "--count", "1",
+					"--interval", "0.001"));
+		EXPECT_ERROR("run as root to see all consumers");
+		EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "info", SELF, FD(fd)));
+		EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "queues", SELF, FD(fd)));
+		EXPECT_STATUS(DENIED, RUN_AS(NOBODY, "top", SELF));
+		EXPECT_STATUS(NOT_FOUND, RUN_AS(NOBODY, "info", "999999", "3"));
+		EXPECT_STATUS(0, RUN("info", SELF, FD(fd)));
+		ASSERT_EQ(0, umount("/proc"));
+	}
+	close(fd);
+}
+
+/* A container that was not given the device */
+TEST(no_device_node)
+{
+	int fd = db_must_open(_metadata, O_NONBLOCK);
+
+	ASSERT_EQ(0, rename("/dev/doorbell", "/dev/doorbell-away"));
+	EXPECT_STATUS(0, RUN("info", SELF, FD(fd)));
+	EXPECT_STATUS(NO_DEVICE, RUN("monitor", "0", "64"));
+	ASSERT_EQ(0, rename("/dev/doorbell-away", "/dev/doorbell"));
+	EXPECT_ERROR("the module is loaded, but there is no /dev/doorbell");
 	close(fd);
 }
 

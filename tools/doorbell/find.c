@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -31,6 +32,9 @@ void die_device(int error)
 	case ENOENT:
 	case ENXIO:
 	case ENODEV:
+		if (!access(DEVICE_NUMBER, F_OK))
+			die(STATUS_NO_DEVICE,
+			    "the module is loaded, but there is no " DEVICE ": give it to this container");
 		die(STATUS_NO_DEVICE,
 		    "the doorbell module is not loaded: run \"modprobe doorbell\" as root");
 	case EACCES:
@@ -426,6 +430,9 @@ size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden)
 
 void warn_hidden(unsigned int hidden)
 {
+	/* as far as it can be seen: each PID namespace has this process */
+	if (access("/proc/1", F_OK))
+		warn_user("/proc hides processes (hidepid): run as root to see all consumers");
 	if (hidden)
 		warn_user("no permission to look into %u process%s: run as root to see all consumers",
 			  hidden, hidden == 1 ? "" : "es");
@@ -434,6 +441,9 @@ void warn_hidden(unsigned int hidden)
 __attribute__((noreturn))
 static void die_consumer(pid_t pid, int fd, int error)
 {
+	/* /proc may hide it */
+	if (error == ESRCH && kill(pid, 0) && errno == EPERM)
+		error = EPERM;
 	switch (error) {
 	case EPERM:
 	case EACCES:

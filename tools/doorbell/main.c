@@ -2,7 +2,10 @@
 /*
  * The doorbell command: shows, tries and checks consumers of /dev/doorbell.
  */
+#include <fcntl.h>
+#include <locale.h>
 #include <stdarg.h>
+#include <unistd.h>
 
 #include "tool.h"
 
@@ -148,6 +151,11 @@ uint64_t parse_number(const char *text, const char *what, uint64_t max)
 	return parse_range(text, what, 0, max);
 }
 
+uint64_t parse_count(const char *text)
+{
+	return parse_range(text, "N", 1, UINT64_MAX);
+}
+
 pid_t parse_pid(const char *text)
 {
 	return parse_range(text, "PID", 1, INT32_MAX);
@@ -218,12 +226,29 @@ static void help(FILE *to)
 	      to);
 }
 
+/*
+ * The next file that opens takes the place of a standard one that is closed. It
+ * must be none that what we print, or read, does anything to.
+ */
+static void fill_standard_files(void)
+{
+	int fd;
+
+	for (fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd)
+			exit(STATUS_FAILED);
+}
+
 int main(int argc, char **argv)
 {
 	char name[32];
 	size_t i;
 	int status;
 
+	fill_standard_files();
+	/* for names in tables */
+	setlocale(LC_CTYPE, "");
 	if (argc < 2) {
 		help(stderr);
 		return STATUS_USAGE;

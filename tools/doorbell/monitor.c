@@ -222,7 +222,7 @@ int cmd_monitor(int argc, char **argv)
 			vm_fd = parse_number(optarg, "FD", INT32_MAX);
 			break;
 		case 'n':
-			monitor.left = parse_number(optarg, "N", UINT64_MAX);
+			monitor.left = parse_count(optarg);
 			if (!monitor.left)
 				return STATUS_OK;
 			break;

@@ -79,7 +79,7 @@ int cmd_ring(int argc, char **argv)
 			value = parse_number(optarg, "V", UINT64_MAX);
 			break;
 		case 'n':
-			count = parse_number(optarg, "N", UINT64_MAX);
+			count = parse_count(optarg);
 			break;
 		}
 	}

@@ -167,7 +167,10 @@ static const struct column queue_columns[] = {
 	[Q_VALUE] = { "VALUE", SCOLS_JSON_STRING },
 };
 
-/* JSON has null for the queue of bad rings, and for what was never written. */
+/*
+ * JSON has null for the queue of bad rings, for what was never written, and for
+ * what a queue that is bound does not keep.
+ */
 static void add_queue(struct libscols_table *table, bool json,
 		      const struct snapshot *snap, unsigned int number)
 {
@@ -187,7 +190,7 @@ static void add_queue(struct libscols_table *table, bool json,
 		table_cell(line, Q_BOUND, "%s", queue->bound ? "yes" : "no");
 	table_cell(line, Q_BOUND_RINGS, "%llu",
 		   (unsigned long long)queue->bound_rings);
-	if (!queue->rings)
+	if (!queue->rings || queue->bound)
 		return;
 	table_cell(line, Q_WIDTH, "%u", queue->width);
 	table_cell(line, Q_VALUE, "%#llx", (unsigned long long)queue->value);
@@ -202,7 +205,8 @@ static bool is_rung(const struct queue_state *queue)
 static void add_queues(struct libscols_table *table, bool json,
 		       const struct snapshot *snap, bool rung, char **names)
 {
-	unsigned int queues = snap->info.queues, i;
+	unsigned int queues = snap->info.queues;
+	uint64_t i;
 
 	for (i = 0; !names[0] && i < queues; i++)
 		if (!rung || is_rung(&snap->queue[i]))
@@ -210,11 +214,11 @@ static void add_queues(struct libscols_table *table, bool json,
 	if (!names[0] && is_rung(&snap->queue[queues]))
 		add_queue(table, json, snap, queues);
 	for (; names[0]; names++) {
-		i = parse_number(names[0], "QUEUE", UINT32_MAX);
+		i = parse_number(names[0], "QUEUE", UINT64_MAX);
 		if (i >= queues)
 			die(STATUS_NOT_FOUND,
-			    "there is no queue %u: the region has queues 0 to %u",
-			    i, queues - 1);
+			    "there is no queue %llu: the region has queues 0 to %u",
+			    (unsigned long long)i, queues - 1);
 		if (!rung || is_rung(&snap->queue[i]))
 			add_queue(table, json, snap, i);
 	}

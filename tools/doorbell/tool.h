@@ -63,6 +63,9 @@ int next_option(int argc, char **argv, const struct option *options);
 /** parse_number() - decimal, or hexadecimal after 0x, or exit */
 uint64_t parse_number(const char *text, const char *what, uint64_t max);
 
+/** parse_count() - the same for N of an option, which is not 0 */
+uint64_t parse_count(const char *text);
+
 /** parse_pid() - a number of a process, or exit */
 pid_t parse_pid(const char *text);
 

@@ -251,7 +251,7 @@ static void add_rate(struct libscols_table *table, const struct top *top,
 		table_cell(line, BOUND, "%d", queue->bound);
 	else
 		table_cell(line, BOUND, "%s", queue->bound ? "yes" : "no");
-	if (queue->rings)
+	if (queue->rings && !queue->bound)
 		table_cell(line, VALUE, "%#llx",
 			   (unsigned long long)queue->value);
 }
@@ -463,10 +463,10 @@ int cmd_top(int argc, char **argv)
 			top.interval = parse_seconds(optarg, "--interval");
 			break;
 		case 'n':
-			top.count = parse_number(optarg, "N", UINT64_MAX);
+			top.count = parse_count(optarg);
 			break;
 		case 'l':
-			top.lines = parse_number(optarg, "N", UINT64_MAX);
+			top.lines = parse_count(optarg);
 			break;
 		}
 	}
