@@ -127,7 +127,7 @@ uninstall:
 		for dir in $(or $(INSTALL_MOD_DIR),extra updates); do \
 			rm -f $$dir/drivers/virt/doorbell/doorbell.ko*; \
 			rmdir -p --ignore-fail-on-non-empty \
-				$$dir/drivers/virt/doorbell 2>/dev/null; \
+				$$dir/drivers/virt/doorbell 2>/dev/null || :; \
 		done; \
 	fi
 	@umask 022; $(DEPMOD)
