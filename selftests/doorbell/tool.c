@@ -765,12 +765,37 @@ TEST_F(consumer, namespace)
 	close(other);
 }
 
+/* A process of NOBODY, which keeps what root may do if it is @capable */
+static pid_t fork_nobody(bool capable)
+{
+	int pipes[2];
+	pid_t child;
+	char byte;
+
+	if (pipe2(pipes, O_CLOEXEC))
+		return -errno;
+	child = fork();
+	if (!child) {
+		prctl(PR_SET_KEEPCAPS, capable);
+		if (setgid(NOBODY) || setuid(NOBODY))
+			_exit(99);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		prctl(PR_SET_DUMPABLE, 1);
+		write(pipes[1], "x", 1);
+		pause();
+	}
+	close(pipes[1]);
+	if (child > 0 && read(pipes[0], &byte, 1) != 1)
+		child = -EPROTO;
+	close(pipes[0]);
+	return child;
+}
+
 /* A descriptor of a file system whose server does not answer */
 TEST_F(consumer, dead_file_system)
 {
 	int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC), dead;
-	char byte, pid[16], options[80];
-	int pipes[2];
+	char pid[16], options[80];
 	pid_t child;
 
 	if (fuse < 0)
@@ -786,18 +811,8 @@ TEST_F(consumer, dead_file_system)
 	EXPECT_NE(NULL, json_consumer(getpid(), self->fd));
 
 	/* what another user may not do with it hides no process */
-	ASSERT_EQ(0, pipe2(pipes, O_CLOEXEC));
-	child = fork();
-	if (!child) {
-		if (setgid(NOBODY) || setuid(NOBODY))
-			_exit(99);
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		prctl(PR_SET_DUMPABLE, 1);
-		write(pipes[1], "x", 1);
-		pause();
-	}
+	child = fork_nobody(false);
 	ASSERT_LT(0, child);
-	ASSERT_EQ(1, read(pipes[0], &byte, 1));
 	EXPECT_EQ(0, RUN_AS(NOBODY, "top", "--interval", "0.001", "--count",
 			    "1", text_of(pid, child)));
 	EXPECT_STREQ("", tool.errors);
@@ -1770,28 +1785,14 @@ TEST(not_found)
  */
 TEST(hidden)
 {
-	char byte, pid[16];
-	int pipes[2];
-	pid_t child;
+	pid_t child = fork_nobody(true);
+	char pid[16];
 
-	ASSERT_EQ(0, pipe2(pipes, O_CLOEXEC));
-	child = fork();
-	if (!child) {
-		prctl(PR_SET_KEEPCAPS, 1);
-		if (setgid(NOBODY) || setuid(NOBODY))
-			_exit(99);
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		prctl(PR_SET_DUMPABLE, 1);
-		write(pipes[1], "x", 1);
-		pause();
-	}
 	ASSERT_LT(0, child);
-	ASSERT_EQ(1, read(pipes[0], &byte, 1));
 	EXPECT_STATUS(0, RUN_AS(NOBODY, "top", "--interval", "0.001",
 				"--count", "1", text_of(pid, child)));
 	EXPECT_ERROR("no permission to look into 1 process:");
-	kill(child, SIGKILL);
-	ended(child);
+	killed(child);
 }
 
 /* Processes that only root may look into: all that have a program */
