@@ -19,9 +19,7 @@
 #include <sys/resource.h>
 #include <sys/time.h>
 
-#include <linux/filter.h>
 #include <linux/kcmp.h>
-#include <linux/seccomp.h>
 
 #include "vmutil.h"
 
@@ -965,22 +963,6 @@ TEST_F_TIMEOUT(alone, fork_before_use, TEST_SECONDS)
 	ASSERT_EQ(0, ended(pid));
 }
 
-static int deny_kcmp(void)
-{
-	struct sock_filter f[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-			 offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_kcmp, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog prog = { .len = ARRAY_SIZE(f), .filter = f };
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		return -errno;
-	return db_result(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog));
-}
-
 /* Without kcmp() any eventfd removes an ioeventfd: the VMM's own does. */
 TEST_F_TIMEOUT(alone, kcmp_fails, TEST_SECONDS)
 {
@@ -992,7 +974,8 @@ TEST_F_TIMEOUT(alone, kcmp_fails, TEST_SECONDS)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)
-		_exit(deny_kcmp() || !side_create(&own, self->side.ioctl, 1) ||
+		_exit(deny_call(SYS_kcmp) ||
+		      !side_create(&own, self->side.ioctl, 1) ||
 		      call(&own, BASE, 0, 0, 0, 0) ||
 		      call(&own, BASE + 4, 0, 0, 0, 1) || regions() != 1 ||
 		      call_fd(&own, BASE, 0, DEASSIGN, 0, dup(own.fd[0])) ||

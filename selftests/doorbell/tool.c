@@ -66,6 +66,9 @@ struct tool {
 };
 
 static struct tool tool;
+/* A system call that the command must not make, and whether we trace it. */
+static long denied_call = -1;
+static bool traced;
 static char self_text[16], fd_text[16];
 
 static const char *text_of(char *text, long number)
@@ -101,6 +104,9 @@ static int start_tool(const char * const *argv, uid_t uid, int terminal)
 	dup2(terminal >= 0 ? terminal : pipes[1], 1);
 	dup2(isatty(terminal) ? terminal : tool.err_fd, 2);
 	if (uid && (setgid(uid) || setuid(uid)))
+		_exit(99);
+	if ((denied_call >= 0 && deny_call(denied_call)) ||
+	    (traced && ptrace(PTRACE_TRACEME, 0, 0, 0)))
 		_exit(99);
 	execvp(argv[0], (char **)argv);
 	_exit(99);
@@ -932,6 +938,126 @@ TEST_F(consumer, threads)
 	}
 }
 
+/* kcmp() may be refused: then one table is walked once for each thread. */
+TEST_F(consumer, no_kcmp)
+{
+	json_t *one;
+	pid_t child;
+	size_t i, n;
+	int kind;
+
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0)
+		SKIP(return, "the kernel has no seccomp");
+	ASSERT_EQ(0, attach_as(self->fd, -1, 0, 0, 0));
+	denied_call = SYS_kcmp;
+	for (kind = OWN_TABLE; kind <= ONE_TABLE; kind++) {
+		child = fork_with_thread(kind, self->fd);
+		ASSERT_LT(0, child);
+		EXPECT_STATUS(0, RUN("list", "--json"));
+		n = 0;
+		json_array_foreach(json_array_of("consumers"), i, one)
+			n += json_number(one, "pid") == (__u64)child &&
+			     json_number(one, "fd") == THREAD_FD;
+		ASSERT_EQ(1, n) {
+			TH_LOG("kind %d: %s", kind, tool.text);
+		}
+		ASSERT_EQ(0x100 + SIGKILL, killed(child));
+	}
+	denied_call = -1;
+}
+
+#define TABLES	100
+
+static void *own_table(void *pipe)
+{
+	if (unshare(CLONE_FILES))
+		_exit(99);
+	write(*(int *)pipe, "x", 1);
+	pause();
+	return NULL;
+}
+
+/* A process with TABLES threads, each with a table of its own */
+static pid_t fork_with_tables(void)
+{
+	pthread_t thread;
+	int pipes[2], i;
+	pid_t child;
+	char byte;
+
+	if (pipe2(pipes, O_CLOEXEC))
+		return -errno;
+	child = fork();
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (i = 0; i < TABLES; i++)
+			if (pthread_create(&thread, NULL, own_table, &pipes[1]))
+				_exit(99);
+		for (;;)
+			pause();
+	}
+	close(pipes[1]);
+	for (i = 0; i < TABLES; i++)
+		if (read(pipes[0], &byte, 1) != 1)
+			child = -EPROTO;
+	close(pipes[0]);
+	return child;
+}
+
+/*
+ * Let a traced command go on until it begins the system call @nr, and return
+ * that; or until it ends, and return -1. Counts its calls of kcmp().
+ */
+static long trace_to(long nr, unsigned int *kcmps)
+{
+	struct __ptrace_syscall_info info;
+	int status, sig = 0;
+
+	for (;;) {
+		if (ptrace(PTRACE_SYSCALL, tool.pid, 0, sig) ||
+		    waitpid(tool.pid, &status, 0) != tool.pid ||
+		    !WIFSTOPPED(status))
+			return -1;
+		sig = WSTOPSIG(status);
+		if (sig != (SIGTRAP | 0x80))
+			continue;
+		sig = 0;
+		if (ptrace(PTRACE_GET_SYSCALL_INFO, tool.pid, sizeof(info),
+			   &info) < 0)
+			return -1;
+		if (info.op != PTRACE_SYSCALL_INFO_ENTRY)
+			continue;
+		*kcmps += info.entry.nr == SYS_kcmp;
+		if ((long)info.entry.nr == nr)
+			return nr;
+	}
+}
+
+/* A process with many tables does not make a search take for ever. */
+TEST_F(consumer, many_tables)
+{
+	pid_t child = fork_with_tables();
+	unsigned int kcmps = 0;
+	char pid[16];
+	int status;
+
+	ASSERT_LT(0, child);
+	traced = true;
+	ASSERT_EQ(0, START("info", text_of(pid, child), "0"));
+	traced = false;
+	ASSERT_EQ(tool.pid, waitpid(tool.pid, &status, 0));
+	ASSERT_TRUE(WIFSTOPPED(status));
+	ASSERT_EQ(0, ptrace(PTRACE_SETOPTIONS, tool.pid, 0,
+			    PTRACE_O_TRACESYSGOOD));
+	ASSERT_EQ(-1, trace_to(-1, &kcmps));
+	close(tool.out);
+	close(tool.err_fd);
+	/* all pairs would be 5,000 */
+	ASSERT_LT(TABLES - 1, kcmps);
+	ASSERT_GT(10 * TABLES, kcmps);
+	killed(child);
+}
+
 /* Rings in the output of top --json */
 static unsigned int rings_printed(void)
 {
@@ -1148,7 +1274,7 @@ TEST_F(consumer, lines)
 } while (0)
 
 /* Start top on a terminal of 80 columns and 7 rows: tool.out is its end. */
-static int start_top(const char *interval)
+static int start_top_as(uid_t uid, const char *interval)
 {
 	struct winsize size = { .ws_row = 7, .ws_col = 80 };
 	int terminal, program, unlock = 0, i, ret;
@@ -1164,10 +1290,15 @@ static int start_top(const char *interval)
 	if (program < 0)
 		return -errno;
 	ret = start_tool((const char *[]) { "doorbell", "top", "--interval",
-			 interval, NULL }, 0, program);
+			 interval, NULL }, uid, program);
 	close(program);
 	tool.out = terminal;
 	return ret;
+}
+
+static int start_top(const char *interval)
+{
+	return start_top_as(0, interval);
 }
 
 /* Wait for @text on the terminal, after @at. */
@@ -1295,6 +1426,35 @@ TEST_F(consumer, screen_signal_race)
 	EXPECT_OUTPUT(SCREEN_LEAVE);
 }
 #endif
+
+/* Nor does it keep top from ending. */
+TEST_F(consumer, screen_signal_search)
+{
+	unsigned int kcmps = 0;
+	pid_t child;
+	int status;
+
+	NEED_TERMINALS();
+	child = fork_with_tables();
+	ASSERT_LT(0, child);
+	ASSERT_EQ(0, start_top("0.001"));
+	ASSERT_NE(NULL, on_screen(tool.text, "rings/s"));
+	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, tool.pid, 0, PTRACE_O_TRACESYSGOOD));
+	ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, tool.pid, 0, 0));
+	ASSERT_EQ(tool.pid, waitpid(tool.pid, &status, 0));
+	ASSERT_EQ(SYS_pidfd_open, trace_to(SYS_pidfd_open, &kcmps));
+	ASSERT_EQ(SYS_kcmp, trace_to(SYS_kcmp, &kcmps));
+	kill(tool.pid, SIGTERM);
+	kcmps = 0;
+	ASSERT_EQ(-1, trace_to(-1, &kcmps));
+	ASSERT_GT(20, kcmps);
+	while (more_output())
+		;
+	close(tool.out);
+	close(tool.err_fd);
+	EXPECT_OUTPUT(SCREEN_LEAVE);
+	killed(child);
+}
 
 /* Tests that unload the module, which is there again for the next one */
 FIXTURE(module)
@@ -1795,6 +1955,22 @@ TEST(hidden)
 	killed(child);
 }
 
+/* The descriptors of a process show, but not what is behind them. */
+TEST(hidden_consumers)
+{
+	int fd = db_must_open(_metadata, O_NONBLOCK);
+	int other = db_must_open(_metadata, O_NONBLOCK);
+
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0)
+		SKIP(return, "the kernel has no seccomp");
+	denied_call = SYS_pidfd_getfd;
+	EXPECT_STATUS(0, RUN("top", "--interval", "0.001", "--count", "1"));
+	denied_call = -1;
+	EXPECT_ERROR("no permission to look into 1 process:");
+	close(fd);
+	close(other);
+}
+
 /* Processes that only root may look into: all that have a program */
 static unsigned int roots_processes(void)
 {
@@ -1859,6 +2035,19 @@ TEST(hidepid)
 		ASSERT_EQ(0, umount("/proc"));
 	}
 	close(fd);
+}
+
+TEST(hidepid_screen)
+{
+	NEED_TERMINALS();
+	ASSERT_EQ(0, unshare(CLONE_NEWNS));
+	ASSERT_EQ(0, mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	ASSERT_EQ(0, mount("proc", "/proc", "proc", 0, "hidepid=2"));
+	ASSERT_EQ(0, start_top_as(NOBODY, "0.2"));
+	ASSERT_NE(NULL, on_screen(tool.text, "rings/s, processes hidden"));
+	ASSERT_EQ(1, write(tool.out, "q", 1));
+	EXPECT_STATUS(0, end_tool());
+	ASSERT_EQ(0, umount("/proc"));
 }
 
 /* A container that was not given the device */

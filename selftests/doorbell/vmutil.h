@@ -9,7 +9,10 @@
 #define _DOORBELL_SELFTEST_VMUTIL_H
 
 #include <dirent.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include "util.h"
 #include "vmm.h"
@@ -52,6 +55,23 @@ static inline int ended(pid_t pid)
 		return -1;
 	return WIFEXITED(status) ? WEXITSTATUS(status) :
 				   0x100 + WTERMSIG(status);
+}
+
+/* Let a system call of this process fail with EPERM from now on. */
+static inline int deny_call(long nr)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (__u32)nr, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { .len = ARRAY_SIZE(f), .filter = f };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return -errno;
+	return db_result(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog));
 }
 
 static inline int killed(pid_t pid)

@@ -26,6 +26,8 @@
 /* In the flags of /proc/PID/stat */
 #define PF_KTHREAD	0x00200000
 
+volatile sig_atomic_t interrupted;
+
 void die_device(int error)
 {
 	switch (error) {
@@ -151,6 +153,14 @@ static int read_consumer(pid_t tid, int fd, dev_t device,
 	return 0;
 }
 
+/* Marks and controls of the direction, by which a name can hide others */
+static bool is_bidi(uint32_t code)
+{
+	return (code >= 0x200e && code <= 0x200f) ||
+	       (code >= 0x202a && code <= 0x202e) ||
+	       (code >= 0x2066 && code <= 0x2069);
+}
+
 /* Bytes of the UTF-8 character at @text; 0: none, or one that controls */
 static size_t character_size(const char *text)
 {
@@ -169,8 +179,8 @@ static size_t character_size(const char *text)
 		code = code << 6 | (text[i] & 0x3f);
 	}
 	return first >= 0xc0 && first < 0xf8 && code >= min[more] &&
-	       code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) ?
-	       more + 1 : 0;
+	       code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) &&
+	       !is_bidi(code) ? more + 1 : 0;
 }
 
 /* For terminals and JSON: a process may name itself by any bytes. */
@@ -246,12 +256,18 @@ static bool has_descriptors(pid_t tid)
 	return state != 'Z' && state != 'X' && !(flags & PF_KTHREAD);
 }
 
+/* Return NULL with errno if the thread ended, or the caller may not look. */
 static DIR *open_directory(pid_t tid, const char *name)
 {
 	char path[64];
+	DIR *dir;
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", tid, name);
-	return opendir(path);
+	dir = opendir(path);
+	if (!dir && errno != ENOENT && errno != ESRCH && errno != EACCES &&
+	    errno != EPERM)
+		die(STATUS_FAILED, "%s: %s", path, strerror(errno));
+	return dir;
 }
 
 /* The number that a name in /proc or in /proc/PID/fd is, or -1 */
@@ -288,7 +304,7 @@ static int walk_table(struct walk *walk, pid_t tid)
 	if (!walk->fds) {
 		error = errno == EACCES || errno == EPERM ? -EACCES : 0;
 	} else {
-		while ((entry = readdir(walk->fds))) {
+		while (!interrupted && (entry = readdir(walk->fds))) {
 			if (number_of(entry) < 0)
 				continue;
 			n++;
@@ -301,12 +317,31 @@ static int walk_table(struct walk *walk, pid_t tid)
 	return error && has_descriptors(tid) ? error : n;
 }
 
-/* One of them may have ended. A kernel without CONFIG_KCMP cannot tell. */
-static bool share_table(pid_t tid, pid_t other)
+/*
+ * Was the table of @tid walked? @walked has a thread of each that was, in the
+ * order of kcmp(), which has a place @at for @tid. If kcmp() is not allowed, or
+ * not there, or a thread has ended: no, and the same table is walked again.
+ */
+static bool was_walked(const pid_t *walked, size_t n, pid_t tid, size_t *at)
 {
-	long ret = syscall(SYS_kcmp, tid, other, KCMP_FILES, 0, 0);
+	size_t low = 0, high = n, middle;
+	long order;
 
-	return !ret || (ret < 0 && errno != ENOSYS);
+	while (low < high) {
+		middle = (low + high) / 2;
+		order = syscall(SYS_kcmp, walked[middle], tid, KCMP_FILES, 0,
+				0);
+		if (!order)
+			return true;
+		if (order < 0)
+			break;
+		if (order == 1)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*at = low;
+	return false;
 }
 
 /*
@@ -318,17 +353,15 @@ static int walk_process(struct walk *walk, pid_t pid)
 {
 	DIR *threads = open_directory(pid, "task");
 	struct dirent *entry;
-	size_t i, n = 0;
 	pid_t *walked = NULL, tid = pid;
+	size_t n = 0, at;
 	int ret, error = 0;
 
 	if (!threads)
 		return errno == EACCES || errno == EPERM ? -EACCES : -ESRCH;
 	walk->pid = pid;
 	do {
-		for (i = 0; i < n && !share_table(walked[i], tid); i++)
-			;
-		if (i == n) {
+		if (!was_walked(walked, n, tid, &at)) {
 			ret = walk_table(walk, tid);
 			if (ret < 0)
 				error = ret;
@@ -338,13 +371,15 @@ static int walk_process(struct walk *walk, pid_t pid)
 			if (ret > 0) {
 				walked = must(realloc(walked, (n + 1) *
 						      sizeof(*walked)));
-				walked[n++] = tid;
+				memmove(walked + at + 1, walked + at,
+					(n++ - at) * sizeof(*walked));
+				walked[at] = tid;
 			}
 		}
 		while ((entry = readdir(threads)) &&
 		       ((tid = number_of(entry)) < 0 || tid == pid))
 			;
-	} while (entry);
+	} while (entry && !interrupted);
 	free(walked);
 	closedir(threads);
 	return error;
@@ -418,7 +453,7 @@ size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden)
 	proc = opendir("/proc");
 	if (!proc)
 		die(STATUS_FAILED, "/proc: %s", strerror(errno));
-	while ((process = readdir(proc))) {
+	while (!interrupted && (process = readdir(proc))) {
 		pid = number_of(process);
 		if (pid >= 0)
 			*hidden += walk_process(&search.walk, pid) == -EACCES;
@@ -428,10 +463,15 @@ size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden)
 	return search.n;
 }
 
-void warn_hidden(unsigned int hidden)
+bool proc_hides(void)
 {
 	/* as far as it can be seen: each PID namespace has this process */
-	if (access("/proc/1", F_OK))
+	return access("/proc/1", F_OK);
+}
+
+void warn_hidden(unsigned int hidden)
+{
+	if (proc_hides())
 		warn_user("/proc hides processes (hidepid): run as root to see all consumers");
 	if (hidden)
 		warn_user("no permission to look into %u process%s: run as root to see all consumers",

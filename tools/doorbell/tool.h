@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -122,9 +123,16 @@ struct consumer {
  * @list: the result, for free()
  * @hidden: number of processes that the caller may not look into
  *
- * Exits if the module is not there. Return: the number of consumers.
+ * Exits if the module is not there. Returns early if @interrupted is set.
+ * Return: the number of consumers.
  */
 size_t find_consumers(pid_t only, struct consumer **list, unsigned int *hidden);
+
+/** interrupted - for handlers of signals: end a search */
+extern volatile sig_atomic_t interrupted;
+
+/** proc_hides() - does /proc hide other users' processes? */
+bool proc_hides(void);
 
 /** warn_hidden() - say that consumers may be missing, if so */
 void warn_hidden(unsigned int hidden);

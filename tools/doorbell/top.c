@@ -82,9 +82,9 @@ struct top {
 static struct termios terminal;
 static bool terminal_changed;
 static bool screen_entered;
-static volatile sig_atomic_t stop, suspended;
-/* The caught signals are blocked, except while the tool waits. */
-static sigset_t unblocked;
+static volatile sig_atomic_t suspended;
+/* The caught signals are blocked, except while the tool waits or looks. */
+static sigset_t caught, unblocked;
 
 static double now(void)
 {
@@ -114,21 +114,20 @@ static void free_looks(struct looks *looks)
 	free(looks->look);
 }
 
-static bool take_look(struct look *look, const struct consumer *consumer,
-		      const struct look *before, unsigned int *hidden)
+/* Return 0, or the error of consumer_open() or snapshot_take(). */
+static int take_look(struct look *look, const struct consumer *consumer,
+		     const struct look *before)
 {
 	int fd, ret;
 
 	look->consumer = *consumer;
 	fd = consumer_open(&look->consumer);
-	if (fd < 0) {
-		*hidden += fd == -EPERM;
-		return false;
-	}
+	if (fd < 0)
+		return fd;
 	ret = snapshot_take(fd, &look->snap, before ? before->snap.next : 0,
 			    before ? before->snap.info.generation : 0);
 	close(fd);
-	return !ret || ret == -ENOTCONN;
+	return ret == -ENOTCONN ? 0 : ret;
 }
 
 static struct looks take_looks(const struct top *top,
@@ -136,19 +135,26 @@ static struct looks take_looks(const struct top *top,
 {
 	struct consumer *list;
 	struct looks looks;
+	pid_t hidden = 0;
 	size_t i, n;
+	int ret;
 
 	n = find_consumers(top->pid, &list, &looks.hidden);
 	looks.look = must(calloc(n + 1, sizeof(*looks.look)));
 	looks.n = 0;
 	looks.when = now();
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n && !interrupted; i++) {
 		if ((top->fd >= 0 && list[i].fd != top->fd) ||
 		    look_of(&looks, &list[i]))
 			continue;
-		if (take_look(&looks.look[looks.n], &list[i],
-			      look_of(before, &list[i]), &looks.hidden))
-			looks.n++;
+		ret = take_look(&looks.look[looks.n], &list[i],
+				look_of(before, &list[i]));
+		looks.n += !ret;
+		/* the consumers of a process come one after the other */
+		if (ret == -EPERM && list[i].pid != hidden) {
+			hidden = list[i].pid;
+			looks.hidden++;
+		}
 	}
 	free(list);
 	return looks;
@@ -299,6 +305,8 @@ static void print_rates(struct top *top, const struct looks *looks,
 		if (looks->hidden)
 			printf(", %u process%s hidden", looks->hidden,
 			       looks->hidden == 1 ? "" : "es");
+		else if (proc_hides())
+			fputs(", processes hidden", stdout);
 		fputs("   (q quits)\n\n", stdout);
 	}
 	/* lines of several intervals have the headings once */
@@ -317,7 +325,7 @@ static void on_signal(int signal)
 	if (signal == SIGTSTP)
 		suspended = 1;
 	else
-		stop = 1;
+		interrupted = 1;
 }
 
 void leave_screen(void)
@@ -349,14 +357,15 @@ static void catch_signals(void)
 	static const int signals[] = {
 		SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP,
 	};
-	struct sigaction action = { .sa_handler = on_signal };
-	sigset_t set;
+	struct sigaction action = {
+		.sa_handler = on_signal, .sa_flags = SA_RESTART,
+	};
 	size_t i;
 
-	sigemptyset(&set);
+	sigemptyset(&caught);
 	for (i = 0; i < ARRAY_SIZE(signals); i++)
-		sigaddset(&set, signals[i]);
-	sigprocmask(SIG_BLOCK, &set, &unblocked);
+		sigaddset(&caught, signals[i]);
+	sigprocmask(SIG_BLOCK, &caught, &unblocked);
 	for (i = 0; i < ARRAY_SIZE(signals); i++) {
 		sigdelset(&unblocked, signals[i]);
 		sigaction(signals[i], &action, NULL);
@@ -406,8 +415,8 @@ static bool pause_until(const struct top *top, double end)
 			pfds[0].fd = -1;
 		else if (key == 'q')
 			return false;
-	} while (!stop && left > 0);
-	return !stop;
+	} while (!interrupted && left > 0);
+	return !interrupted;
 }
 
 static void run(struct top *top)
@@ -419,14 +428,25 @@ static void run(struct top *top)
 		top->pidfd = must_open_process(top->pid);
 	/* errors of the first look leave the screen as it is */
 	before = take_looks(top, &before);
-	if (top->screen)
+	if (top->screen) {
+		catch_signals();
 		enter_screen();
-	else
+	} else {
 		warn_hidden(before.hidden);
+	}
 	for (i = 0; !top->count || i < top->count; i++) {
 		if (!pause_until(top, before.when + top->interval / 1000.0))
 			break;
+		/* others decide how long that takes */
+		if (top->screen)
+			sigprocmask(SIG_SETMASK, &unblocked, NULL);
 		looks = take_looks(top, &before);
+		if (top->screen)
+			sigprocmask(SIG_BLOCK, &caught, NULL);
+		if (interrupted) {
+			free_looks(&looks);
+			break;
+		}
 		/* what has its PID by now is another process */
 		if (top->pid && process_ended(top->pidfd)) {
 			free_looks(&looks);
@@ -478,8 +498,6 @@ int cmd_top(int argc, char **argv)
 		top.fd = find_consumer(argv[optind], argv[optind + 1]).fd;
 
 	top.screen = isatty(STDOUT_FILENO) && !top.json;
-	if (top.screen)
-		catch_signals();
 	run(&top);
 	leave_screen();
 	return STATUS_OK;
