@@ -223,8 +223,6 @@ int cmd_monitor(int argc, char **argv)
 			break;
 		case 'n':
 			monitor.left = parse_count(optarg);
-			if (!monitor.left)
-				return STATUS_OK;
 			break;
 		case 'i':
 			monitor.timeout = parse_seconds(optarg,

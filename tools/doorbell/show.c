@@ -102,6 +102,8 @@ int cmd_list(int argc, char **argv)
 	for (i = 0; i < n; i++)
 		add_consumer(table, &list[i]);
 	table_print(table);
+	if (!n && !json)
+		warn_user("no process has opened /dev/doorbell");
 	free(list);
 	warn_hidden(hidden);
 	return STATUS_OK;
