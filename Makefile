@@ -49,6 +49,10 @@ LIBDIR ?= $(PREFIX)/lib
 UDEVDIR ?= /lib/udev/rules.d
 MAN4 = $(DESTDIR)$(PREFIX)/share/man/man4
 
+# make takes a blank for the end of a name, and would remove another file
+$(foreach v,DESTDIR PREFIX LIBDIR UDEVDIR INSTALL_MOD_PATH,\
+	$(if $(word 2,x$($v)x),$(error $v has blanks)))
+
 CFLAGS_USER := -std=gnu11 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -Iinclude/uapi
 BUILD := build
 USER := $(BUILD)/user
@@ -111,8 +115,10 @@ RELEASE = $(or $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' \
 DEPMOD = [ ! -e $(MODULES_DIR)/modules.order ] || \
 	PATH=$$PATH:/usr/sbin:/sbin depmod -b $(MODULES_ROOT)/ $(RELEASE)
 
-# kbuild and depmod obey the umask, and all users read what they write.
+# kbuild and depmod obey the umask, kbuild keeps the mode of the module, and all
+# users read what they write.
 install: modules
+	@chmod 644 $(or $(MO),.)/drivers/virt/doorbell/doorbell.ko
 	umask 022; $(MAKE) -C $(KDIR) M=$(CURDIR) \
 		INSTALL_MOD_PATH=$(MODULES_ROOT) modules_install
 	@umask 022; $(DEPMOD)

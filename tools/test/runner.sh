@@ -100,6 +100,22 @@ conflict() {
 	result "setup.sh: $2" "$why"
 }
 
+# installed NAME: what is installed for two architectures is not missing
+installed() {
+	local why=
+
+	stubs none
+	cat >"$tmp/bin/dpkg-query" <<-\EOF
+	#!/bin/sh
+	# dpkg-query -W -f FORMAT PACKAGE
+	line=$(printf '%s.' "$3" | sed 's/${db:Status-Status}/installed/')
+	printf "${line%.}${line%.}"
+	EOF
+	setup || why="status $?"
+	[ ! -e "$tmp/bin/apt-get.log" ] || why="packages are installed"
+	result "setup.sh: $1" "$why"
+}
+
 # expect STATUS NAME RUN-OPTION... -- COMMAND...
 expect() {
 	local want=$1 name=$2
@@ -201,10 +217,33 @@ makes() {
 private() {
 	local why
 
-	(umask 077; makes lib tools preload install-{lib,tools,preload}) \
+	mkdir -p "$tmp/kbuild"
+	cat >"$tmp/kbuild/Makefile" <<-\EOF
+	ko := drivers/virt/doorbell/doorbell.ko
+	to := $(INSTALL_MOD_PATH)/lib/modules/none/updates/$(ko)
+	modules: ; @touch $(M)/$(ko)
+	modules_install: ; @mkdir -p $(dir $(to)) && cp $(M)/$(ko) $(to)
+	EOF
+	(umask 077; makes lib tools preload install-{lib,tools,preload} &&
+		makes install KDIR="$tmp/kbuild") \
 		>"$tmp/log" 2>&1 || { result "$1" "status $?"; return; }
-	why=$(find "$tmp/stage/usr" ! -type l ! -perm -005 ! -perm 644 -print)
+	why=$(find "$tmp/stage"/* ! -type l ! -perm -005 ! -perm 644 -print)
+	find "$tmp/stage" -name doorbell.ko | grep -q . || why="no module"
 	result "$1" "${why//$'\n'/ }"
+}
+
+# blanks NAME: make uninstall takes no part of a name for a file
+blanks() {
+	local name why=
+
+	touch "$tmp/part"
+	for name in "$tmp/part of" "$tmp/part "; do
+		! makes uninstall DESTDIR="$name" >"$tmp/log" 2>&1 ||
+			why="status 0"
+		grep -q 'DESTDIR has blanks' "$tmp/log" || why="no message"
+	done
+	[ -e "$tmp/part" ] || why="a file is gone"
+	result "$1" "$why"
 }
 
 # nowhere NAME: without a module tree, make uninstall removes nothing
@@ -235,7 +274,7 @@ built() {
 	result "$1" "$why"
 }
 
-echo 1..54
+echo 1..58
 expect 0 "a command that passes" -- true
 expect 3 "a command that fails" -- sh -c 'exit 3'
 expect 124 "a command that hangs" -t 20 -- sleep 1000
@@ -301,14 +340,16 @@ layers 1 "a call within a layer" buffer geometry
 layers 1 "an object without a layer" other
 
 packages "setup.sh: the names of packages"
+installed "packages of two architectures"
 conflict 1 "no package is removed" qemu-system-x86
 conflict 0 "no package is removed for arm64" gcc-aarch64-linux-gnu
 
 mkdir "$tmp/make"
 (cd "$top" && git ls-files -z | tar -c --null -T - --ignore-failed-read) |
 	tar -x -C "$tmp/make"
-private "make install-lib and so on with a umask of 077"
+private "make install and so on with a umask of 077"
 nowhere "make uninstall without a module tree"
+blanks "make uninstall and names with blanks"
 built "make builds no KUnit suites" drivers/virt/doorbell/
 built "the testbed builds them" "drivers/virt/doorbell/ kunit/" \
 	DOORBELL_KUNIT=y

@@ -93,7 +93,8 @@ missing()
 {
 	local pkg why
 	"$1" | while read -r pkg why; do
-		dpkg-query -W -f '${db:Status-Status}' "$pkg" 2>/dev/null |
+		# a line for each architecture
+		dpkg-query -W -f '${db:Status-Status}\n' "$pkg" 2>/dev/null |
 			grep -qx installed ||
 			printf '%-24s %s\n' "$pkg" "$why"
 	done
