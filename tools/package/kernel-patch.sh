@@ -27,13 +27,17 @@ export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL
 export GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME
 export GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL LC_ALL=C
 # The rest of the configuration is about signatures, hooks, forms of patches.
-export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
-# shellcheck disable=SC2046	# names of variables
-unset $(git rev-parse --local-env-vars) GIT_TEMPLATE_DIR GIT_DIFF_OPTS
-
+# The user's lists of files that git ignores, or takes for binary, are in HOME.
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-cd "$tmp"
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1
+export HOME=$tmp/home XDG_CONFIG_HOME=$tmp/home
+# shellcheck disable=SC2046	# names of variables
+unset $(git rev-parse --local-env-vars) GIT_TEMPLATE_DIR GIT_DIFF_OPTS \
+	GIT_DEFAULT_HASH GIT_EXTERNAL_DIFF
+
+mkdir "$tmp/tree"
+cd "$tmp/tree"
 git init -q
 
 # take DIR FILE...: copy files

@@ -35,9 +35,14 @@ check()
 	fi
 }
 
-# whatever the configuration of git
+# whatever the configuration of git, and what it says of files
 series()
 {
+	local name
+
+	mkdir -p "$out/git"
+	printf '%s\n' config '*.map' >"$out/git/ignore"
+	echo '* -diff' >"$out/git/attributes"
 	cat >"$out/gitconfig" <<-EOF
 	[commit]
 		gpgsign = true
@@ -46,8 +51,12 @@ series()
 	[diff]
 		noprefix = true
 	EOF
-	GIT_CONFIG_GLOBAL=$out/gitconfig "$top/tools/package/kernel-patch.sh" \
-		"$source" "$out"
+	XDG_CONFIG_HOME=$out GIT_CONFIG_GLOBAL=$out/gitconfig \
+		"$top/tools/package/kernel-patch.sh" "$source" "$out" || return
+	for name in doorbell/config libdoorbell.map; do
+		grep -q "^+++ b/.*/$name\$" "$out"/*.patch || return
+	done
+	! grep '^GIT binary patch' "$out"/*.patch
 }
 
 # own DIR: a directory of the tree's own, with links to what the source's has.
