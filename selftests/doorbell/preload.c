@@ -1078,6 +1078,38 @@ TEST_F_TIMEOUT(memory, bus_given_up, TEST_SECONDS)
 	ASSERT_EQ(1, regions());
 }
 
+/*
+ * The same where the library cannot see that the VM lives: its last call came
+ * by a descriptor that is closed. The VM that gets its mark is not it.
+ */
+TEST_F_TIMEOUT(memory, bus_given_up_mark, TEST_SECONDS)
+{
+	struct side *side = &self->side, *next = &self->next, kvm = *side;
+	int vm_fd = side->vmm->vm_fd, other;
+
+	kvm.ioctl = ioctl;
+	ASSERT_EQ(0, call(side, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(0, call(&kvm, BASE + PAGE, 4, 0, 0, 2));
+	no_memory(self, true);
+	call(&kvm, BASE + PAGE, 4, DEASSIGN, 0, 2);
+	no_memory(self, false);
+	ASSERT_TRUE(eventually(info_of(any_region()).state ==
+			       DOORBELL_HANGUP));
+	other = dup(vm_fd);
+	side->vmm->vm_fd = other;
+	ASSERT_EQ(-ENOENT, call(side, BASE + 8, 0, DEASSIGN, 0, 1));
+	side->vmm->vm_fd = vm_fd;
+	close(other);
+
+	ASSERT_TRUE(side_create(next, side->ioctl, 1));
+	ASSERT_EQ(0, call(next, BASE, 0, 0, 0, 0));
+	ASSERT_EQ(-ENOMEM, call(side, BASE + 4, 0, 0, 0, 1));
+	ASSERT_EQ(0, ring(next, BASE + 4));
+	ASSERT_EQ(1, next->exits);
+	ASSERT_EQ(0, take_count(side->fd[1]));
+	ASSERT_EQ(1, regions());
+}
+
 /* The same for the last ioeventfd of a region */
 TEST_F_TIMEOUT(memory, bus_given_up_last, TEST_SECONDS)
 {

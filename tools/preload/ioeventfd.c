@@ -301,8 +301,9 @@ static void reap(int mark)
 
 	for (r = regions; r; r = next) {
 		next = r->next;
-		if (r->db && r->mark != mark && has_hung_up(r) &&
-		    fcntl(vm_fds[r->mark], F_GETSIG) != r->mark)
+		if (r->db && r->mark != mark &&
+		    fcntl(vm_fds[r->mark], F_GETSIG) != r->mark &&
+		    has_hung_up(r))
 			region_detach(r);
 	}
 }
@@ -524,7 +525,29 @@ err:
 	return -1;
 }
 
+/* Do two descriptors have the same file? Yes if kcmp() is not allowed. */
+static bool same_file(int a, int b)
+{
+	pid_t tid = syscall(SYS_gettid);
+
+	return syscall(SYS_kcmp, tid, tid, KCMP_FILE, a, b) <= 0;
+}
+
 /* VMs */
+
+/* Return the next mark that is not in @used, or 0. */
+static int next_mark(__u64 used)
+{
+	static int mark;
+	int i;
+
+	for (i = 0; i < MAX_MARKS; i++) {
+		mark = mark % MAX_MARKS + 1;
+		if (!(used & 1ULL << (mark - 1)))
+			return mark;
+	}
+	return 0;
+}
 
 /*
  * Return the mark of a VM, or 0 if its ioeventfds have to go to KVM: it belongs
@@ -532,6 +555,7 @@ err:
  */
 static int vm_mark(int vm_fd)
 {
+	__u64 used;
 	int mark;
 
 	/* EIO in another process, which may have a VM with the same mark */
@@ -541,11 +565,17 @@ static int vm_mark(int vm_fd)
 	if (mark < 0 || mark > MAX_MARKS)
 		return 0;
 	if (!mark) {
+		used = used_marks();
 		reap(0);
-		mark = ffsll(~used_marks());
+		/* those that were taken back come last: the VMs may live */
+		mark = next_mark(used) ?: next_mark(used_marks());
 		if (!mark || fcntl(vm_fd, F_SETSIG, mark))
 			return 0;
-	} else if (!(used_marks() & 1ULL << (mark - 1))) {
+	} else if (!(used_marks() & 1ULL << (mark - 1)) ||
+		   /* reap() took this VM's mark, and gave it to another one */
+		   (vm_fd != vm_fds[mark] &&
+		    fcntl(vm_fds[mark], F_GETSIG) == mark &&
+		    !same_file(vm_fds[mark], vm_fd))) {
 		return 0;
 	}
 	vm_fds[mark] = vm_fd;
@@ -608,14 +638,6 @@ static int assign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 	return next_ioctl(vm_fd, KVM_IOEVENTFD, e);
 }
 
-/* Do two descriptors have the same eventfd? Yes if kcmp() is not allowed. */
-static bool same_eventfd(int a, int b)
-{
-	pid_t tid = syscall(SYS_gettid);
-
-	return syscall(SYS_kcmp, tid, tid, KCMP_FILE, a, b) <= 0;
-}
-
 static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 {
 	struct doorbell_attach arg;
@@ -630,7 +652,7 @@ static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 	ret = next_ioctl(vm_fd, KVM_IOEVENTFD, e);
 	if (!ret || errno != ENOENT || !r || r->queue[queue].fd < 0)
 		return ret;
-	if (!same_eventfd(r->queue[queue].fd, e->fd)) {
+	if (!same_file(r->queue[queue].fd, e->fd)) {
 		errno = ENOENT;
 		return -1;
 	}
