@@ -1530,6 +1530,17 @@ TEST(statistics_of_moves)
 	ASSERT_EQ(300, take_count(side.fd[0]));
 	ASSERT_EQ(256, occurrences(file, "1 rings, detached"));
 	ASSERT_EQ(1, occurrences(file, "doorbell: 44 rings of earlier"));
+
+	/* what was never a region takes no place of these */
+	ASSERT_EQ(0, rename(DB_PATH, DB_PATH "-away"));
+	for (i = 300; i < 600; i++)
+		failed += !!call(&side, BASE + i * PAGE, 8, 0, 0, 0);
+	ASSERT_EQ(0, rename(DB_PATH "-away", DB_PATH));
+	file = stats_begin(&saved);
+	raise(SIGUSR2);
+	stats_end(saved);
+	ASSERT_EQ(0, failed);
+	ASSERT_EQ(256, occurrences(file, "1 rings, detached"));
 	side_destroy(&side);
 }
 

@@ -230,6 +230,17 @@ static void set_eventfd(struct region *r, unsigned int queue, int fd)
 	q->fd = fd;
 }
 
+/* Was a queue bound at some time? */
+static bool is_listed(const struct region *r)
+{
+	unsigned int i;
+
+	for (i = 0; i < r->nr_queues; i++)
+		if (r->queue[i].used)
+			return true;
+	return false;
+}
+
 /*
  * A guest that moves a BAR all the time gets no more than MAX_DETACHED. A VMM
  * that detaches more at a reset, or at its end, keeps the counts of all.
@@ -274,7 +285,7 @@ static void region_detach(struct region *r)
 	doorbell_close(r->db);
 	r->db = NULL;
 	r->detached = ++detaches;
-	if (stats)
+	if (stats && is_listed(r))
 		return;
 	while (*link != r)
 		link = &(*link)->next;
@@ -323,7 +334,6 @@ static struct region *region_get(const struct doorbell_attach *arg)
 	for (r = regions; r; r = r->next)
 		if (!r->db && r->arg.vm_fd == arg->vm_fd && same_place(r, arg))
 			return r;
-	forget_oldest();
 	r = calloc(1, sizeof(*r) + n * sizeof(r->queue[0]));
 	if (!r)
 		return NULL;
@@ -359,16 +369,21 @@ static bool region_attach(const struct doorbell_attach *arg, int mark,
 			  unsigned int queue, int fd)
 {
 	struct region *r;
+	bool is_new;
 
 	reap(mark);
 	r = region_get(arg);
 	if (!r)
 		return false;
+	is_new = !is_listed(r);
 	r->mark = mark;
 	r->db = doorbell_open(DOORBELL_OPEN_READ);
 	if (r->db && !doorbell_attach_region(r->db, arg) &&
-	    !region_bind(r, queue, fd))
+	    !region_bind(r, queue, fd)) {
+		if (is_new)
+			forget_oldest();
 		return true;
+	}
 	region_detach(r);
 	return false;
 }
