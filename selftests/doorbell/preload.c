@@ -242,10 +242,12 @@ static int both(struct __test_metadata *_metadata, FIXTURE_DATA(pair) *self,
 {
 	int ret = call(&self->kvm, addr, len, flags, match, i);
 
+	errno = 0;
 	ASSERT_EQ(ret, call(&self->ours, addr, len, flags, match, i)) {
 		TH_LOG("addr %#llx len %u flags %#x match %#llx eventfd %d",
 		       addr, len, flags, match, i);
 	}
+	ASSERT_EQ(-ret, errno);
 	return ret;
 }
 

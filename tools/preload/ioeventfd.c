@@ -690,7 +690,7 @@ static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 static int __attribute__((noinline)) ioeventfd(int vm_fd,
 					       struct kvm_ioeventfd *e)
 {
-	int ret, mark, saved, cancel;
+	int ret, mark, saved = errno, cancel;
 
 	if (!e || !is_valid(e))
 		return next_ioctl(vm_fd, KVM_IOEVENTFD, e);
@@ -704,7 +704,9 @@ static int __attribute__((noinline)) ioeventfd(int vm_fd,
 		ret = deassign(vm_fd, mark, e);
 	else
 		ret = assign(vm_fd, mark, e);
-	saved = errno;
+	/* what succeeds leaves it alone */
+	if (ret)
+		saved = errno;
 	vm_release(vm_fd, mark);
 	unlock();
 	pthread_setcancelstate(cancel, NULL);
