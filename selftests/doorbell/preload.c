@@ -1172,31 +1172,42 @@ static int busy_call(FIXTURE_DATA(busy) *self, __u32 len, __u32 flags, int q)
 		       self->fd[q]);
 }
 
-/* Each ring signals or exits. Nothing signals after DEASSIGN. */
+/* Assign a queue's ioeventfd, or deassign it: then nothing signals any more. */
+static void toggle(struct __test_metadata *_metadata, FIXTURE_DATA(busy) *self,
+		   __u32 len, bool *on, int q)
+{
+	ASSERT_EQ(0, busy_call(self, len, on[q] ? DEASSIGN : 0, q));
+	on[q] = !on[q];
+	self->count[q] += take_count(self->fd[q]);
+	if (on[q])
+		return;
+	usleep(500);
+	ASSERT_EQ(0, take_count(self->fd[q]));
+}
+
+/* Each ring signals or exits; also if the page has one ioeventfd, then none. */
 TEST_F_TIMEOUT(busy, reassign, TEST_SECONDS)
 {
 	const __u32 len = variant->len;
-	const __u64 end = db_until(3000);
+	const __u64 end = db_until(3000), end_of_one = db_until(5000);
+	bool on[REGION_QUEUES] = {};
 	__u32 x = 7, signals = 0;
-	bool on[REGION_QUEUES];
 	unsigned int i;
 	int q;
 
-	for (q = 0; q < REGION_QUEUES; q++) {
-		ASSERT_EQ(0, busy_call(self, len, 0, q));
-		on[q] = true;
-	}
+	for (q = 0; q < REGION_QUEUES; q++)
+		toggle(_metadata, self, len, on, q);
 	ASSERT_EQ(0, start_ringing(self->side.vmm, 0));
-	for (i = 0; db_round(i, 20, 400, end); i++) {
-		q = db_random(&x) % REGION_QUEUES;
-		ASSERT_EQ(0, busy_call(self, len, on[q] ? DEASSIGN : 0, q));
-		on[q] = !on[q];
-		self->count[q] += take_count(self->fd[q]);
+	for (i = 0; db_round(i, 20, 400, end); i++)
+		toggle(_metadata, self, len, on,
+		       db_random(&x) % REGION_QUEUES);
+	ASSERT_EQ(1, regions());
+	for (q = 0; q < REGION_QUEUES; q++)
 		if (on[q])
-			continue;
-		usleep(500);
-		ASSERT_EQ(0, take_count(self->fd[q]));
-	}
+			toggle(_metadata, self, len, on, q);
+	ASSERT_EQ(0, regions());
+	for (i = 0; db_round(i, 20, 200, end_of_one); i++)
+		toggle(_metadata, self, len, on, 1 + i % 4 / 2);
 	ASSERT_EQ(0, stop_ringing(self->side.vmm));
 	for (q = 0; q < REGION_QUEUES; q++) {
 		self->count[q] += take_count(self->fd[q]);
@@ -1207,7 +1218,6 @@ TEST_F_TIMEOUT(busy, reassign, TEST_SECONDS)
 			       self->count[q], self->exits.count[q]);
 		}
 	}
-	ASSERT_EQ(1, regions());
 	ASSERT_LT(0, signals);
 	ASSERT_EQ(0, self->exits.other);
 }
@@ -1257,6 +1267,39 @@ TEST_F_TIMEOUT(busy, evict, TEST_SECONDS)
 		ASSERT_EQ(guest_count(self->side.vmm->shared, q),
 			  take_count(self->fd[q]));
 	ASSERT_EQ(0, vmm_exits(self->side.vmm));
+}
+
+/* The same for ports, each of which is a region */
+TEST_F_TIMEOUT(alone, evict_ports, TEST_SECONDS)
+{
+	struct side side = {};
+	struct exits exits = {};
+	unsigned int i;
+	int fd, q;
+
+	ASSERT_TRUE(side_create(&side, self->side.ioctl, VCPUS));
+	count_exits(side.vmm, &exits, PIO);
+	fd = new_eventfd();
+	for (q = 0; q < REGION_QUEUES; q++)
+		ASSERT_EQ(0, call_fd(&side, PORT + q * REGION_STRIDE, 4,
+				     ASSIGN_PIO, 0, fd));
+	ASSERT_EQ(0, start_ringing(side.vmm, PIO));
+	for (q = 0; q < REGION_QUEUES; q++) {
+		i = vmm_rings(side.vmm->shared, 0);
+		ASSERT_TRUE(eventually(vmm_rings(side.vmm->shared, 0) >
+				       i + 10));
+		ASSERT_EQ(0, call(&side, PORT + q * REGION_STRIDE, 2,
+				  ASSIGN_PIO, 0, 0));
+		ASSERT_EQ(REGION_QUEUES - 1 - q, regions());
+		ASSERT_EQ(0, vmm_exits(side.vmm)) {
+			TH_LOG("port %d", q);
+		}
+	}
+	ASSERT_EQ(0, stop_ringing(side.vmm));
+	ASSERT_EQ(0, vmm_exits(side.vmm));
+	ASSERT_EQ(guest_total(side.vmm->shared), take_count(fd));
+	side_destroy(&side);
+	close(fd);
 }
 
 /* Threads of the VMM, each with queues of its own in the same page */

@@ -43,8 +43,8 @@
 #define MAX_MARKS	64
 /* With so many regions detached, a new one takes the place of the oldest. */
 #define MAX_DETACHED	256
-/* A page where no guest writes */
-#define NOWHERE		(-2ULL * PAGE)
+/* Pages where no guest writes */
+#define NOWHERE		(1ULL << 63)
 
 #define CCW		KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY
 /* KVM ignores the last one. */
@@ -267,13 +267,29 @@ static void forget_oldest(void)
 	free(r);
 }
 
+/*
+ * Take a region off its addresses, without a wait: it goes on to signal, as a
+ * move does not lose rings. Each one moves elsewhere, or it would wait for the
+ * one before. Return whether that worked; there are no such ports.
+ */
+static bool region_leave(struct region *r)
+{
+	__u64 base = NOWHERE + ++detaches % (1ULL << 32) * PAGE;
+
+	return !(r->arg.flags & DOORBELL_ATTACH_PIO) &&
+	       !doorbell_move_region(r->db, vm_fds[r->mark], base);
+}
+
 static void region_detach(struct region *r)
 {
 	struct region **link = &regions;
 	unsigned int i;
 
-	/* close() does not wait for vCPUs that signal */
-	if (r->db)
+	/*
+	 * close() does not wait for vCPUs that signal, nor until the region has
+	 * left its addresses. DETACH does, for some milliseconds.
+	 */
+	if (r->db && (r->bound || !region_leave(r)))
 		doorbell_detach_region(r->db);
 	/* after the last ring */
 	if (stats)
@@ -512,20 +528,27 @@ static struct kvm_ioeventfd kvm_arg(const struct region *r, unsigned int queue)
  * that still belongs to the region only compares with ioeventfds above it: so
  * begin with the highest address. A region that detaches is on the bus for a
  * while and declines, and may hide an ioeventfd from KVM's search. A move takes
- * it off the bus while it still signals.
+ * it off the bus while it still signals. For ports, where there is no place to
+ * move to, nothing is hidden; but newer KVMs add an ioeventfd without a wait
+ * for vCPUs that search the old bus, and only wait when they remove one.
  */
 static int region_evict(struct region *r, int vm_fd)
 {
-	struct kvm_ioeventfd e;
+	struct kvm_ioeventfd e, other = {
+		.addr = 1 << 16, .len = 2, .flags = KVM_IOEVENTFD_FLAG_PIO,
+	};
 	int i, saved;
 
 	for (i = r->nr_queues - 1; i >= 0; i--) {
 		e = kvm_arg(r, i);
-		if (e.fd >= 0 && next_ioctl(vm_fd, KVM_IOEVENTFD, &e))
+		if (e.fd < 0)
+			continue;
+		if (next_ioctl(vm_fd, KVM_IOEVENTFD, &e))
 			goto err;
+		other.fd = e.fd;
 	}
-	if (!(r->arg.flags & (DOORBELL_ATTACH_PIO | DOORBELL_ATTACH_BY_VALUE)))
-		doorbell_move_region(r->db, vm_fd, NOWHERE);
+	if (!region_leave(r) && !next_ioctl(vm_fd, KVM_IOEVENTFD, &other))
+		kvm_deassign(vm_fd, &other);
 	region_detach(r);
 	return 0;
 
@@ -671,12 +694,13 @@ static int deassign(int vm_fd, int mark, struct kvm_ioeventfd *e)
 		errno = ENOENT;
 		return -1;
 	}
-	if (r->bound > 1) {
-		if (!region_bind(r, queue, -1))
-			return 0;
-		if (errno != EPIPE)
-			return -1;
+	if (!region_bind(r, queue, -1)) {
+		if (!r->bound)
+			region_detach(r);
+		return 0;
 	}
+	if (r->bound > 1 && errno != EPIPE)
+		return -1;
 	/* KVM forgets all ioeventfds of a bus that it gives up. */
 	gone = has_hung_up(r);
 	region_detach(r);
