@@ -2,7 +2,7 @@
 /*
  * Host: what the machine that runs QEMU does beside it.
  *
- * Usage: host hangup PID   attach to the VM, wait for its end
+ * Usage: host hangup PID   attach to both buses of the VM, wait for its end
  *        host churn PID    attach, ring, move and detach until SIGTERM
  *        host echo         send back what a guest sends by vsock
  *
@@ -93,15 +93,21 @@ static int attach(int fd, int vm, __u64 base, int pio)
 
 static int hangup(int pid)
 {
-	struct pollfd poll_fd = { .fd = open_doorbell() };
+	struct pollfd fds[2] = { { .fd = -1 }, { .fd = -1 } };
 	int vm = vm_of(pid);
 
-	if (attach(poll_fd.fd, vm, MMIO_BASE + MMIO_STEP * 9, 0))
-		err(1, "attach");
+	for (int pio = 0; pio < 2; pio++) {
+		fds[pio].fd = open_doorbell();
+		if (attach(fds[pio].fd, vm, pio ? PIO_BASE + PIO_STEP * 9 :
+			   MMIO_BASE + MMIO_STEP * 9, pio))
+			err(1, "attach");
+	}
 	close(vm);
 	puts("attached");
-	if (poll(&poll_fd, 1, -1) != 1 || !(poll_fd.revents & POLLHUP))
-		errx(1, "events %#x", poll_fd.revents);
+	for (int pio = 0; pio < 2; pio++)
+		if (poll(&fds[pio], 1, -1) != 1 ||
+		    !(fds[pio].revents & POLLHUP))
+			errx(1, "events %#x", fds[pio].revents);
 	puts("hang-up");
 	return 0;
 }

@@ -23,7 +23,7 @@ PRELOAD=${PRELOAD-$ours}
 all="pci exits mmio vhost reset unplug"
 short="pci vhost"
 # For a machine that hangs: the guests have limits of their own.
-limit=2400
+limit=3600
 
 # modules KERNEL DIR NAME...: put modules of a stock kernel, and what they need,
 # into DIR, in the order in which to load them
