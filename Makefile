@@ -221,11 +221,12 @@ KERNELS := 7.2-debug 6.1 6.12-arm64 6.12
 # unless the other one is not among KERNELS. The debug kernels are several
 # times slower: what takes long there runs only by make check-debug.
 # PROGRAM:OPTION... runs a part of one. PROGRAMS on the command line all run.
-SLOW := bind crash library move orders preload recipes tool
+SLOW := bind crash fault library move orders preload recipes tool
 ELSEWHERE_6.1 = $(if $(filter 6.12,$(KERNELS)),crash library tool)
 ELSEWHERE_6.12 = $(if $(filter 6.1,$(KERNELS)),fuzz orders preload)
 ELSEWHERE_7.2-debug := $(SLOW)
 PART_7.2-debug := bind:-vmmio:-fcgroup:-fplain:-ffailure
+PART_7.2-debug += fault:-Tload
 PART_7.2-debug += move:-vmmio:-fglobal:-fthreads
 ifneq ($(origin PROGRAMS),command line)
 ELSEWHERE = $(foreach k,$(KERNELS),$(ELSEWHERE_$(k):%=$(k)/%))

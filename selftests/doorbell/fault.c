@@ -202,6 +202,27 @@ static int fail_only(const char *attr, unsigned long long start,
 	return ret ?: knob_set(attr, "require-end", text);
 }
 
+/* Fail only allocations below a function of the kernel. */
+static int fail_only_below(const char *name)
+{
+	unsigned long long address, start = 0, end = 0;
+	FILE *f = fopen("/proc/kallsyms", "re");
+	char line[512], symbol[256];
+
+	/* they are sorted by their addresses */
+	while (f && !end && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%llx %*c %255s", &address, symbol) != 2)
+			continue;
+		if (start && address > start)
+			end = address;
+		else if (!strcmp(symbol, name))
+			start = address;
+	}
+	if (f)
+		fclose(f);
+	return end ? fail_only(SLAB, start, end) : -ENOENT;
+}
+
 /* Fail only allocations of the module, where it is loaded now. */
 static int fail_only_module(void)
 {
@@ -320,6 +341,36 @@ static void check_ring(struct __test_metadata *_metadata, struct vmm *vmm,
 static bool no_vm_left(void)
 {
 	return vms_alive(getpid()) <= 0;
+}
+
+/* Load the module without memory: it is not there, and can be loaded later. */
+TEST(load)
+{
+	const struct faults faults = { SLAB, .times = 1, .least = 10 };
+	struct turns turns = { .faults = &faults, .space = NO_END };
+	int file = db_module_open(), ret, failed;
+
+	ASSERT_LE(0, file);
+	ASSERT_EQ(NULL, fail_setup());
+	ASSERT_EQ(0, fail_only_below("do_one_initcall"));
+	ASSERT_TRUE(eventually(!db_module_unload()));
+	while (turns_go_on(&turns)) {
+		ASSERT_EQ(0, turn_begin(&turns));
+		ret = db_module_load(file);
+		failed = turn_end(&turns, ret);
+		if (ret) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ASSERT_LT(0, failed);
+			ASSERT_NE(0, access(DB_PATH, F_OK));
+			ASSERT_EQ(-ENOENT, db_module_refs());
+		} else {
+			ASSERT_TRUE(eventually(!db_module_unload()));
+		}
+	}
+	fail_end();
+	turns_check(_metadata, &turns);
+	ASSERT_EQ(0, db_module_load(file));
+	close(file);
 }
 
 /* Attach without memory */

@@ -541,6 +541,27 @@ TEST_F_TIMEOUT(stuck, detach_waits_killably, TEST_SECONDS)
 	check_goes_on(_metadata, self, 2);
 }
 
+/* A consumer closes whose DOORBELL_DETACH was killed while it waited. */
+TEST_F_TIMEOUT(stuck, close_after_killed_detach, TEST_SECONDS)
+{
+	struct call call = {
+		.fd = db_must_open(_metadata, O_NONBLOCK),
+		.vm_fd = self->vmm->vm_fd,
+	};
+	pid_t pid;
+
+	ASSERT_EQ(0, attach_to(call.fd, self, 0));
+	stuck_begin(_metadata, self);
+	pid = start(call_detach, &call);
+	ASSERT_TRUE(waits(pid));
+	ASSERT_EQ(0x100 + SIGKILL, killed(pid));
+	ASSERT_EQ(0, ended(hand_over(call_close, call.fd)));
+	ASSERT_EQ(1, ring(self, 0));
+
+	ASSERT_EQ(0, stuck_end(self));
+	check_goes_on(_metadata, self, 1);
+}
+
 /*
  * DOORBELL_ATTACH waits for slots_lock, but not for kvm->srcu. SIGKILL ends the
  * wait without a trace. No other call waits for it.

@@ -6,10 +6,10 @@
 #
 # Prints the reports with some context and exits with 1 if there are any.
 #
-# It does not count what stock kernels print about flaws of the CPU, traces that
-# fault injection prints when it works, and data races (KCSAN) outside of
-# doorbell, as mainline has known ones. The first line of a data race report
-# names both functions.
+# It does not count what stock kernels print about flaws of the CPU, what fault
+# injection prints when it works, or causes (-ENOMEM), and data races (KCSAN)
+# outside of doorbell, as mainline has known ones. The first line of a data race
+# report names both functions.
 set -eu
 
 if [ $# != 1 ] || [ ! -r "$1" ]; then
@@ -52,6 +52,8 @@ tr -d '\r' < "$1" | awk -v reports="$(alternatives "$reports")" \
 /FAULT_INJECTION: forcing a failure/ { injected = trace = NR }
 /page allocation failure:|vmalloc error:/ && injected { trace = NR }
 /Call [Tt]race:/ && trace && NR - trace < 30 { trace = 0; next }
+
+/kobject_add_internal failed .*error: -12 / && injected { next }
 
 /BUG: KCSAN:/ && !/\[doorbell/ { next }
 
