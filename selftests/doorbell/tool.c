@@ -16,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/user.h>
 #include <termios.h>
@@ -69,6 +70,8 @@ static struct tool tool;
 /* A system call that the command must not make, and whether we trace it. */
 static long denied_call = -1;
 static bool traced;
+/* Most descriptors of the command, or 0 */
+static rlim_t most_fds;
 static char self_text[16], fd_text[16];
 
 static const char *text_of(char *text, long number)
@@ -107,6 +110,9 @@ static int start_tool(const char * const *argv, uid_t uid, int terminal)
 		_exit(99);
 	if ((denied_call >= 0 && deny_call(denied_call)) ||
 	    (traced && ptrace(PTRACE_TRACEME, 0, 0, 0)))
+		_exit(99);
+	if (most_fds && setrlimit(RLIMIT_NOFILE, &(struct rlimit) {
+				  most_fds, most_fds }))
 		_exit(99);
 	execvp(argv[0], (char **)argv);
 	_exit(99);
@@ -1006,7 +1012,8 @@ static pid_t fork_with_tables(void)
 
 /*
  * Let a traced command go on until it begins the system call @nr, and return
- * that; or until it ends, and return -1. Counts its calls of kcmp().
+ * that; or until it exits, and return -2 minus its status; or -1. Counts its
+ * calls of kcmp().
  */
 static long trace_to(long nr, unsigned int *kcmps)
 {
@@ -1015,9 +1022,11 @@ static long trace_to(long nr, unsigned int *kcmps)
 
 	for (;;) {
 		if (ptrace(PTRACE_SYSCALL, tool.pid, 0, sig) ||
-		    waitpid(tool.pid, &status, 0) != tool.pid ||
-		    !WIFSTOPPED(status))
+		    waitpid(tool.pid, &status, 0) != tool.pid)
 			return -1;
+		if (!WIFSTOPPED(status))
+			return WIFEXITED(status) ? -WEXITSTATUS(status) - 2 :
+						   -1;
 		sig = WSTOPSIG(status);
 		if (sig != (SIGTRAP | 0x80))
 			continue;
@@ -1049,7 +1058,7 @@ TEST_F(consumer, many_tables)
 	ASSERT_TRUE(WIFSTOPPED(status));
 	ASSERT_EQ(0, ptrace(PTRACE_SETOPTIONS, tool.pid, 0,
 			    PTRACE_O_TRACESYSGOOD));
-	ASSERT_EQ(-1, trace_to(-1, &kcmps));
+	ASSERT_EQ(-2 - NOT_FOUND, trace_to(-1, &kcmps));
 	close(tool.out);
 	close(tool.err_fd);
 	/* all pairs would be 5,000 */
@@ -1379,6 +1388,22 @@ TEST_F(consumer, screen_signals)
 	ASSERT_NE(NULL, strstr(at, SCREEN_LEAVE));
 }
 
+/* A signal that comes while top is stopped ends it as soon as it goes on. */
+TEST_F(consumer, screen_stopped)
+{
+	int status;
+
+	NEED_TERMINALS();
+	ASSERT_EQ(0, start_top("1000"));
+	ASSERT_NE(NULL, on_screen(tool.text, SCREEN_ENTER));
+	kill(tool.pid, SIGTSTP);
+	ASSERT_EQ(tool.pid, waitpid(tool.pid, &status, WUNTRACED));
+	ASSERT_TRUE(WIFSTOPPED(status));
+	kill(tool.pid, SIGTERM);
+	kill(tool.pid, SIGCONT);
+	EXPECT_STATUS(0, end_tool_soon());
+}
+
 #ifdef __x86_64__
 /*
  * A signal that comes just before top waits ends it, too. Let the traced
@@ -1446,7 +1471,7 @@ TEST_F(consumer, screen_signal_search)
 	ASSERT_EQ(SYS_kcmp, trace_to(SYS_kcmp, &kcmps));
 	kill(tool.pid, SIGTERM);
 	kcmps = 0;
-	ASSERT_EQ(-1, trace_to(-1, &kcmps));
+	ASSERT_EQ(-2, trace_to(-1, &kcmps));
 	ASSERT_GT(20, kcmps);
 	while (more_output())
 		;
@@ -1955,6 +1980,25 @@ TEST(hidden)
 	killed(child);
 }
 
+/* With too few descriptors of its own, the command does not find less. */
+TEST(few_descriptors)
+{
+	int fd = db_must_open(_metadata, O_NONBLOCK), status;
+
+	for (most_fds = 4; most_fds < 10; most_fds++) {
+		status = RUN("list", "--json");
+		if (status == FAILED)
+			continue;
+		EXPECT_STATUS(0, status);
+		ASSERT_NE(NULL, json_consumer(getpid(), fd)) {
+			TH_LOG("%u descriptors", (unsigned int)most_fds);
+		}
+	}
+	most_fds = 0;
+	ASSERT_EQ(0, status);
+	close(fd);
+}
+
 /* The descriptors of a process show, but not what is behind them. */
 TEST(hidden_consumers)
 {
@@ -2065,6 +2109,8 @@ TEST(no_device_node)
 
 TEST_F(module, none)
 {
+	EXPECT_STATUS(0, RUN("list"));
+	EXPECT_ERROR("found no descriptor of /dev/doorbell");
 	ASSERT_TRUE(eventually(!db_module_unload()));
 	EXPECT_STATUS(NO_DEVICE, RUN("list"));
 	EXPECT_ERROR("modprobe doorbell");

@@ -110,6 +110,15 @@ static void take_line(struct consumer *consumer, const char *key,
 			       fields[i].size);
 }
 
+/* What fails below /proc if a process ends, or if the caller may not look. */
+static int must_be_usual(const char *path, int error)
+{
+	if (error != ENOENT && error != ESRCH && error != EACCES &&
+	    error != EPERM)
+		die(STATUS_FAILED, "%s: %s", path, strerror(error));
+	return -error;
+}
+
 static int read_fdinfo(pid_t tid, int fd, struct consumer *consumer)
 {
 	char path[64], line[128], key[32], text[64];
@@ -120,7 +129,7 @@ static int read_fdinfo(pid_t tid, int fd, struct consumer *consumer)
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", tid, fd);
 	file = fopen(path, "re");
 	if (!file)
-		return -errno;
+		return must_be_usual(path, errno);
 	while (fgets(line, sizeof(line), file)) {
 		if (sscanf(line, "doorbell-%31[^:]: %63s", key, text) != 2)
 			continue;
@@ -245,7 +254,7 @@ static bool has_descriptors(pid_t tid)
 	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
 	file = fopen(path, "re");
 	if (!file)
-		return errno == EACCES || errno == EPERM;
+		return must_be_usual(path, errno) != -ENOENT;
 	n = fread(text, 1, sizeof(text) - 1, file);
 	fclose(file);
 	text[n] = '\0';
@@ -264,9 +273,8 @@ static DIR *open_directory(pid_t tid, const char *name)
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", tid, name);
 	dir = opendir(path);
-	if (!dir && errno != ENOENT && errno != ESRCH && errno != EACCES &&
-	    errno != EPERM)
-		die(STATUS_FAILED, "%s: %s", path, strerror(errno));
+	if (!dir)
+		must_be_usual(path, errno);
 	return dir;
 }
 
@@ -420,7 +428,8 @@ static int take_consumer(struct walk *walk, const struct dirent *entry)
 	if (ret)
 		return ret;
 	/* in another table, or the same one again */
-	for (i = search->n; i > 0 && search->list[i - 1].pid == walk->pid; i--)
+	for (i = walk->tid == walk->pid ? 0 : search->n;
+	     i > 0 && search->list[i - 1].pid == walk->pid; i--)
 		if (search->list[i - 1].fd == fd &&
 		    search->list[i - 1].id == consumer.id)
 			return 0;

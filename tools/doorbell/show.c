@@ -103,7 +103,7 @@ int cmd_list(int argc, char **argv)
 		add_consumer(table, &list[i]);
 	table_print(table);
 	if (!n && !json)
-		warn_user("no process has opened /dev/doorbell");
+		warn_user("found no descriptor of /dev/doorbell");
 	free(list);
 	warn_hidden(hidden);
 	return STATUS_OK;

@@ -345,6 +345,7 @@ static void enter_screen(void)
 
 	screen_entered = true;
 	fputs(SCREEN_ENTER, stdout);
+	fflush(stdout);
 	if (tcgetattr(STDIN_FILENO, &terminal))
 		return;
 	keys = terminal;
@@ -381,7 +382,8 @@ static void suspend(void)
 	raise(SIGTSTP);
 	sigprocmask(SIG_SETMASK, &unblocked, NULL);
 	catch_signals();
-	enter_screen();
+	if (!interrupted)
+		enter_screen();
 }
 
 /*
@@ -402,6 +404,8 @@ static bool pause_until(const struct top *top, double end)
 	do {
 		if (suspended)
 			suspend();
+		if (interrupted)
+			break;
 		left = end - now();
 		left = left > 0 ? left : 0;
 		timeout.tv_sec = left;
