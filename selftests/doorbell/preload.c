@@ -1046,6 +1046,21 @@ TEST_F_TIMEOUT(memory, binding, TEST_SECONDS)
 	ASSERT_EQ(1, vmm_exits(side->vmm));
 }
 
+/* KVM gives up a bus, as it has no memory for a smaller one. */
+static void give_up_bus(struct __test_metadata *_metadata,
+			FIXTURE_DATA(memory) *self)
+{
+	struct side kvm = self->side;
+
+	kvm.ioctl = ioctl;
+	ASSERT_EQ(0, call(&kvm, BASE + PAGE, 4, 0, 0, 2));
+	no_memory(self, true);
+	call(&kvm, BASE + PAGE, 4, DEASSIGN, 0, 2);
+	no_memory(self, false);
+	ASSERT_TRUE(eventually(info_of(any_region()).state ==
+			       DOORBELL_HANGUP));
+}
+
 /*
  * KVM gives up a bus, as it has no memory for a smaller one. The VM's region
  * has hung up, but the VM lives: no other VM may get its mark.
@@ -1057,13 +1072,8 @@ TEST_F_TIMEOUT(memory, bus_given_up, TEST_SECONDS)
 	kvm.ioctl = ioctl;
 	ASSERT_EQ(0, call(side, BASE, 0, 0, 0, 0));
 	ASSERT_EQ(0, call(side, BASE + 8, 0, 0, 0, 1));
-	ASSERT_EQ(0, call(&kvm, BASE + PAGE, 4, 0, 0, 2));
 	ASSERT_EQ(0, call(&kvm, BASE + PAGE + 4, 4, 0, 0, 3));
-	no_memory(self, true);
-	call(&kvm, BASE + PAGE, 4, DEASSIGN, 0, 2);
-	no_memory(self, false);
-	ASSERT_TRUE(eventually(info_of(any_region()).state ==
-			       DOORBELL_HANGUP));
+	give_up_bus(_metadata, self);
 
 	ASSERT_TRUE(side_create(next, side->ioctl, 1));
 	ASSERT_EQ(0, call(next, BASE, 0, 0, 0, 0));
@@ -1082,21 +1092,15 @@ TEST_F_TIMEOUT(memory, bus_given_up, TEST_SECONDS)
 
 /*
  * The same where the library cannot see that the VM lives: its last call came
- * by a descriptor that is closed. The VM that gets its mark is not it.
+ * by a descriptor that is closed. The next VM is not taken for it.
  */
 TEST_F_TIMEOUT(memory, bus_given_up_mark, TEST_SECONDS)
 {
-	struct side *side = &self->side, *next = &self->next, kvm = *side;
+	struct side *side = &self->side, *next = &self->next;
 	int vm_fd = side->vmm->vm_fd, other;
 
-	kvm.ioctl = ioctl;
 	ASSERT_EQ(0, call(side, BASE, 0, 0, 0, 0));
-	ASSERT_EQ(0, call(&kvm, BASE + PAGE, 4, 0, 0, 2));
-	no_memory(self, true);
-	call(&kvm, BASE + PAGE, 4, DEASSIGN, 0, 2);
-	no_memory(self, false);
-	ASSERT_TRUE(eventually(info_of(any_region()).state ==
-			       DOORBELL_HANGUP));
+	give_up_bus(_metadata, self);
 	other = dup(vm_fd);
 	side->vmm->vm_fd = other;
 	ASSERT_EQ(-ENOENT, call(side, BASE + 8, 0, DEASSIGN, 0, 1));
@@ -1115,16 +1119,10 @@ TEST_F_TIMEOUT(memory, bus_given_up_mark, TEST_SECONDS)
 /* The same for the last ioeventfd of a region */
 TEST_F_TIMEOUT(memory, bus_given_up_last, TEST_SECONDS)
 {
-	struct side *side = &self->side, kvm = *side;
+	struct side *side = &self->side;
 
-	kvm.ioctl = ioctl;
 	ASSERT_EQ(0, call(side, BASE, 0, 0, 0, 0));
-	ASSERT_EQ(0, call(&kvm, BASE + PAGE, 4, 0, 0, 2));
-	no_memory(self, true);
-	call(&kvm, BASE + PAGE, 4, DEASSIGN, 0, 2);
-	no_memory(self, false);
-	ASSERT_TRUE(eventually(info_of(any_region()).state ==
-			       DOORBELL_HANGUP));
+	give_up_bus(_metadata, self);
 	ASSERT_EQ(-ENOENT, call(side, BASE, 0, DEASSIGN, 0, 0));
 	ASSERT_EQ(0, regions());
 }

@@ -777,8 +777,9 @@ TEST_F(consumer, namespace)
 	close(other);
 }
 
-/* A process of NOBODY, which keeps what root may do if it is @capable */
-static pid_t fork_nobody(bool capable)
+/* Start a process, and wait until it has written @bytes. */
+static pid_t fork_ready(void (*fn)(int pipe, const void *arg), const void *arg,
+			int bytes)
 {
 	int pipes[2];
 	pid_t child;
@@ -788,19 +789,39 @@ static pid_t fork_nobody(bool capable)
 		return -errno;
 	child = fork();
 	if (!child) {
-		prctl(PR_SET_KEEPCAPS, capable);
-		if (setgid(NOBODY) || setuid(NOBODY))
-			_exit(99);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		prctl(PR_SET_DUMPABLE, 1);
-		write(pipes[1], "x", 1);
-		pause();
+		fn(pipes[1], arg);
+		for (;;)
+			pause();
 	}
 	close(pipes[1]);
-	if (child > 0 && read(pipes[0], &byte, 1) != 1)
-		child = -EPROTO;
+	while (bytes--)
+		if (child > 0 && read(pipes[0], &byte, 1) != 1)
+			child = -EPROTO;
 	close(pipes[0]);
 	return child;
+}
+
+static void become_nobody(void)
+{
+	if (setgid(NOBODY) || setuid(NOBODY))
+		_exit(99);
+	/* both end with the credentials */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_DUMPABLE, 1);
+}
+
+static void nobody(int pipe, const void *capable)
+{
+	prctl(PR_SET_KEEPCAPS, !!capable);
+	become_nobody();
+	write(pipe, "x", 1);
+}
+
+/* A process of NOBODY, which keeps what root may do if it is @capable */
+static pid_t fork_nobody(bool capable)
+{
+	return fork_ready(nobody, capable ? "" : NULL, 1);
 }
 
 /* A descriptor of a file system whose server does not answer */
@@ -867,36 +888,26 @@ static void *thread_with_table(void *arg)
 	return NULL;
 }
 
+static void with_thread(int pipe, const void *arg)
+{
+	static struct with_thread with;
+	pthread_t thread;
+
+	with = *(const struct with_thread *)arg;
+	with.pipe = pipe;
+	become_nobody();
+	if (pthread_create(&thread, NULL, thread_with_table, &with))
+		_exit(99);
+	if (with.kind == NO_MAIN_THREAD)
+		syscall(SYS_exit, 0);
+}
+
 /* A process of NOBODY with two threads and a descriptor THREAD_FD */
 static pid_t fork_with_thread(int kind, int fd)
 {
-	struct with_thread with = { .kind = kind, .fd = fd };
-	int pipes[2];
-	pthread_t thread;
-	char byte;
-	pid_t child;
+	const struct with_thread with = { .kind = kind, .fd = fd };
 
-	if (pipe2(pipes, O_CLOEXEC))
-		return -errno;
-	with.pipe = pipes[1];
-	child = fork();
-	if (!child) {
-		if (setgid(NOBODY) || setuid(NOBODY))
-			_exit(99);
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		prctl(PR_SET_DUMPABLE, 1);
-		if (pthread_create(&thread, NULL, thread_with_table, &with))
-			_exit(99);
-		if (kind == NO_MAIN_THREAD)
-			syscall(SYS_exit, 0);
-		for (;;)
-			pause();
-	}
-	close(pipes[1]);
-	if (read(pipes[0], &byte, 1) != 1)
-		child = -EPROTO;
-	close(pipes[0]);
-	return child;
+	return fork_ready(with_thread, &with, 1);
 }
 
 /* Threads' consumers are listed with the process, and once. */
@@ -978,36 +989,27 @@ static void *own_table(void *pipe)
 {
 	if (unshare(CLONE_FILES))
 		_exit(99);
-	write(*(int *)pipe, "x", 1);
+	write((long)pipe, "x", 1);
 	pause();
 	return NULL;
+}
+
+static void with_tables(int pipe, const void *arg)
+{
+	void *to = (void *)(long)pipe;
+	pthread_t thread;
+	int i;
+
+	(void)arg;
+	for (i = 0; i < TABLES; i++)
+		if (pthread_create(&thread, NULL, own_table, to))
+			_exit(99);
 }
 
 /* A process with TABLES threads, each with a table of its own */
 static pid_t fork_with_tables(void)
 {
-	pthread_t thread;
-	int pipes[2], i;
-	pid_t child;
-	char byte;
-
-	if (pipe2(pipes, O_CLOEXEC))
-		return -errno;
-	child = fork();
-	if (!child) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		for (i = 0; i < TABLES; i++)
-			if (pthread_create(&thread, NULL, own_table, &pipes[1]))
-				_exit(99);
-		for (;;)
-			pause();
-	}
-	close(pipes[1]);
-	for (i = 0; i < TABLES; i++)
-		if (read(pipes[0], &byte, 1) != 1)
-			child = -EPROTO;
-	close(pipes[0]);
-	return child;
+	return fork_ready(with_tables, NULL, TABLES);
 }
 
 /*

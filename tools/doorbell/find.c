@@ -110,9 +110,14 @@ static void take_line(struct consumer *consumer, const char *key,
 			       fields[i].size);
 }
 
-/* What fails below /proc if a process ends, or if the caller may not look. */
-static int must_be_usual(const char *path, int error)
+/*
+ * Return -errno of what failed below /proc: a process has ended, or the caller
+ * may not look. Want of descriptors or memory must not hide consumers.
+ */
+static int proc_error(const char *path)
 {
+	int error = errno;
+
 	if (error != ENOENT && error != ESRCH && error != EACCES &&
 	    error != EPERM)
 		die(STATUS_FAILED, "%s: %s", path, strerror(error));
@@ -129,7 +134,7 @@ static int read_fdinfo(pid_t tid, int fd, struct consumer *consumer)
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", tid, fd);
 	file = fopen(path, "re");
 	if (!file)
-		return must_be_usual(path, errno);
+		return proc_error(path);
 	while (fgets(line, sizeof(line), file)) {
 		if (sscanf(line, "doorbell-%31[^:]: %63s", key, text) != 2)
 			continue;
@@ -250,11 +255,14 @@ static bool has_descriptors(pid_t tid)
 	unsigned int flags;
 	FILE *file;
 	size_t n;
+	int ret;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
 	file = fopen(path, "re");
-	if (!file)
-		return must_be_usual(path, errno) != -ENOENT;
+	if (!file) {
+		ret = proc_error(path);
+		return ret == -EACCES || ret == -EPERM;
+	}
 	n = fread(text, 1, sizeof(text) - 1, file);
 	fclose(file);
 	text[n] = '\0';
@@ -274,7 +282,7 @@ static DIR *open_directory(pid_t tid, const char *name)
 	snprintf(path, sizeof(path), "/proc/%d/%s", tid, name);
 	dir = opendir(path);
 	if (!dir)
-		must_be_usual(path, errno);
+		errno = -proc_error(path);
 	return dir;
 }
 

@@ -274,7 +274,7 @@ static void forget_oldest(void)
  */
 static bool region_leave(struct region *r)
 {
-	__u64 base = NOWHERE + ++detaches % (1ULL << 32) * PAGE;
+	__u64 base = NOWHERE + detaches % (1ULL << 32) * PAGE;
 
 	return !(r->arg.flags & DOORBELL_ATTACH_PIO) &&
 	       !doorbell_move_region(r->db, vm_fds[r->mark], base);
