@@ -135,6 +135,7 @@ cmdline=(loglevel=7 printk.devkmsg=on panic=-1 oops=panic panic_on_warn=0)
 amd64_machine()
 {
 	local khz='' nested=(/sys/module/kvm_{amd,intel}/parameters/nested)
+	local cpu=EPYC feature
 
 	# An emulated TSC counts cycles of the host, or instructions. Built
 	# kernels have no ACPI timer to calibrate it, and the PIT is too
@@ -153,7 +154,19 @@ amd64_machine()
 		machine=(qemu-system-x86_64 -accel kvm -cpu host)
 		khz=
 	else
-		machine=(qemu-system-x86_64 "${tcg[@]}" -cpu EPYC)
+		# KVM on a real-time kernel asks for a constant TSC. The
+		# emulated one is, but QEMU only says so when forced to, and
+		# then says that it has all other features of this CPU, too.
+		case $kernel in
+		*-rt*)
+			cpu+=,+invtsc,x-force-features=on
+			for feature in rdseed sha-ni fxsr-opt misalignsse \
+				3dnowprefetch osvw topoext nrip-save xsavec; do
+				cpu+=,-$feature
+			done
+			;;
+		esac
+		machine=(qemu-system-x86_64 "${tcg[@]}" -cpu "$cpu")
 	fi
 	machine+=(-smp "$cpus,sockets=$cpus" -serial chardev:log
 		-serial chardev:out
