@@ -168,8 +168,10 @@ static void buffer_every(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, buf->nr_slots, 65536);
 
 	for (round = 1; round <= 2; round++) {
-		for (i = 65536; i--; )
+		for (i = 65536; i--; ) {
 			ring(buf, i, i * 3 + round, 0);
+			KUNIT_ASSERT_TRUE(test, doorbell_buffer_readable(buf));
+		}
 		for (next = 65536; next; ) {
 			got = consume_events(buf, events, max, &wake);
 			KUNIT_ASSERT_EQ(test, got, min(next, max));

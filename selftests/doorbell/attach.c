@@ -43,6 +43,21 @@ FIXTURE_TEARDOWN(owner)
 	vmm_destroy(self->vmm);
 }
 
+/* Only a negative vm_fd names no VM. */
+TEST_F_TIMEOUT(owner, vm_fd_0, TEST_SECONDS)
+{
+	__u64 base = base_of(variant->flags);
+
+	ASSERT_EQ(0, dup2(self->vmm->vm_fd, 0));
+	ASSERT_EQ(0, db_attach_as(self->fd[0], 0, base, REGION_LEN,
+				  REGION_STRIDE, variant->flags));
+	ASSERT_EQ(0, guest_write(self->vmm, variant->flags, 4, base, 1));
+	check_event(_metadata, self->fd[0], 0, 1);
+	ASSERT_EQ(0, vmm_exits(self->vmm));
+	ASSERT_EQ(0, db_detach(self->fd[0]));
+	ASSERT_EQ(0, close(0));
+}
+
 /* Two consumers with adjacent regions each read their own rings. */
 TEST_F_TIMEOUT(owner, two_regions_in_one_vm, TEST_SECONDS)
 {

@@ -6,8 +6,11 @@
  */
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <linux/kvm.h>
 
@@ -184,6 +187,69 @@ TEST_F_TIMEOUT(lib, stopped_complete_keeps_events, TEST_SECONDS)
 	ASSERT_EQ(0, doorbell_take(self->db, events, 16));
 	ASSERT_EQ(0, doorbell_wait(self->db, 0));
 	ASSERT_EQ(0, doorbell_arm(self->db));
+}
+
+/* poll() fails if the process may have no descriptor. */
+TEST_F_TIMEOUT(lib, errors_of_poll, TEST_SECONDS)
+{
+	bool read = variant->open & DOORBELL_OPEN_READ;
+	struct rlimit limit, none;
+	struct log log = {};
+
+	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &limit));
+	none = limit;
+	none.rlim_cur = 0;
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &none));
+	ASSERT_EQ(-EINVAL, doorbell_wait(self->db, 0));
+	ASSERT_EQ(read ? -EINVAL : 0, doorbell_arm(self->db));
+	ASSERT_EQ(-EINVAL, doorbell_complete(self->db, log_event, &log));
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
+
+	/* without an event lost */
+	log.stop = 1;
+	ASSERT_EQ(0, ring_queues(self->db, 3, 4));
+	ASSERT_EQ(1, doorbell_complete(self->db, log_event, &log));
+	ASSERT_EQ(1, log.n);
+	ASSERT_TRUE(db_event_is(&log.events[0], 3, 1, 103));
+}
+
+/* Memory that read() cannot write to; there is none without read(). */
+TEST_F_TIMEOUT(lib, errors_of_read, TEST_SECONDS)
+{
+	struct doorbell_event event, *none;
+
+	if (!(variant->open & DOORBELL_OPEN_READ))
+		return;
+	none = mmap(NULL, sizeof(*none), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+		    -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)none);
+	ASSERT_EQ(0, doorbell_take(self->db, none, 1));
+	ASSERT_EQ(0, ring_queues(self->db, 3, 4));
+	ASSERT_EQ(-EFAULT, doorbell_take(self->db, none, 1));
+	ASSERT_EQ(1, doorbell_take(self->db, &event, 1));
+	ASSERT_TRUE(db_event_is(&event, 3, 1, 103));
+}
+
+/* A signal comes without poll(): only doorbell_arm() arms. */
+TEST_F_TIMEOUT(lib, arm_for_a_signal, TEST_SECONDS)
+{
+	struct timespec limit = { .tv_sec = TEST_SECONDS / 2 }, now = {};
+	int i, fd = doorbell_fd(self->db);
+	struct doorbell_event event;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGIO);
+	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, NULL));
+	ASSERT_EQ(0, fcntl(fd, F_SETOWN, getpid()));
+	ASSERT_EQ(0, fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC));
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(0, doorbell_arm(self->db));
+		ASSERT_EQ(-1, sigtimedwait(&set, NULL, &now));
+		ASSERT_EQ(0, ring_queues(self->db, i % 4, i % 4 + 1));
+		ASSERT_EQ(SIGIO, sigtimedwait(&set, NULL, &limit));
+		ASSERT_EQ(1, doorbell_take(self->db, &event, 1));
+	}
 }
 
 TEST_F_TIMEOUT(lib, callback_takes_events, TEST_SECONDS)
