@@ -3,7 +3,8 @@
 # Run tests against mutants in a micro-VM.
 #
 # /jobs has a line for each mutant: its number, and TEST:LIMIT of each test that
-# may kill it: a KUnit suite or a program, with a limit in seconds; or leak.
+# may kill it: a KUnit suite, or a program with an option, with a limit in
+# seconds; or leak.
 # guest.sh, which is /programs.sh here, runs them one after the other, until one
 # fails, does not end, or leaves a bug report or a module.
 #
@@ -16,7 +17,7 @@ uptime() { cut -d . -f 1 /proc/uptime; }
 
 # run TEST LIMIT
 run() {
-	test=$1
+	program=$1
 	rm -f /tests/doorbell_kunit.ko
 	case $1 in
 	leak)
@@ -30,11 +31,11 @@ run() {
 	doorbell_*)
 		ln -s /doorbell_kunit.ko /tests/
 		printf %s "$1" >/sys/module/kunit/parameters/filter_glob
-		test=
+		program=
 		;;
 	esac
 	# shellcheck disable=SC2086	# no program if it is a suite
-	timeout -s KILL "$2" /programs.sh $test
+	timeout -s KILL "$2" /programs.sh $program
 }
 
 # Is the machine as it was before the test?
@@ -52,7 +53,7 @@ while read -r number jobs && [ "$(uptime)" -lt 300 ]; do
 		test=${job%:*}
 		echo "run $number $test"
 		began=$(uptime)
-		run "$test" "${job#*:}" >/tmp/out 2>&1 || killed=$test
+		run "$test" "${job##*:}" >/tmp/out 2>&1 || killed=$test
 		seconds=$(($(uptime) - began))
 		dmesg -c >/tmp/log
 		clean >/tmp/splat || killed=$test

@@ -56,6 +56,7 @@ bool doorbell_mutant(int number);
 	_same;								\
 })
 #else
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +67,7 @@ static bool doorbell_mutant(int number)
 	static bool reached[MUTANTS];
 	static int wanted = -1;
 	char name[65] = "";
+	int error = errno;
 	FILE *log;
 
 	if (wanted < 0) {
@@ -79,6 +81,7 @@ static bool doorbell_mutant(int number)
 			fprintf(log, "mutant %d reached\n", number);
 			fclose(log);
 		}
+		errno = error;
 	}
 	return number == wanted;
 }

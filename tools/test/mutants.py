@@ -6,13 +6,14 @@ Usage: [ONLY=...] mutants.py PROGRAM...
        mutants.py --check
 
 ONLY is a number of mutants, or a part of the names of those to run; by default
-all run. One build has all mutants, see mutate.py. Each KUnit suite and each
-program runs once without a mutant, which says what mutants it reaches: the
-others it cannot kill. Then, for each mutant, the tests that reach it run until
-one fails, the quickest first. What survives on the first of KERNELS has to
-survive on the others, too. mutants.txt lists mutants that a litmus test kills,
-and equivalent ones. With --check, only see whether there is a mutant for each
-of its lines.
+all run. One build has all mutants, see mutate.py. Tests are the KUnit suites
+and the fixtures of the programs. Each runs once without a mutant, which says
+what mutants it reaches: the others it cannot kill. Then, for each mutant, the
+tests that reach it run until one fails: the quickest first, and those that have
+killed more of the same file; slow ones come after the quick ones of all
+mutants. What survives on the first of KERNELS has to survive on the others,
+too. mutants.txt lists mutants that a litmus test kills, and equivalent ones.
+With --check, only see whether there is a mutant for each of its lines.
 
 build/mutants/results keeps what was found: that a test passed, until the module
 or the test changes; that it failed, until the file with the mutant changes.
@@ -42,8 +43,9 @@ FILES = [f'drivers/virt/doorbell/{name}' for name in (
     'region.c region.h').split()] + [TRACE, LIB]
 SUITES = ['doorbell_' + suite for suite in
           ('geometry', 'buffer', 'region', 'kvm', 'buffer_threads')]
-# longest time of a test without a mutant, in seconds
-SLOW = 60
+# Longest times of tests without a mutant, in seconds: those that take longer
+# than the first run after the others.
+LONGEST = 12, 400
 # mutants for each machine
 BATCH = 20
 # $1 is a kernel
@@ -56,7 +58,7 @@ ln -sf drivers/virt/doorbell/doorbell.ko kunit/doorbell_kunit.ko $1/
 PROGRAMS = '''
 source=$($testbed/kernel.sh source-6.12) && rsync -a --checksum tree/ user/ &&
 mkdir -p selftests && make -C user/selftests/doorbell OUTPUT=$PWD/selftests \
-    KSELFTEST=$source/tools/testing/selftests
+    KSELFTEST=$source/tools/testing/selftests && ln -sfn ../tools tools
 '''
 # what trace.c has in addition, for mutants.h
 SELECT = '''
@@ -150,7 +152,7 @@ class Results:
     @functools.cache
     def key(test):
         """The hash of what a test consists of."""
-        test = test.split('/')[1]
+        test = test.split('/')[1].split(':')[0]
         own = ['kunit'] if test in SUITES else [
             'tools/vmm', 'tools/lib', 'selftests/doorbell/*.h',
             f'selftests/doorbell/{test.removesuffix("_32")}.c']
@@ -221,7 +223,8 @@ class Kernel:
                 '-f', test + '/guest.sh:/programs.sh',
                 '-f', TOP + '/tools/testbed/splat.sh:/splat.sh',
                 f'{OUT}/{self.name}', 'kunit']
-        args += [t for t in limits if t not in SUITES and t != 'leak']
+        args += sorted({t.split(':')[0] for t in limits
+                        if t not in SUITES and t != 'leak'})
         current, begun = None, 0
         with open(files + '.out', 'w') as out, \
                 open(files + '.err', 'w') as err, \
@@ -240,17 +243,20 @@ class Kernel:
                 limit = 60
                 if word == 'over':
                     begun += 1
-                else:
+                elif word == 'run':
                     mutant = numbers[int(words[0])]
                     name = f'{self.name}/{words[1]}'
-                    current = None
-                if word == 'run':
-                    current = mutant, name
+                    current = mutant, name, words[:2]
                     limit += limits[words[1]]
-                elif word == 'passed':
-                    self.results.note(mutant, name, words[2:])
-                elif word == 'killed':
-                    self.results.kill(mutant, name)
+                elif not current or words[:2] != current[2]:
+                    print(f'what test is that, in {files}.out? {line}')
+                    stop()
+                else:
+                    current = None
+                    if word == 'passed':
+                        self.results.note(mutant, name, words[2:])
+                    else:
+                        self.results.kill(mutant, name)
                 timer = threading.Timer(limit, vm.terminate)
                 timer.start()
             timer.cancel()
@@ -258,7 +264,7 @@ class Kernel:
             self.machines.discard(vm)
         if current and not self.stopping:
             # neither the machine nor its log says more than that it ended
-            self.results.kill(*current)
+            self.results.kill(*current[:2])
             begun += 1
         if not begun and not self.stopping:
             print(f'the machine does not work, see {files}.err', flush=True)
@@ -289,6 +295,16 @@ def listed(mutants):
         else:
             why = ''
     return found
+
+
+def fixtures(program):
+    """Each fixture of a program is a test, if it has some."""
+    shown = subprocess.run([f'{OUT}/selftests/{program}', '-l'], text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if 'FIXTURE' not in shown.stdout:
+        return [program]
+    return [f'{program}:-f{name}' for name in
+            re.findall(r'^\w+', shown.stdout, re.M)]
 
 
 def report(mutants, results, known):
@@ -324,29 +340,35 @@ def main(programs):
     build(PROGRAMS)
     for name in KERNELS:
         kernel = Kernel(name, results)
-        tests = SUITES + programs
-        kernel.run([(None, {t: 2 * SLOW}) for t in tests
+        tests = SUITES + sum(map(fixtures, programs), [])
+        kernel.run([(None, {t: LONGEST[-1]}) for t in tests
                     if not results.passed(None, f'{name}/{t}')])
         reach = {}
         for t in tests:
-            seconds, *reached = map(int, (
-                results.passed(None, f'{name}/{t}') or str(2 * SLOW)).split())
-            if seconds <= SLOW:
+            if results.passed(None, f'{name}/{t}'):
+                seconds, *reached = map(
+                    int, results.passed(None, f'{name}/{t}').split())
                 reach[t] = seconds, set(reached)
-        work = []
-        for mutant in mutants:
-            if mutant in known or results.killer(mutant):
-                continue
-            todo = {t: 4 * reach[t][0] + 40
-                    for t in sorted(reach, key=lambda t: reach[t][0])
-                    if mutant.number in reach[t][1]}
-            if todo and 'debug' in name:
-                todo['leak'] = 60
-            todo = {t: limit for t, limit in todo.items()
-                    if not results.passed(mutant, f'{name}/{t}')}
-            if todo:
-                work.append((mutant, todo))
-        kernel.run(work)
+        kills = collections.Counter((m.sha, results.killer(m))
+                                    for m in everything)
+        for longest in LONGEST:
+            work = []
+            for mutant in mutants:
+                if mutant in known or results.killer(mutant):
+                    continue
+                # seconds for each mutant of this file that it kills
+                todo = sorted(
+                    (t for t in reach if mutant.number in reach[t][1]
+                     and reach[t][0] <= longest
+                     and not results.passed(mutant, f'{name}/{t}')),
+                    key=lambda t: (reach[t][0] + 2) /
+                    (1 + kills[mutant.sha, f'{name}/{t}']))
+                todo = {t: 4 * reach[t][0] + 40 for t in todo}
+                if todo and 'debug' in name and longest == LONGEST[-1]:
+                    todo['leak'] = 60
+                if todo:
+                    work.append((mutant, todo))
+            kernel.run(work)
     report(mutants, results, known)
 
 
