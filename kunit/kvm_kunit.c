@@ -319,16 +319,15 @@ static int change_buses(struct fixture *f, struct attached *off,
 			struct attached *on)
 {
 	struct attached *a = on ?: off;
-	int i, ret;
+	int ret;
 
+	a->p.from = off && on ? &off->p : NULL;
 	mutex_lock(&f->kvm->slots_lock);
 	ret = buses_change(f->kvm, off ? &off->p : NULL, on ? &on->p : NULL);
 	mutex_unlock(&f->kvm->slots_lock);
+	a->p.from = NULL;
 	synchronize_srcu(&f->kvm->srcu);
-	for (i = 0; i < MAX_BUSES; i++) {
-		kfree(a->p.old[i]);
-		a->p.old[i] = NULL;
-	}
+	grace_end(&a->p);
 	return ret;
 }
 
@@ -350,11 +349,8 @@ static int take_off(struct attached *a)
 /* Put @on in the place of @off, and drop the reference of that one's buses. */
 static int move(struct attached *off, struct attached *on)
 {
-	int ret;
+	int ret = change_buses(on->f, off, on);
 
-	on->p.from = &off->p;
-	ret = change_buses(on->f, off, on);
-	on->p.from = NULL;
 	if (!ret)
 		placement_put(&off->p);
 	return ret;
