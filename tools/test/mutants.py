@@ -243,20 +243,20 @@ class Kernel:
                 limit = 60
                 if word == 'over':
                     begun += 1
-                elif word == 'run':
-                    mutant = numbers[int(words[0])]
-                    name = f'{self.name}/{words[1]}'
-                    current = mutant, name, words[:2]
-                    limit += limits[words[1]]
-                elif not current or words[:2] != current[2]:
-                    print(f'what test is that, in {files}.out? {line}')
-                    stop()
                 else:
-                    current = None
-                    if word == 'passed':
-                        self.results.note(mutant, name, words[2:])
+                    this = numbers[int(words[0])], f'{self.name}/{words[1]}'
+                    if word == 'run':
+                        current = this
+                        limit += limits[words[1]]
+                    elif this != current:
+                        print(f'what test is that, in {files}.out? {line}')
+                        stop()
                     else:
-                        self.results.kill(mutant, name)
+                        current = None
+                        if word == 'passed':
+                            self.results.note(*this, words[2:])
+                        else:
+                            self.results.kill(*this)
                 timer = threading.Timer(limit, vm.terminate)
                 timer.start()
             timer.cancel()
@@ -264,7 +264,7 @@ class Kernel:
             self.machines.discard(vm)
         if current and not self.stopping:
             # neither the machine nor its log says more than that it ended
-            self.results.kill(*current[:2])
+            self.results.kill(*current)
             begun += 1
         if not begun and not self.stopping:
             print(f'the machine does not work, see {files}.err', flush=True)
