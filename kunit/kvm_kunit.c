@@ -25,7 +25,7 @@
 /* How many allocations succeed before all fail; negative: all succeed. */
 static int allocations_left;
 
-static void *kvm_test_kmalloc(size_t size, gfp_t gfp)
+static unsigned long *kvm_test_bitmap_alloc(unsigned int nbits, gfp_t gfp)
 {
 	int left = READ_ONCE(allocations_left);
 
@@ -33,20 +33,19 @@ static void *kvm_test_kmalloc(size_t size, gfp_t gfp)
 		return NULL;
 	if (left > 0)
 		WRITE_ONCE(allocations_left, left - 1);
-	return kmalloc(size, gfp);
+	return bitmap_alloc(nbits, gfp);
 }
 
 static void kvm_test_put_kvm(struct kvm *kvm);
 
 /*
- * Allocations of kvm.c alone fail on demand, in every kernel. The last
+ * Allocations of buses alone fail on demand, in every kernel. The last
  * reference to a VM destroys its buses, and nothing else.
  */
-#undef kmalloc
-#define kmalloc kvm_test_kmalloc
+#define bitmap_alloc kvm_test_bitmap_alloc
 #define kvm_put_kvm kvm_test_put_kvm
 #include "../drivers/virt/doorbell/kvm.c"
-#undef kmalloc
+#undef bitmap_alloc
 #undef kvm_put_kvm
 
 #include "buffer_util.h"
@@ -788,6 +787,8 @@ static void bus_no_memory(struct kunit *test)
 	allocations_left = -1;
 	KUNIT_EXPECT_PTR_EQ(test, bus, fixture_bus(f, KVM_MMIO_BUS));
 	check_bus_one(test, KVM_MMIO_BUS, NULL);
+	/* more bytes than an unsigned int has bits for */
+	KUNIT_EXPECT_NULL(test, bus_alloc(SZ_512M / sizeof(bus->range[0])));
 
 	RCU_INIT_POINTER(f->kvm->buses[KVM_MMIO_BUS], NULL);
 	KUNIT_EXPECT_EQ(test, add(a), -ENOMEM);

