@@ -115,7 +115,7 @@ class Function:
             return end + 2
         if word in ('case', 'default') or self.words[i + 1] == ':':
             return self.until(i, ':') + 1
-        if self.words[i + 1] == '(':
+        if word != 'return' and self.words[i + 1] == '(':
             end = self.closing(i + 1)
             if re.match(r'\w|[{]', self.words[end + 1]):    # a loop's macro
                 return self.statement(end + 1)
