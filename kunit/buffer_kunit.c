@@ -1264,6 +1264,35 @@ static void buffer_recover_overwritten(struct kunit *test)
 	}
 }
 
+/* What was handled before a recovery does not come again after it. */
+static void buffer_recover_again(struct kunit *test)
+{
+	/* 4 entries */
+	struct doorbell_buffer *buf = new_buffer(test, 3);
+	u64 handled, counts[4] = {};
+	unsigned int i;
+
+	ring(buf, 0, 100, 4);
+	consume_until(buf, STOP_SEEN_ALL);
+	handled = buf->control->head;
+	ring(buf, 1, 101, 4);
+	consume_until(buf, STOP_SEEN_ALL);
+	buf->control->handled = handled;
+	doorbell_buffer_recover(buf);
+	handled = buf->control->handled;
+	/* the entry of queue 1 and those that come are all that there are */
+	for (i = 0; i < 4; i++) {
+		consume_until(buf, STOP_SEEN_ALL);
+		if (i < 3)
+			ring(buf, 1, 101, 4);
+	}
+	buf->control->handled = handled;
+	doorbell_buffer_recover(buf);
+	count_events(test, buf, counts, 4, 1);
+	KUNIT_EXPECT_EQ(test, counts[0], 0);
+	KUNIT_EXPECT_EQ(test, counts[1], 4);
+}
+
 /* More rings than an event can count, some handled, some seen, some not. */
 static void buffer_recover_many(struct kunit *test)
 {
@@ -1376,6 +1405,7 @@ static struct kunit_case buffer_tests[] = {
 	KUNIT_CASE(buffer_recover_invented),
 	KUNIT_CASE(buffer_recover_wakes),
 	KUNIT_CASE(buffer_recover_overwritten),
+	KUNIT_CASE(buffer_recover_again),
 	KUNIT_CASE(buffer_recover_many),
 	KUNIT_CASE(buffer_recover_hostile),
 	KUNIT_CASE(buffer_recover_every),

@@ -1514,12 +1514,14 @@ static void placement_life(struct kunit *test)
  * struct attaching - an attach in a thread of its own
  * @region: the region
  * @fd: the VM's descriptor
- * @error: the result
+ * @placement: the result
+ * @error: the same
  * @done: the call has returned
  */
 struct attaching {
 	struct doorbell_region *region;
 	int fd;
+	struct doorbell_placement *placement;
 	int error;
 	struct completion done;
 };
@@ -1531,6 +1533,7 @@ static int attach_thread(void *arg)
 
 	allow_signal(SIGKILL);
 	p = doorbell_placement_create(attaching->region, attaching->fd, 0x1000);
+	attaching->placement = p;
 	attaching->error = PTR_ERR_OR_ZERO(p);
 	complete(&attaching->done);
 	return 0;
@@ -1612,6 +1615,46 @@ static bool detach(struct doorbell_placement *p)
 	ret = doorbell_placement_wait(p);
 	doorbell_placement_put(p);
 	return !ret && wait_placements(0);
+}
+
+/*
+ * As many work items sleep as may: an attach waits for slots_lock all the same,
+ * and keeps the module until it is on the bus.
+ */
+static void placement_limits_sleepers(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct attaching attaching = { .region = a->region };
+	struct fixture *f = test->priv;
+	unsigned long end = jiffies + PATIENCE;
+	int refs = module_refcount(THIS_MODULE);
+	struct task_struct *task;
+	struct vm_changes *vm;
+
+	attaching.fd = live_vm_descriptor(test);
+	init_completion(&attaching.done);
+
+	atomic_add(MAX_SLEEPERS, &nr_sleepers);
+	mutex_lock(&f->kvm->slots_lock);
+	task = kthread_run(attach_thread, &attaching, "doorbell-attach");
+	while (!IS_ERR(task) && module_refcount(THIS_MODULE) == refs &&
+	       time_before(jiffies, end))
+		msleep(20);
+	msleep(100);
+	spin_lock(&vm_lock);
+	vm = vm_changes_find(f->kvm);
+	KUNIT_EXPECT_TRUE(test, vm && !vm->sleeper);
+	spin_unlock(&vm_lock);
+	mutex_unlock(&f->kvm->slots_lock);
+	atomic_sub(MAX_SLEEPERS, &nr_sleepers);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	wait_for_completion(&attaching.done);
+
+	KUNIT_ASSERT_EQ(test, 0, attaching.error);
+	KUNIT_EXPECT_EQ(test, refs, module_refcount(THIS_MODULE));
+	KUNIT_EXPECT_EQ(test, 1, fixture_bus(f, KVM_MMIO_BUS)->dev_count);
+	KUNIT_EXPECT_TRUE(test, detach(attaching.placement));
+	close_fd(attaching.fd);
 }
 
 /* Move as DOORBELL_MOVE does: the new placement, or an error. */
@@ -2418,6 +2461,7 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(placement_refuses),
 	KUNIT_CASE(placement_life),
 	KUNIT_CASE(placement_killed_attach),
+	KUNIT_CASE(placement_limits_sleepers),
 	KUNIT_CASE(placement_leaves),
 	KUNIT_CASE(placement_waits_for_slots_lock),
 	KUNIT_CASE(placement_waits_for_vcpus),

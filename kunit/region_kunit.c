@@ -12,7 +12,9 @@
 #include <linux/eventfd.h>
 /* its inline functions use get_user(), too */
 #include <linux/fs.h>
+#include <linux/kthread.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
 
@@ -709,6 +711,40 @@ static void region_refuses_to_bind(struct kunit *test)
 	}
 }
 
+static int bind_thread(void *arg)
+{
+	struct doorbell_region *region = arg;
+	static const s32 fds[] = { 0, 2 };
+	int ret;
+
+	allow_signal(SIGKILL);
+	ret = bind(region, 0, 2, fds);
+	while (!kthread_should_stop())
+		usleep_range(1000, 2000);
+	return ret;
+}
+
+/* A call that is killed while another one binds keeps no eventfd. */
+static void region_killed_bind(struct kunit *test)
+{
+	struct doorbell_region *region = new_region(test, 0);
+	struct task_struct *task;
+
+	mutex_lock(&region->bind_lock);
+	task = kthread_run(bind_thread, region, "doorbell-bind");
+	if (IS_ERR(task))
+		mutex_unlock(&region->bind_lock);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	/* until it has both; a failed assertion would keep the lock */
+	while (!READ_ONCE(eventfds[2].refs))
+		usleep_range(1000, 2000);
+	send_sig(SIGKILL, task, 1);
+	KUNIT_EXPECT_EQ(test, -EINTR, kthread_stop(task));
+	mutex_unlock(&region->bind_lock);
+	expect_refs(test, 0, 0, 0);
+	KUNIT_EXPECT_NULL(test, region->bindings);
+}
+
 struct unbinding {
 	struct work_struct work;
 	struct doorbell_region *region;
@@ -780,6 +816,7 @@ static struct kunit_case region_tests[] = {
 	KUNIT_CASE(region_signals_when_full),
 	KUNIT_CASE(region_binds),
 	KUNIT_CASE(region_refuses_to_bind),
+	KUNIT_CASE(region_killed_bind),
 	KUNIT_CASE(region_unbinds_twice),
 	{}
 };

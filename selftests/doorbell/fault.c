@@ -437,6 +437,7 @@ FIXTURE_TEARDOWN(attach)
 	fail_end();
 	close(self->fd);
 	vmm_destroy(self->vmm);
+	EXPECT_TRUE(eventually(no_vm_left()));
 }
 
 static int attach_variant(int fd, int vm_fd,

@@ -17,6 +17,8 @@
 #define ROUNDS_LOAD	100
 #define ROUNDS_LOAD_MIN	12
 #define ROUNDS_LOAD_MS	5000
+/* What workqueues consist of */
+#define WORKQUEUES	"pool_workqueue"
 
 /* The program executes itself with this argument: see main(). */
 #define ARG_READ	"--read-one"
@@ -449,6 +451,31 @@ TEST_F_TIMEOUT(module, unload_rounds, 240)
 			ASSERT_EQ(0, db_detach(fd));
 		close(fd);
 	}
+}
+
+/* Objects of the kernel's workqueues: the module has two or more of them. */
+static long workqueues(void)
+{
+	/* they are freed by RCU */
+	usleep(100000);
+	db_shrink_slabs();
+	return db_add_up("/proc/slabinfo", WORKQUEUES);
+}
+
+/* The module's workqueues go with it. */
+TEST_F_TIMEOUT(module, leaves_no_workqueue, 240)
+{
+	long before = workqueues();
+	int round;
+
+	if (!before)
+		SKIP(return, "no " WORKQUEUES " in /proc/slabinfo");
+	for (round = 0; round < 2 * ROUNDS_LOAD_MIN; round++) {
+		ASSERT_EQ(0, db_module_unload());
+		ASSERT_EQ(0, db_module_load(self->ko));
+	}
+	/* other slabs may be merged with this one */
+	ASSERT_TRUE(eventually(workqueues() < before + ROUNDS_LOAD_MIN));
 }
 
 int main(int argc, char **argv)

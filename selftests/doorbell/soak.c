@@ -12,7 +12,6 @@
  * after the first rounds. DOORBELL_SOAK_SEED starts the random numbers, but the
  * timing differs in each run.
  */
-#include <glob.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -397,21 +396,6 @@ static void end_pair(struct __test_metadata *_metadata, struct pair *p)
 	ASSERT_TRUE(eventually(vms_alive(pid) <= 0));
 }
 
-/* The sum of the second column, of the lines that have @word */
-static long add_up(const char *path, const char *word)
-{
-	FILE *file = fopen(path, "re");
-	char line[1024];
-	long sum = 0;
-
-	while (file && fgets(line, sizeof(line), file))
-		if (strstr(line, word))
-			sum += atol(line + strcspn(line, " "));
-	if (file)
-		fclose(file);
-	return sum;
-}
-
 static void run_round(struct __test_metadata *_metadata)
 {
 	struct pair *p;
@@ -442,7 +426,7 @@ static void run_round(struct __test_metadata *_metadata)
 		end_pair(_metadata, p);
 
 	/* regions are freed after a grace period */
-	ASSERT_TRUE(eventually(!add_up("/proc/vmallocinfo", "[doorbell]")));
+	ASSERT_TRUE(eventually(!db_add_up("/proc/vmallocinfo", "[doorbell]")));
 	ASSERT_TRUE(eventually((ret = db_module_unload()) != -EWOULDBLOCK));
 	ASSERT_EQ(0, ret);
 	unloads++;
@@ -473,21 +457,13 @@ static const struct {
 
 static void get_usage(long usage[NR_USAGES])
 {
-	glob_t found;
-	size_t i;
-
 	db_write_file("/proc/sys/vm/drop_caches", "3");
 	/* for RCU */
 	sleep(1);
-	/* let CPUs and KASAN give up free objects */
-	if (!glob("/sys/kernel/slab/*/shrink", 0, NULL, &found)) {
-		for (i = 0; i < found.gl_pathc; i++)
-			db_write_file(found.gl_pathv[i], "1");
-		globfree(&found);
-	}
-	usage[0] = add_up("/proc/slabinfo", "kmalloc-cg-");
-	usage[1] = add_up("/proc/slabinfo", "kmalloc-");
-	usage[2] = add_up("/proc/meminfo", "SUnreclaim:");
+	db_shrink_slabs();
+	usage[0] = db_add_up("/proc/slabinfo", "kmalloc-cg-");
+	usage[1] = db_add_up("/proc/slabinfo", "kmalloc-");
+	usage[2] = db_add_up("/proc/meminfo", "SUnreclaim:");
 	usage[3] = db_read_number("/proc/sys/fs/file-nr");
 }
 

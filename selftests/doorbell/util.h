@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -367,6 +368,16 @@ static inline uint64_t db_now_ms(void)
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
+/* Wait until @cond is true: false if it stays false. */
+#define eventually(cond) __extension__ ({				\
+	__u64 _end = db_now_ms() + DB_PATIENCE_MS;			\
+	bool _ok;							\
+									\
+	while (!(_ok = (cond)) && db_now_ms() < _end)			\
+		usleep(200);						\
+	_ok;								\
+})
+
 /*
  * The time when a loop ends that would find more if it ran for longer. With
  * DOORBELL_LONG in the environment it has that many times @ms, else a fourth.
@@ -549,6 +560,36 @@ static inline int db_module_unload(void)
 static inline int db_module_refs(void)
 {
 	return db_read_number("/sys/module/doorbell/refcnt");
+}
+
+/* Kernel memory */
+
+/* The sum of the second column, of the lines that have @word */
+static inline long db_add_up(const char *path, const char *word)
+{
+	FILE *file = fopen(path, "re");
+	char line[1024];
+	long sum = 0;
+
+	while (file && fgets(line, sizeof(line), file))
+		if (strstr(line, word))
+			sum += atol(line + strcspn(line, " "));
+	if (file)
+		fclose(file);
+	return sum;
+}
+
+/* Let CPUs and KASAN give up free objects. */
+static inline void db_shrink_slabs(void)
+{
+	glob_t found;
+	size_t i;
+
+	if (glob("/sys/kernel/slab/*/shrink", 0, NULL, &found))
+		return;
+	for (i = 0; i < found.gl_pathc; i++)
+		db_write_file(found.gl_pathv[i], "1");
+	globfree(&found);
 }
 
 /* Random numbers */

@@ -34,16 +34,6 @@
 
 #define BOOK_QUEUES	128
 
-/* Wait until @cond is true: false if it stays false. */
-#define eventually(cond) __extension__ ({				\
-	__u64 _end = db_now_ms() + DB_PATIENCE_MS;			\
-	bool _ok;							\
-									\
-	while (!(_ok = (cond)) && db_now_ms() < _end)			\
-		usleep(200);						\
-	_ok;								\
-})
-
 /* Other processes */
 
 /* Wait for a process: its exit status, 0x100 plus its signal, or -1 */

@@ -1207,6 +1207,8 @@ TEST_F_TIMEOUT(one, nowait_reader_is_woken, 120)
 		ASSERT_EQ(1, epoll_wait(edge, &bits, 1, 0));
 		ASSERT_EQ(sizeof(event), read_nowait(fd, &event));
 		ASSERT_EQ(fails ? 1 : 2, event.queue);
+		/* once */
+		ASSERT_EQ(0, epoll_wait(edge, &bits, 1, 0));
 		close(uffd);
 		close(edge);
 	}
