@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fuzz_model.h"
+#include "vmm.h"
 
 void *model_alloc(struct model *m, size_t size)
 {
@@ -306,8 +307,9 @@ void model_guest(struct model *m, const struct fuzz_op *op,
 			.addr = addr, .pio = op->pio, .is_read = op->is_read,
 			.width = end - addr,
 		};
-		/* KVM handles the part in each page on its own. */
-		if (!op->pio && addr / FUZZ_PAGE != (end - 1) / FUZZ_PAGE)
+		/* KVM handles the part in each page on its own, if it does. */
+		if (!op->pio && vmm_splits_pages &&
+		    addr / FUZZ_PAGE != (end - 1) / FUZZ_PAGE)
 			e.width = FUZZ_PAGE - addr % FUZZ_PAGE;
 		e.data = value & ~0ULL >> (64 - 8 * e.width);
 		value = e.width < 8 ? value >> 8 * e.width : 0;
