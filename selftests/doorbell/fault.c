@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Fault: the module's allocations fail. Calls then fail with ENOMEM and change
- * nothing; a consumer leaves, and a VM ends, without memory.
+ * Fault: the module's allocations fail, or its copies from and to user space.
+ * Calls then fail with ENOMEM or EFAULT and change nothing; a consumer leaves,
+ * and a VM ends, without memory.
  *
- * Fault injection chooses allocations by their call chain: those of the module,
- * in the caller's task and on its workqueue. The program needs a kernel with
+ * Fault injection chooses them by their call chain: those of the module, in the
+ * caller's task and on its workqueue. The program needs a kernel with
  * fault injection. It unloads the module and loads it again, from $DOORBELL_KO
  * or from /doorbell.ko.
  */
@@ -16,6 +17,7 @@
 #define DEBUGFS		"/sys/kernel/debug/"
 #define SLAB		"failslab"
 #define PAGES		"fail_page_alloc"
+#define COPIES		"fail_usercopy"
 
 /* More failures than any test causes, and more bytes than any allocates */
 #define ALWAYS		1000000
@@ -74,7 +76,7 @@ static long knob(const char *attr, const char *name)
 
 /*
  * Fail @times allocations: @space bytes (or pages) are allocated before the
- * first failure.
+ * first failure. A copy counts as one byte.
  */
 static int fail_start(const char *attr, int space, int times)
 {
@@ -92,8 +94,8 @@ static int fail_stop(const char *attr, int times)
 }
 
 /**
- * struct faults - how to fail each allocation of a call
- * @attr: which allocations
+ * struct faults - how to fail each allocation, or copy, of a call
+ * @attr: which
  * @times: failures in a row
  * @least: allocations that make the call fail
  */
@@ -114,7 +116,7 @@ struct faults {
  *	what the debug kernel notes of an allocation, need an allocation more,
  *	and one of the module would be left out.
  * @failed: one of the calls with this @space failed
- * @allocations: allocations that made a call fail
+ * @allocations: allocations, or copies, that made a call fail
  * @walks: how often all of it began anew, as too few allocations had their turn
  */
 struct turns {
@@ -126,6 +128,12 @@ struct turns {
 	int allocations;
 	int walks;
 };
+
+/* What a call returns in which one failed */
+static int turns_error(const struct turns *turns)
+{
+	return strcmp(turns->faults->attr, COPIES) ? -ENOMEM : -EFAULT;
+}
 
 static int turn_begin(const struct turns *turns)
 {
@@ -168,7 +176,7 @@ static bool turns_go_on(struct turns *turns)
 static void turns_check(struct __test_metadata *_metadata,
 			const struct turns *turns)
 {
-	TH_LOG("%d allocations made the call fail", turns->allocations);
+	TH_LOG("%d failures made the call fail", turns->allocations);
 	ASSERT_LE(turns->faults->least, turns->allocations);
 }
 
@@ -233,34 +241,39 @@ static int fail_only_module(void)
 	if (!start || !size)
 		return -ENOENT;
 	return fail_only(SLAB, start, start + size) ?:
-	       fail_only(PAGES, start, start + size);
+	       fail_only(PAGES, start, start + size) ?:
+	       fail_only(COPIES, start, start + size);
 }
 
 static void fail_end(void)
 {
 	knob_set(SLAB, "probability", "0");
 	knob_set(PAGES, "probability", "0");
+	knob_set(COPIES, "probability", "0");
 	fail_only(SLAB, 0, ~0ULL);
 	fail_only(PAGES, 0, ~0ULL);
+	fail_only(COPIES, 0, ~0ULL);
 }
 
 /* Why this kernel, or this module, cannot run the tests: NULL if it can */
 static const char *fail_setup(void)
 {
-	static const char * const attrs[] = { SLAB, PAGES };
+	static const char * const attrs[] = { SLAB, PAGES, COPIES };
 	unsigned int i;
 
 	/* a test that failed need not have ended its own injection */
 	fail_end();
 	for (i = 0; i < ARRAY_SIZE(attrs); i++) {
-		/* the module's allocations may sleep: let these fail, too */
-		if (knob_set(attrs[i], "ignore-gfp-wait", "N"))
-			return "no fault injection for " SLAB " and " PAGES;
+		if (knob_set(attrs[i], "times", "0"))
+			return "no fault injection of all kinds";
 		/* one line for a failure, and few of them */
 		knob_set(attrs[i], "verbose", "1");
 		knob_set(attrs[i], "verbose_ratelimit_interval_ms", "5000");
 		knob_set(attrs[i], "verbose_ratelimit_burst", "3");
 	}
+	/* the module's allocations may sleep: let these fail, too */
+	knob_set(SLAB, "ignore-gfp-wait", "N");
+	knob_set(PAGES, "ignore-gfp-wait", "N");
 	knob_set(PAGES, "ignore-gfp-highmem", "N");
 	knob_set(PAGES, "min-order", "0");
 	if (fail_only_module())
@@ -424,6 +437,11 @@ FIXTURE_VARIANT_ADD(attach, pages) {
 	.len = 0x8000 * DOORBELL_STRIDE_MIN,
 };
 
+FIXTURE_VARIANT_ADD(attach, copies) {
+	.faults = { COPIES, .times = 1, .least = 1 },
+	.base = MMIO_BASE, .len = REGION_LEN, .stride = REGION_STRIDE,
+};
+
 FIXTURE_SETUP(attach)
 {
 	ASSERT_EQ(NULL, fail_setup());
@@ -460,10 +478,10 @@ static bool is_rung(int fd, __u32 flags)
 }
 
 /*
- * Each allocation in turn is the first that fails, while the guest rings. The
- * attach changes nothing: it swallows no write and loses no event.
+ * Each in turn is the first that fails, while the guest rings. The attach
+ * changes nothing: it swallows no write and loses no event.
  */
-TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
+TEST_F_TIMEOUT(attach, each_failure, TEST_SECONDS)
 {
 	struct turns turns = { .faults = &variant->faults, .space = NO_END };
 	struct db_snapshot before, after;
@@ -494,7 +512,7 @@ TEST_F_TIMEOUT(attach, each_allocation, TEST_SECONDS)
 			continue;
 		}
 		ASSERT_LT(0, failed);
-		ASSERT_EQ(-ENOMEM, ret);
+		ASSERT_EQ(turns_error(&turns), ret);
 		ASSERT_EQ(0, db_snapshot(self->fd, &after));
 		ASSERT_TRUE(db_same(&before, &after));
 		ASSERT_TRUE(exits_go_on(vmm));
@@ -573,6 +591,33 @@ static int call_async(FIXTURE_DATA(calls) *self)
 	return ret ?: fcntl(self->fd, F_SETFL, O_NONBLOCK);
 }
 
+static int call_info(FIXTURE_DATA(calls) *self)
+{
+	struct doorbell_info info;
+
+	return db_info(self->fd, &info);
+}
+
+static int call_bindings(FIXTURE_DATA(calls) *self)
+{
+	struct doorbell_queue_binding bindings[REGION_QUEUES];
+
+	return db_bindings(self->fd, 0, REGION_QUEUES, bindings);
+}
+
+static int call_read(FIXTURE_DATA(calls) *self)
+{
+	struct doorbell_event event;
+	int ret = db_read(self->fd, &event, 1);
+
+	return ret == 1 ? 0 : ret;
+}
+
+static int call_write(FIXTURE_DATA(calls) *self)
+{
+	return db_ring(self->fd, self->base, 5);
+}
+
 FIXTURE_VARIANT(calls) {
 	int (*call)(FIXTURE_DATA(calls) *self);
 	struct faults faults;
@@ -580,6 +625,7 @@ FIXTURE_VARIANT(calls) {
 	unsigned int queues;	/* 0: REGION_QUEUES */
 	unsigned int others;	/* other devices on the bus */
 	bool bind;		/* queues are bound already */
+	bool pending;		/* there is an event */
 };
 
 FIXTURE_VARIANT_ADD(calls, bind_first) {
@@ -631,6 +677,36 @@ FIXTURE_VARIANT_ADD(calls, mmap) {
 FIXTURE_VARIANT_ADD(calls, async) {
 	.call = call_async,
 	.faults = { SLAB, .times = 1, .least = 1 },
+};
+
+FIXTURE_VARIANT_ADD(calls, bind_copies) {
+	.call = call_bind, .bind = true,
+	.faults = { COPIES, .times = 1, .least = 1 },
+};
+
+FIXTURE_VARIANT_ADD(calls, move_copies) {
+	.call = call_move, .bind = true,
+	.faults = { COPIES, .times = 1, .least = 1 },
+};
+
+FIXTURE_VARIANT_ADD(calls, info_copies) {
+	.call = call_info, .pending = true,
+	.faults = { COPIES, .times = 1, .least = 1 },
+};
+
+FIXTURE_VARIANT_ADD(calls, bindings_copies) {
+	.call = call_bindings, .bind = true,
+	.faults = { COPIES, .times = 1, .least = 1 + REGION_QUEUES },
+};
+
+FIXTURE_VARIANT_ADD(calls, read_copies) {
+	.call = call_read, .pending = true,
+	.faults = { COPIES, .times = 1, .least = 1 },
+};
+
+FIXTURE_VARIANT_ADD(calls, write_copies) {
+	.call = call_write, .pending = true,
+	.faults = { COPIES, .times = 1, .least = 1 },
 };
 
 /* Attach a region, anew if there is one. */
@@ -703,15 +779,18 @@ static void check_region(struct __test_metadata *_metadata,
 	}
 }
 
-/* Each allocation in turn is the first that fails: the call changes nothing. */
-TEST_F_TIMEOUT(calls, each_allocation, TEST_SECONDS)
+/* Each in turn is the first that fails: the call changes nothing. */
+TEST_F_TIMEOUT(calls, each_failure, TEST_SECONDS)
 {
 	struct turns turns = { .faults = &variant->faults, .space = NO_END };
 	static struct doorbell_queue_binding bindings[2][MANY_QUEUES];
 	int ret, failed, refs = db_module_refs();
 	struct db_snapshot before, after;
+	struct doorbell_event event;
 
 	do {
+		if (variant->pending)
+			ASSERT_EQ(0, db_ring(self->fd, self->base, 5));
 		ASSERT_EQ(0, db_snapshot(self->fd, &before));
 		ASSERT_EQ(0, db_bindings(self->fd, 0, self->queues,
 					 bindings[0]));
@@ -721,7 +800,7 @@ TEST_F_TIMEOUT(calls, each_allocation, TEST_SECONDS)
 		ASSERT_LE(0, failed);
 		if (ret) {
 			ASSERT_LT(0, failed);
-			ASSERT_EQ(-ENOMEM, ret);
+			ASSERT_EQ(turns_error(&turns), ret);
 			ASSERT_EQ(0, db_snapshot(self->fd, &after));
 			ASSERT_TRUE(db_same(&before, &after));
 			ASSERT_EQ(0, db_bindings(self->fd, 0, self->queues,
@@ -730,6 +809,8 @@ TEST_F_TIMEOUT(calls, each_allocation, TEST_SECONDS)
 					    sizeof(bindings[0])));
 		}
 		ASSERT_EQ(refs, db_module_refs());
+		if (variant->pending)
+			read_now(self->fd, &event, 1);
 		check_region(_metadata, self);
 		/* the kernel did without, or nothing failed */
 		if (!ret)
