@@ -284,6 +284,8 @@ check-arm64: setup
 # with all programs on the first two
 check-debug: CHECK_KERNELS := 6.12-debug 7.2-debug 6.12-kcsan
 check-debug: export LONG := 1
+check-debug: export PARALLEL := stream wait owner:-fglobal:-fowner \
+	mmap:-fglobal:-fraw:-flib:-ffull:-fcounters:-fhostile
 check-kernels: CHECK_KERNELS := 6.12-rt-debug 6.1-rt 6.12-rt 6.12-hardened
 
 check-debug check-kernels: setup

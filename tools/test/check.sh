@@ -8,7 +8,9 @@
 # environment, PROGRAMS_ARM64 is the list of those in build/arm64/selftests for
 # kernels of arm64, ELSEWHERE one of KERNEL/PROGRAM that are left to other
 # kernels, PART one of KERNEL/PROGRAM:OPTION... that run in addition, and
-# HOST_TESTS one of scripts beside this one that run on this machine. With
+# HOST_TESTS one of scripts beside this one that run on this machine, PARALLEL
+# one of PROGRAM:OPTION... without guests that the debug kernels run once more,
+# in a machine of its own whose CPUs run in parallel, with KUnit. With
 # LONG=N, loops that are bounded by time have N times that time, else a fourth.
 # This script builds the modules, boots one micro-VM per kernel, some at a time,
 # and adds up their TAP. Each machine is a test of its own: it passes if nothing
@@ -25,6 +27,7 @@ shift
 limit=${LIMIT:-1800}
 ELSEWHERE=${ELSEWHERE:-}
 read -ra programs_arm64 <<<"${PROGRAMS_ARM64:-}"
+read -ra parallel <<<"${PARALLEL:-}"
 
 # verdict KERNEL STATUS: print "clean", "skip WHY", or the failure of a machine.
 verdict() {
@@ -84,6 +87,17 @@ prepare() {
 	return 1
 }
 
+# machine NAME KERNEL ARG...: what programs.sh does with these is NAME's result.
+machine() {
+	local name=$1 kernel=$2
+	shift 2
+
+	"$top/tools/test/programs.sh" -k "$kernel" -t "$limit" \
+		-l "$out/$name.log" "$@" >"$out/$name.tap" 2>"$out/$name.err"
+	echo "# verdict $(verdict "$name" $?)" >>"$out/$name.tap"
+	echo "check: $name done after $SECONDS s"
+}
+
 run_kernel() {
 	local kernel=$1 ko=$2 prog cpus=2 bin=$top/build
 	local run=(demo examples) list=("${programs[@]}")
@@ -101,11 +115,7 @@ run_kernel() {
 	[[ $kernel != *-kcsan ]] || run=() cpus=4
 	[ ! -e "$ko/doorbell_kunit.ko" ] || run+=(kunit)
 
-	"$top/tools/test/programs.sh" -k "$kernel" -c $cpus -t "$limit" \
-		-l "$out/$kernel.log" -b "$bin" "$ko" "${run[@]}" \
-		>"$out/$kernel.tap" 2>"$out/$kernel.err"
-	echo "# verdict $(verdict "$kernel" $?)" >>"$out/$kernel.tap"
-	echo "check: $kernel done after $SECONDS s"
+	machine "$kernel" "$kernel" -c $cpus -b "$bin" "$ko" "${run[@]}"
 }
 
 rm -rf "$out"
@@ -132,6 +142,11 @@ for kernel; do
 	fi
 	room
 	run_kernel "$kernel" "$ko" &
+	if [ "${#parallel[@]}" -gt 0 ] && [[ $kernel == *-debug ]]; then
+		room
+		machine "$kernel-parallel" "$kernel" -p -c 4 "$ko" kunit \
+			"${parallel[@]}" &
+	fi
 done
 for test in ${HOST_TESTS:-}; do
 	room

@@ -21,11 +21,12 @@ guest=$top/tools/test/guest.sh
 bin=$top/build
 # from 7.x on KUnit runs suites only with kunit.autorun
 args=(-a kunit.autorun=1)
-while getopts b:k:c:t:l:f:g: opt; do
+while getopts b:k:c:pt:l:f:g: opt; do
 	case $opt in
 	b) bin=$OPTARG ;;
 	g) guest=$OPTARG ;;
 	[kctlf]) args+=("-$opt" "$OPTARG") ;;
+	p) args+=(-p) ;;
 	*) usage ;;
 	esac
 done

@@ -7,6 +7,8 @@
 #   -k NAME              kernel, see kernel.sh (default 6.12)
 #   -m MB                memory (default 1024)
 #   -c CPUS              1 to 4 (default 2)
+#   -p                   CPUs run in parallel, as those of 6.12-kcsan do; not
+#                        for stock kernels, which patch their code, nor guests
 #   -t SECONDS           time limit (default 300)
 #   -f PATH[:GUESTPATH]  put this file or directory into the machine (default:
 #                        in /)
@@ -28,13 +30,14 @@ set -euo pipefail
 
 . "$(dirname "$0")/lib.sh"
 
-kernel=6.12 mem=1024 cpus=2 limit=300 log='' icount='' append=''
+kernel=6.12 mem=1024 cpus=2 limit=300 log='' icount='' append='' thread=single
 files=() extra=()
-while getopts k:m:c:t:f:l:oa:q: opt; do
+while getopts k:m:c:pt:f:l:oa:q: opt; do
 	case $opt in
 	k) kernel=$OPTARG ;;
 	m) mem=$OPTARG ;;
 	c) cpus=$OPTARG ;;
+	p) thread=multi ;;
 	t) limit=$OPTARG ;;
 	f) files+=("$OPTARG") ;;
 	l) log=$OPTARG ;;
@@ -125,10 +128,7 @@ fi
 (cd "$root" && find . | cpio -o -H newc --owner=0:0 --quiet) > "$tmp/initramfs"
 
 # -- the machine -------------------------------------------------------------
-thread=single
-case $kernel in
-*kcsan*) thread=multi ;;
-esac
+[[ $kernel != *-kcsan ]] || thread=multi
 
 cmdline=(loglevel=7 printk.devkmsg=on panic=-1 oops=panic panic_on_warn=0)
 
