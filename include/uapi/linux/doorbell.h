@@ -16,9 +16,12 @@
  * reach the VMM as if nothing were attached.
  *
  * On x86, KVM splits an access that crosses a page boundary, and handles each
- * part on its own. On arm64 it is one access; there are no ports that a guest
- * could write, and no KVM_FAST_MMIO_BUS; and only a store of one general
- * register without write-back rings, as KVM cannot decode others.
+ * part on its own. On arm64 it is one access, and reaches the VMM if it crosses
+ * a multiple of 1 GiB from the base; there are no ports that a guest could
+ * write, and no KVM_FAST_MMIO_BUS; and only a store of one general register
+ * without write-back rings, as KVM cannot decode others: KVM_RUN fails with
+ * ENOSYS, or returns KVM_EXIT_ARM_NISV, as it does without a region. There, an
+ * attach over the GIC's distributor does not fail before the first KVM_RUN.
  *
  * All structures have the same layout for 32-bit and 64-bit callers. Fields are
  * in the byte order of the host.
