@@ -1200,6 +1200,32 @@ static void placement_waits_for_slots_lock(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, wait_unused(a));
 }
 
+/*
+ * KVM gives up the bus while a removal waits for slots_lock. Then there is no
+ * grace period that a vCPU could delay.
+ */
+static void placement_loses_bus_first(struct kunit *test)
+{
+	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
+	struct fixture *f = test->priv;
+	unsigned long end = jiffies + PATIENCE;
+	int srcu;
+
+	KUNIT_ASSERT_EQ(test, add(a), 0);
+	mutex_lock(&f->kvm->slots_lock);
+	start_removal(a);
+	/* until the work item sleeps */
+	while (!atomic_read(&nr_sleepers) && time_before(jiffies, end))
+		msleep(20);
+	destroy_bus(f->kvm, KVM_MMIO_BUS);
+	srcu = srcu_read_lock(&f->kvm->srcu);
+	mutex_unlock(&f->kvm->slots_lock);
+	KUNIT_EXPECT_TRUE(test, wait_unused(a));
+	srcu_read_unlock(&f->kvm->srcu, srcu);
+	KUNIT_EXPECT_TRUE(test, is_off(a));
+	KUNIT_EXPECT_TRUE(test, doorbell_region_hung_up(a->region));
+}
+
 /* A vCPU inside of kvm->srcu delays the end of a removal, not its caller. */
 static void placement_waits_for_vcpus(struct kunit *test)
 {
@@ -1619,7 +1645,7 @@ static bool detach(struct doorbell_placement *p)
 
 /*
  * As many work items sleep as may: an attach waits for slots_lock all the same,
- * and keeps the module until it is on the bus.
+ * however long, and keeps the module until it is on the bus.
  */
 static void placement_limits_sleepers(struct kunit *test)
 {
@@ -1628,8 +1654,10 @@ static void placement_limits_sleepers(struct kunit *test)
 	struct fixture *f = test->priv;
 	unsigned long end = jiffies + PATIENCE;
 	int refs = module_refcount(THIS_MODULE);
+	struct doorbell_placement *p;
 	struct task_struct *task;
 	struct vm_changes *vm;
+	bool sleeps;
 
 	attaching.fd = live_vm_descriptor(test);
 	init_completion(&attaching.done);
@@ -1640,21 +1668,28 @@ static void placement_limits_sleepers(struct kunit *test)
 	while (!IS_ERR(task) && module_refcount(THIS_MODULE) == refs &&
 	       time_before(jiffies, end))
 		msleep(20);
-	msleep(100);
+	/* until its pauses are as long as they get */
+	msleep(3000);
 	spin_lock(&vm_lock);
 	vm = vm_changes_find(f->kvm);
-	KUNIT_EXPECT_TRUE(test, vm && !vm->sleeper);
+	sleeps = !vm || vm->sleeper;
 	spin_unlock(&vm_lock);
+	KUNIT_EXPECT_FALSE(test, sleeps);
+	KUNIT_EXPECT_EQ(test, refs + 1, module_refcount(THIS_MODULE));
 	mutex_unlock(&f->kvm->slots_lock);
 	atomic_sub(MAX_SLEEPERS, &nr_sleepers);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
 	wait_for_completion(&attaching.done);
 
+	close_fd(attaching.fd);
 	KUNIT_ASSERT_EQ(test, 0, attaching.error);
+	p = attaching.placement;
+	/* the references of this test and of the bus */
+	while (kref_read(&p->ref) > 2 && time_before(jiffies, end))
+		usleep_range(1000, 2000);
 	KUNIT_EXPECT_EQ(test, refs, module_refcount(THIS_MODULE));
 	KUNIT_EXPECT_EQ(test, 1, fixture_bus(f, KVM_MMIO_BUS)->dev_count);
-	KUNIT_EXPECT_TRUE(test, detach(attaching.placement));
-	close_fd(attaching.fd);
+	KUNIT_EXPECT_TRUE(test, detach(p));
 }
 
 /* Move as DOORBELL_MOVE does: the new placement, or an error. */
@@ -2464,6 +2499,7 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(placement_limits_sleepers),
 	KUNIT_CASE(placement_leaves),
 	KUNIT_CASE(placement_waits_for_slots_lock),
+	KUNIT_CASE(placement_loses_bus_first),
 	KUNIT_CASE(placement_waits_for_vcpus),
 	KUNIT_CASE(placement_inert),
 	KUNIT_CASE(placement_inert_destroyed),

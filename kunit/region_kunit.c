@@ -711,36 +711,56 @@ static void region_refuses_to_bind(struct kunit *test)
 	}
 }
 
+/**
+ * struct binding_thread - a call in a thread of its own
+ * @region: the region
+ * @begins: before the call
+ * @ret: the result
+ * @done: after the call
+ */
+struct binding_thread {
+	struct doorbell_region *region;
+	struct completion begins;
+	int ret;
+	struct completion done;
+};
+
 static int bind_thread(void *arg)
 {
-	struct doorbell_region *region = arg;
+	struct binding_thread *thread = arg;
 	static const s32 fds[] = { 0, 2 };
-	int ret;
 
 	allow_signal(SIGKILL);
-	ret = bind(region, 0, 2, fds);
-	while (!kthread_should_stop())
-		usleep_range(1000, 2000);
-	return ret;
+	complete(&thread->begins);
+	thread->ret = bind(thread->region, 0, 2, fds);
+	complete_all(&thread->done);
+	return 0;
 }
 
 /* A call that is killed while another one binds keeps no eventfd. */
 static void region_killed_bind(struct kunit *test)
 {
 	struct doorbell_region *region = new_region(test, 0);
+	struct binding_thread thread = { .region = region };
 	struct task_struct *task;
 
+	init_completion(&thread.begins);
+	init_completion(&thread.done);
 	mutex_lock(&region->bind_lock);
-	task = kthread_run(bind_thread, region, "doorbell-bind");
-	if (IS_ERR(task))
-		mutex_unlock(&region->bind_lock);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
-	/* until it has both; a failed assertion would keep the lock */
-	while (!READ_ONCE(eventfds[2].refs))
-		usleep_range(1000, 2000);
-	send_sig(SIGKILL, task, 1);
-	KUNIT_EXPECT_EQ(test, -EINTR, kthread_stop(task));
+	task = kthread_run(bind_thread, &thread, "doorbell-bind");
+	if (!IS_ERR(task)) {
+		wait_for_completion(&thread.begins);
+		/* perhaps before it waits for the lock, which is the same */
+		send_sig(SIGKILL, task, 1);
+		KUNIT_EXPECT_NE(test, 0,
+				wait_for_completion_timeout(&thread.done,
+							    60 * HZ));
+	}
 	mutex_unlock(&region->bind_lock);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	/* if the lock made it wait in spite of the signal */
+	wait_for_completion(&thread.done);
+	KUNIT_EXPECT_EQ(test, -EINTR, thread.ret);
 	expect_refs(test, 0, 0, 0);
 	KUNIT_EXPECT_NULL(test, region->bindings);
 }
