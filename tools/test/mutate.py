@@ -64,8 +64,10 @@ class Function:
         self.labels = [(words[i], i) for i in range(1, len(words) - 1)
                        if words[i + 1] == ':' and words[i - 1] in ';{}'
                        and words[i] != 'default']
-        # statements that swap() and unlock() look at: site, text
+        # statements that swaps() and locks() look at: site, text
         self.simple = []
+        # where one statement without braces depends on a condition
+        self.bodies = set()
         self.statement(words.index('{'))
         self.locks()
         self.swaps()
@@ -101,13 +103,13 @@ class Function:
             end = self.closing(i + 1)
             if word != 'switch':
                 self.condition(i + 2, end, word == 'while')
-            i = self.statement(end + 1)
-            return self.statement(i + 1) \
+            i = self.body(end + 1)
+            return self.body(i + 1) \
                 if word == 'if' and self.words[i] == 'else' else i
         if word == 'for':
             first = self.until(i + 2, ';') + 1
             self.condition(first, self.until(first, ';'), True)
-            return self.statement(self.closing(i + 1) + 1)
+            return self.body(self.closing(i + 1) + 1)
         if word == 'do':
             i = self.statement(i + 1)
             end = self.closing(i + 1)
@@ -118,10 +120,14 @@ class Function:
         if word != 'return' and self.words[i + 1] == '(':
             end = self.closing(i + 1)
             if re.match(r'\w|[{]', self.words[end + 1]):    # a loop's macro
-                return self.statement(end + 1)
+                return self.body(end + 1)
         end = self.until(i, ';')
         self.plain(i, end)
         return end + 1
+
+    def body(self, i):
+        self.bodies.add(i)
+        return self.statement(i)
 
     def plain(self, i, end):
         """A statement that has no other statement in it."""
@@ -184,7 +190,7 @@ class Function:
                             r'complete|xchg')
         for (site, text, i), (site2, text2, i2) in zip(self.simple,
                                                        self.simple[1:]):
-            if i2 == self.until(i, ';') + 1 and (
+            if i2 == self.until(i, ';') + 1 and i not in self.bodies and (
                     shared.search(text) or shared.search(text2)):
                 self.mutants.append(Mutant(
                     self.where, f'{squeeze(text2)} before {squeeze(text)}',
