@@ -625,6 +625,11 @@ TEST_F_TIMEOUT(crash, killed_at_every_step, TEST_SECONDS)
 		SKIP(return, "no ptrace()");
 	ASSERT_EQ(0, status);
 	last = find_changes(r, pid, changes);
+#ifdef __aarch64__
+	/* each stop ends the exclusive access of libc's lock, which retries */
+	if (last == -E2BIG)
+		SKIP(return, "no steps through exclusive accesses");
+#endif
 	ASSERT_LT(0, last) {
 		TH_LOG("%s", strerror(-last));
 	}
