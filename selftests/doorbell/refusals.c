@@ -144,16 +144,16 @@ TEST_F(refusal, attach_busy)
 /* EFAULT: the structure, its size or its end cannot be read. */
 TEST_F(refusal, attach_fault)
 {
-	struct doorbell_attach *arg;
+	struct doorbell_attach *arg, whole;
 
 	REFUSED(EFAULT, ioctl(self->fd, DOORBELL_ATTACH, NULL));
 	REFUSED(EFAULT, ioctl(self->fd, DOORBELL_ATTACH, (void *)-4096L));
 	REFUSED(EFAULT,
 		ioctl(self->fd, DOORBELL_ATTACH, db_edge(0, PROT_READ)));
+	whole = db_attach_arg(-1, 0, 4);
+	/* not aligned */
 	arg = db_edge(39, PROT_READ | PROT_WRITE);
-	arg->size = sizeof(*arg);
-	arg->vm_fd = -1;
-	arg->len = 4;
+	memcpy(arg, &whole, 39);
 	ATTACH_REFUSED(EFAULT, arg);
 	/* the end that this kernel does not know */
 	arg = db_edge(64, PROT_READ | PROT_WRITE);
