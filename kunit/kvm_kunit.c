@@ -1217,6 +1217,7 @@ static void placement_loses_bus_first(struct kunit *test)
 	/* until the work item sleeps */
 	while (!atomic_read(&nr_sleepers) && time_before(jiffies, end))
 		msleep(20);
+	KUNIT_EXPECT_EQ(test, 1, atomic_read(&nr_sleepers));
 	destroy_bus(f->kvm, KVM_MMIO_BUS);
 	srcu = srcu_read_lock(&f->kvm->srcu);
 	mutex_unlock(&f->kvm->slots_lock);
@@ -1540,29 +1541,42 @@ static void placement_life(struct kunit *test)
  * struct attaching - an attach in a thread of its own
  * @region: the region
  * @fd: the VM's descriptor
- * @placement: the result
- * @error: the same
+ * @placement: the result, or an error
  * @done: the call has returned
  */
 struct attaching {
 	struct doorbell_region *region;
 	int fd;
 	struct doorbell_placement *placement;
-	int error;
 	struct completion done;
 };
 
 static int attach_thread(void *arg)
 {
 	struct attaching *attaching = arg;
-	struct doorbell_placement *p;
 
 	allow_signal(SIGKILL);
-	p = doorbell_placement_create(attaching->region, attaching->fd, 0x1000);
-	attaching->placement = p;
-	attaching->error = PTR_ERR_OR_ZERO(p);
+	attaching->placement = doorbell_placement_create(attaching->region,
+							 attaching->fd, 0x1000);
 	complete(&attaching->done);
 	return 0;
+}
+
+/* Start an attach that waits for slots_lock, which the caller has to unlock. */
+static struct task_struct *start_attach(struct kunit *test,
+					struct attaching *attaching)
+{
+	struct fixture *f = test->priv;
+	struct task_struct *task;
+
+	attaching->fd = live_vm_descriptor(test);
+	init_completion(&attaching->done);
+	mutex_lock(&f->kvm->slots_lock);
+	task = kthread_run(attach_thread, attaching, "doorbell-attach");
+	if (IS_ERR(task))
+		mutex_unlock(&f->kvm->slots_lock);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	return task;
 }
 
 static bool wait_placements(int n)
@@ -1587,20 +1601,13 @@ static void placement_killed_attach(struct kunit *test)
 	int refs = module_refcount(THIS_MODULE);
 	struct task_struct *task;
 
-	attaching.fd = live_vm_descriptor(test);
-	init_completion(&attaching.done);
-
-	mutex_lock(&f->kvm->slots_lock);
-	task = kthread_run(attach_thread, &attaching, "doorbell-attach");
-	if (IS_ERR(task))
-		mutex_unlock(&f->kvm->slots_lock);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	task = start_attach(test, &attaching);
 	/* until the work item sleeps; a failed assertion would keep the lock */
 	while (!atomic_read(&nr_sleepers) && time_before(jiffies, end))
 		msleep(20);
 	send_sig(SIGKILL, task, 1);
 	wait_for_completion(&attaching.done);
-	KUNIT_EXPECT_EQ(test, -EINTR, attaching.error);
+	KUNIT_EXPECT_EQ(test, -EINTR, PTR_ERR_OR_ZERO(attaching.placement));
 	KUNIT_EXPECT_EQ(test, refs + 1, module_refcount(THIS_MODULE));
 	mutex_unlock(&f->kvm->slots_lock);
 
@@ -1612,12 +1619,21 @@ static void placement_killed_attach(struct kunit *test)
 
 /* Moving placements */
 
-/* Attach and enable, and wait for the end of the work item if @settle. */
-static struct doorbell_placement *attach(struct kunit *test,
-					 struct attached *a, u64 base,
-					 bool settle)
+/* Wait for the end of the work item. */
+static void settle(struct doorbell_placement *p)
 {
 	unsigned long end = jiffies + PATIENCE;
+
+	/* the references of the caller and of the bus */
+	while (kref_read(&p->ref) > 2 && time_before(jiffies, end))
+		usleep_range(1000, 2000);
+}
+
+/* Attach and enable, and wait for the end of the work item if @settled. */
+static struct doorbell_placement *attach(struct kunit *test,
+					 struct attached *a, u64 base,
+					 bool settled)
+{
 	struct doorbell_placement *p;
 
 	if (move_fd >= 0)
@@ -1626,9 +1642,8 @@ static struct doorbell_placement *attach(struct kunit *test,
 	p = doorbell_placement_create(a->region, move_fd, base);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(p));
 	doorbell_placement_enable(p);
-	/* the references of the caller and of the bus */
-	while (settle && kref_read(&p->ref) > 2 && time_before(jiffies, end))
-		usleep_range(1000, 2000);
+	if (settled)
+		settle(p);
 	return p;
 }
 
@@ -1654,18 +1669,12 @@ static void placement_limits_sleepers(struct kunit *test)
 	struct fixture *f = test->priv;
 	unsigned long end = jiffies + PATIENCE;
 	int refs = module_refcount(THIS_MODULE);
-	struct doorbell_placement *p;
-	struct task_struct *task;
 	struct vm_changes *vm;
 	bool sleeps;
 
-	attaching.fd = live_vm_descriptor(test);
-	init_completion(&attaching.done);
-
 	atomic_add(MAX_SLEEPERS, &nr_sleepers);
-	mutex_lock(&f->kvm->slots_lock);
-	task = kthread_run(attach_thread, &attaching, "doorbell-attach");
-	while (!IS_ERR(task) && module_refcount(THIS_MODULE) == refs &&
+	start_attach(test, &attaching);
+	while (module_refcount(THIS_MODULE) == refs &&
 	       time_before(jiffies, end))
 		msleep(20);
 	/* until its pauses are as long as they get */
@@ -1678,18 +1687,14 @@ static void placement_limits_sleepers(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, refs + 1, module_refcount(THIS_MODULE));
 	mutex_unlock(&f->kvm->slots_lock);
 	atomic_sub(MAX_SLEEPERS, &nr_sleepers);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
 	wait_for_completion(&attaching.done);
 
 	close_fd(attaching.fd);
-	KUNIT_ASSERT_EQ(test, 0, attaching.error);
-	p = attaching.placement;
-	/* the references of this test and of the bus */
-	while (kref_read(&p->ref) > 2 && time_before(jiffies, end))
-		usleep_range(1000, 2000);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(attaching.placement));
+	settle(attaching.placement);
 	KUNIT_EXPECT_EQ(test, refs, module_refcount(THIS_MODULE));
 	KUNIT_EXPECT_EQ(test, 1, fixture_bus(f, KVM_MMIO_BUS)->dev_count);
-	KUNIT_EXPECT_TRUE(test, detach(p));
+	KUNIT_EXPECT_TRUE(test, detach(attaching.placement));
 }
 
 /* Move as DOORBELL_MOVE does: the new placement, or an error. */

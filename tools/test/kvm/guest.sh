@@ -60,7 +60,7 @@ booked() {
 
 # stable TEST: without the module, are the results always the same?
 stable() {
-	rmmod doorbell
+	unload "$1"
 	for _ in $(seq $again); do
 		run "$1" again
 		cmp -s /tmp/oracle /tmp/again || break
