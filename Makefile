@@ -21,6 +21,7 @@
 #   make check            run the tests in micro-VMs: N passed, N failed
 #   make check-debug      run all programs on the debug kernels, for an hour
 #   make check-arm64      run all programs on kernels of arm64
+#   make repeat           run them often, PROGRAMS="wait kunit" TIMES=200
 #   make check-kernels    run them on real-time and hardened kernels
 #   make check-kvm        run KVM's own selftests, without and with regions
 #   make soak             do everything at random for two hours, SECONDS=...
@@ -215,6 +216,7 @@ endif
 TESTS := $(BUILD)/selftests
 PROGRAMS := $(shell sed -n 's/^TEST_GEN_PROGS +\?:\?= *//p' \
 	selftests/doorbell/Makefile)
+ALL := kunit demo examples $(PROGRAMS)
 KERNELS := 7.2-debug 6.1 6.12-arm64 6.12
 
 # All programs run on the stock kernels, but some that take long on one of them,
@@ -272,13 +274,13 @@ check: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO) \
 		$(if $(filter %-arm64,$(KERNELS)),arm64)
 	@ELSEWHERE="$(ELSEWHERE)" PART="$(PART)" \
-		PROGRAMS_ARM64="$(SHORT_ARM64)" \
+		PROGRAMS_ARM64="kunit demo $(SHORT_ARM64)" \
 		HOST_TESTS="$(HOST_TESTS)" \
-		tools/test/check.sh "$(PROGRAMS)" $(KERNELS)
+		tools/test/check.sh "$(ALL)" $(KERNELS)
 
 check-arm64: setup
 	@$(MAKE) -s -j$(shell nproc) arm64
-	@LIMIT=7200 PROGRAMS_ARM64="$(ALL_ARM64)" \
+	@LIMIT=7200 PROGRAMS_ARM64="kunit demo $(ALL_ARM64)" \
 		tools/test/check.sh "" 6.12-arm64-debug 6.12-arm64
 
 # with all programs on the first two
@@ -290,7 +292,17 @@ check-kernels: CHECK_KERNELS := 6.12-rt-debug 6.1-rt 6.12-rt 6.12-hardened
 
 check-debug check-kernels: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
-	@LIMIT=7200 tools/test/check.sh "$(PROGRAMS)" $(CHECK_KERNELS)
+	@LIMIT=7200 tools/test/check.sh "$(ALL)" $(CHECK_KERNELS)
+
+# Looks for tests, and code, that fail now and then. PROGRAMS picks some, of
+# which kunit, demo and examples may be.
+TIMES ?= 200
+REPEATED = $(if $(filter command,$(origin PROGRAMS)),$(PROGRAMS),$(ALL))
+repeat: CHECK_KERNELS := 6.12-debug 7.2-debug
+repeat: setup
+	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
+	@DOORBELL_REPEAT=$(TIMES) LIMIT=$$(($(TIMES) * 3600)) \
+		tools/test/check.sh "$(REPEATED)" $(CHECK_KERNELS)
 
 # Each machine invents 70 operations per second of SECONDS after the soak: with
 # 7200, a million in all. bash counts in a variable of this name.
@@ -310,7 +322,7 @@ check-kvm: setup
 
 coverage: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
-	@tools/test/coverage.py kunit demo examples $(PROGRAMS)
+	@tools/test/coverage.py $(ALL)
 
 # Without crash, whose single steps take too long in code with all mutants.
 mutants: setup
@@ -366,6 +378,6 @@ lint: setup
 .PHONY: modules lib install uninstall install-lib uninstall-lib clean setup
 .PHONY: preload install-preload uninstall-preload
 .PHONY: demo selftests examples check litmus native qemu bench pictures lint
-.PHONY: coverage mutants soak
+.PHONY: coverage mutants repeat soak
 .PHONY: man html
 .PHONY: tools install-tools uninstall-tools

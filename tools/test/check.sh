@@ -4,14 +4,15 @@
 #
 # Usage: check.sh PROGRAMS [KERNEL]...
 #
-# PROGRAMS is a list of kselftest programs in build/selftests. In the
-# environment, PROGRAMS_ARM64 is the list of those in build/arm64/selftests for
-# kernels of arm64, ELSEWHERE one of KERNEL/PROGRAM that are left to other
-# kernels, PART one of KERNEL/PROGRAM:OPTION... that run in addition, and
-# HOST_TESTS one of scripts beside this one that run on this machine, PARALLEL
-# one of PROGRAM:OPTION... without guests that the debug kernels run once more,
-# in a machine of its own whose CPUs run in parallel, with KUnit. With
-# LONG=N, loops that are bounded by time have N times that time, else a fourth.
+# PROGRAMS is a list for programs.sh; kernels without KUnit leave kunit out. In
+# the environment, PROGRAMS_ARM64 is the list for kernels of arm64, ELSEWHERE
+# one of KERNEL/PROGRAM that are left to other kernels, PART one of
+# KERNEL/PROGRAM:OPTION... that run in addition, and HOST_TESTS one of scripts
+# beside this one that run on this machine, PARALLEL one of PROGRAM:OPTION...
+# without guests that the debug kernels run once more, in a machine of its own
+# whose CPUs run in parallel, with KUnit. With LONG=N, loops that are bounded by
+# time have N times that time, else a fourth. With DOORBELL_REPEAT=N, each
+# machine runs all its programs N times.
 # This script builds the modules, boots one micro-VM per kernel, some at a time,
 # and adds up their TAP. Each machine is a test of its own: it passes if nothing
 # hangs or panics and the kernel log has no bug report. build/check/ keeps all
@@ -100,21 +101,21 @@ machine() {
 
 run_kernel() {
 	local kernel=$1 ko=$2 prog cpus=2 bin=$top/build
-	local run=(demo examples) list=("${programs[@]}")
+	local run=() list=("${programs[@]}")
 
 	if [[ $kernel == *-arm64* ]]; then
-		bin+=/arm64 run=(demo) list=("${programs_arm64[@]}")
+		bin+=/arm64 list=("${programs_arm64[@]}")
 	fi
+	# run each thread of the KUnit suites on a CPU of its own
+	[[ $kernel != *-kcsan ]] || list=(kunit) cpus=4
 	for prog in "${list[@]}"; do
-		[[ " $ELSEWHERE " == *" $kernel/$prog "* ]] || run+=("$prog")
+		[[ " $ELSEWHERE " == *" $kernel/$prog "* ]] ||
+		[[ $prog == kunit && ! -e $ko/doorbell_kunit.ko ]] ||
+			run+=("$prog")
 	done
 	for prog in ${PART:-}; do
 		[[ $prog != "$kernel"/* ]] || run+=("${prog#*/}")
 	done
-	# run each thread of the KUnit suites on a CPU of its own
-	[[ $kernel != *-kcsan ]] || run=() cpus=4
-	[ ! -e "$ko/doorbell_kunit.ko" ] || run+=(kunit)
-
 	machine "$kernel" "$kernel" -c $cpus -b "$bin" "$ko" "${run[@]}"
 }
 

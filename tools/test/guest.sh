@@ -7,7 +7,8 @@
 # Prints the TAP of the programs, which are in /tests, with a line before and
 # after each, the latter with the exit status and the time. A program has to
 # leave nothing that keeps doorbell.ko from being unloaded. run.sh judges the
-# kernel log.
+# kernel log. With DOORBELL_REPEAT=N, all of it runs N times.
+export DOORBELL_KO=/tests/doorbell.ko
 status=0
 
 uptime() { cut -d . -f 1 /proc/uptime; }
@@ -41,8 +42,7 @@ unload() {
 skip=/sys/module/kcsan/parameters/skip_watch
 [ ! -e $skip ] || echo 500 >$skip
 
-if [ -e /tests/doorbell_kunit.ko ]; then
-	begin kunit
+kunit() {
 	insmod /tests/doorbell_kunit.ko
 	ret=$?
 	for suite in /sys/kernel/debug/kunit/doorbell*/results; do
@@ -52,16 +52,27 @@ if [ -e /tests/doorbell_kunit.ko ]; then
 		! grep -q '^ *not ok' "$suite" || ret=1
 	done
 	rmmod doorbell_kunit || ret=1
-	end kunit $ret
-fi
+	return $ret
+}
 
-export DOORBELL_KO=/tests/doorbell.ko
-for prog in "$@"; do
-	begin "$prog"
+run() {
 	# shellcheck disable=SC2046	# the options are words of their own
-	insmod $DOORBELL_KO && /tests/$(echo "$prog" | tr : ' ')
+	insmod $DOORBELL_KO && /tests/$(echo "$1" | tr : ' ')
 	ret=$?
-	unload "$prog" || ret=1
-	end "$prog" $ret
+	unload "$1" || ret=1
+	return $ret
+}
+
+for _ in $(seq "${DOORBELL_REPEAT:-1}"); do
+	if [ -e /tests/doorbell_kunit.ko ]; then
+		begin kunit
+		kunit
+		end kunit $?
+	fi
+	for prog in "$@"; do
+		begin "$prog"
+		run "$prog"
+		end "$prog" $?
+	done
 done
 exit $status

@@ -81,7 +81,6 @@ for arg; do
 	run+=("$arg")
 done
 args+=(-f "$modules/doorbell.ko:/tests/doorbell.ko" -f "$guest:/guest.sh")
-# for fuzz and soak
-mapfile -t vars < <(env | grep -E "^DOORBELL_(FUZZ|SOAK)")
+mapfile -t vars < <(env | grep -E "^DOORBELL_(FUZZ|REPEAT|SOAK)")
 [ -z "${LONG:-}" ] || vars+=("DOORBELL_LONG=$LONG")
 exec "$testbed/run.sh" "${args[@]}" -- env "${vars[@]}" /guest.sh "${run[@]}"

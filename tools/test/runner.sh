@@ -304,6 +304,26 @@ ok 2 two # SKIP why
 # end a 0
 # verdict clean"
 
+report "a repetition that fails" "skipped vm/a: one # SKIP why
+FAILED vm/a: one
+--- vm/a printed:
+1..1
+not ok 1 one
+---
+1 passed, 1 failed, 2 skipped" "# begin a
+1..1
+ok 1 one # SKIP why
+# end a 0
+# begin a
+1..1
+ok 1 one # SKIP why
+# end a 0
+# begin a
+1..1
+not ok 1 one
+# end a 1
+# verdict clean"
+
 report "the output of the failed test" "FAILED vm/a: two
 --- vm/a printed:
 # two.c:7: why

@@ -21,6 +21,7 @@ LINES = 60
 class Totals:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
+        self.shown = set()
 
     def add(self, ok, where, what):
         skip = re.search(r'# ?SKIP ?(.*)', what, re.I)
@@ -29,7 +30,9 @@ class Totals:
             print(f'FAILED {where}: {what}')
         elif skip:
             self.skipped += 1
-            print(f'skipped {where}: {what}')
+            if (where, what) not in self.shown:
+                print(f'skipped {where}: {what}')
+            self.shown.add((where, what))
         else:
             self.passed += 1
 
