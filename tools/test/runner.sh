@@ -124,9 +124,9 @@ expect() {
 	status $? "$want" "$name"
 }
 
-# scan STATUS NAME LINE
+# scan STATUS NAME LINE...
 scan() {
-	echo "[    1.234567] $3" >"$log"
+	printf '[    1.234567] %s\n' "${@:3}" >"$log"
 	"$testbed/splat.sh" "$log" >/dev/null 2>&1
 	status $? "$1" "splat.sh: $2"
 }
@@ -294,6 +294,14 @@ scan 1 "a hung task" "INFO: task cat:99 blocked for more than 120 seconds."
 scan 1 "sleeping while atomic" \
 	"BUG: sleeping function called from invalid context at f.c:1"
 scan 1 "a trace of arm64" "Call trace:"
+injected="FAULT_INJECTION: forcing a failure."
+kobject="kobject_add_internal failed for f"
+scan 0 "the trace of fault injection" "$injected" "Call Trace:"
+scan 1 "another trace" "$injected" "Call Trace:" "Call Trace:"
+scan 0 "a kobject without memory" "$injected" "$kobject (error: -12 parent: g)"
+scan 1 "a kobject without memory, by no fault injection" \
+	"$kobject (error: -12 parent: g)"
+scan 1 "another kobject" "$injected" "$kobject (error: -2 parent: g)"
 scan 0 "an innocent line" "doorbell: loading out-of-tree module taints kernel."
 
 report "passed and skipped tests" "skipped vm/a: two # SKIP why
