@@ -10,9 +10,9 @@
 # KERNEL/PROGRAM:OPTION... that run in addition, and HOST_TESTS one of scripts
 # beside this one that run on this machine, PARALLEL one of PROGRAM:OPTION...
 # without guests that the debug kernels run once more, in a machine of its own
-# whose CPUs run in parallel, with KUnit. With LONG=N, loops that are bounded by
-# time have N times that time, else a fourth. With DOORBELL_REPEAT=N, each
-# machine runs all its programs N times.
+# whose CPUs run in parallel, with KUnit; 6.12-kcsan runs nothing else. With
+# LONG=N, loops that are bounded by time have N times that time, else a fourth.
+# With DOORBELL_REPEAT=N, each machine runs all its programs N times.
 # This script builds the modules, boots one micro-VM per kernel, some at a time,
 # and adds up their TAP. Each machine is a test of its own: it passes if nothing
 # hangs or panics and the kernel log has no bug report. build/check/ keeps all
@@ -107,7 +107,7 @@ run_kernel() {
 		bin+=/arm64 list=("${programs_arm64[@]}")
 	fi
 	# run each thread of the KUnit suites on a CPU of its own
-	[[ $kernel != *-kcsan ]] || list=(kunit) cpus=4
+	[[ $kernel != *-kcsan ]] || list=(kunit "${parallel[@]}") cpus=4
 	for prog in "${list[@]}"; do
 		[[ " $ELSEWHERE " == *" $kernel/$prog "* ]] ||
 		[[ $prog == kunit && ! -e $ko/doorbell_kunit.ko ]] ||

@@ -13,7 +13,7 @@
 #                   hardened.config: what distributions differ in
 #   7.2-debug       the newest linux-source-7.x of Debian sid with base, user,
 #                   debug and 7.config
-#   6.12-kcsan      linux-source-6.12 with base.config and kcsan.config
+#   6.12-kcsan      linux-source-6.12 with base, user and kcsan.config
 #   6.12-gcov       linux-source-6.12 with base, user and gcov.config
 #   6.12-guest      linux-source-6.12 with guest.config: a guest's kernel
 #   6.12-arm64      Debian's stock arm64 kernel and its headers, unpacked only
@@ -315,7 +315,8 @@ case $name in
 esac
 
 # Ask apt once a day only: the link names what the last look-up found.
-known=$cache/.today-$name-$(cat "$testbed"/*.config | sha256sum | cut -c 1-12)
+known=$cache/.today-$name-$(cat "$testbed"/{*.config,kernel.sh} | sha256sum |
+	cut -c 1-12)
 if [ -n "$(find "$known" -mtime -1 2>/dev/null)" ]; then
 	dir=$(readlink "$known")
 	if [ -e "$dir" ]; then
@@ -339,7 +340,7 @@ source-6.12)	source_6_12; dir=$src ;;
 		type clang-16 ld.lld-16 llvm-nm-16 >/dev/null 2>&1 ||
 			die 77 "install clang-16, lld-16 and llvm-16"
 		built base.config user.config hardened.config ;;
-6.12-kcsan)	source_6_12; built base.config kcsan.config ;;
+6.12-kcsan)	source_6_12; built base.config user.config kcsan.config ;;
 6.12-gcov)	source_6_12; built base.config user.config gcov.config ;;
 6.12-guest)	source_6_12; built guest.config ;;
 7.2-debug)	source_7; built base.config user.config debug.config 7.config ;;
