@@ -48,7 +48,7 @@ TEST_F_TIMEOUT(guest, undecoded, TEST_SECONDS)
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd,
 					   flags[i]));
-		for (kind = GUEST_STORE_PAIR; kind <= GUEST_STORE_VECTOR;
+		for (kind = GUEST_STORE_PAIR; kind <= GUEST_STORE_EXCLUSIVE;
 		     kind++) {
 			ASSERT_EQ(-ENOSYS, store(self, kind, MMIO_BASE)) {
 				TH_LOG("kind %u", kind);
@@ -75,7 +75,7 @@ TEST_F_TIMEOUT(guest, undecoded_to_the_vmm, TEST_SECONDS)
 
 	ASSERT_EQ(0, ioctl(self->vmm->vm_fd, KVM_ENABLE_CAP, &cap));
 	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
-	for (kind = GUEST_STORE_PAIR; kind <= GUEST_STORE_VECTOR; kind++) {
+	for (kind = GUEST_STORE_PAIR; kind <= GUEST_STORE_EXCLUSIVE; kind++) {
 		/* the small VMM knows no such exit */
 		ASSERT_EQ(-EIO, store(self, kind, MMIO_BASE + 16));
 		ASSERT_EQ(KVM_EXIT_ARM_NISV, run->exit_reason);
@@ -83,6 +83,16 @@ TEST_F_TIMEOUT(guest, undecoded_to_the_vmm, TEST_SECONDS)
 	}
 	ASSERT_TRUE(db_is_empty(self->fd));
 	ASSERT_EQ(0, info_of(self->fd).rings);
+}
+
+/* A store-release is what a driver's barrier and store may become. */
+TEST_F_TIMEOUT(guest, release, TEST_SECONDS)
+{
+	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
+	ASSERT_EQ(0, store(self, GUEST_STORE_RELEASE, MMIO_BASE + 8));
+	check_event(_metadata, self->fd, 1, VALUE);
+	ASSERT_TRUE(db_is_empty(self->fd));
+	ASSERT_EQ(0, vmm_exits(self->vmm));
 }
 
 /* An access across a page is one access, and one ring. */

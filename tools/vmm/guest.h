@@ -40,6 +40,9 @@ enum guest_op_kind {
 	GUEST_STORE_PAIR,
 	GUEST_STORE_WRITE_BACK,
 	GUEST_STORE_VECTOR,
+	GUEST_STORE_EXCLUSIVE,
+	/* arm64: a store of 8 bytes that it can decode */
+	GUEST_STORE_RELEASE,
 };
 
 /**

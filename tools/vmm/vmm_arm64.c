@@ -52,7 +52,7 @@ asm(".pushsection .rodata\n"
 extern const char vmm_vectors[], vmm_vectors_end[];
 
 const bool vmm_has_ports;		/* false */
-const enum guest_op_kind vmm_last_op = GUEST_STORE_VECTOR;
+const enum guest_op_kind vmm_last_op = GUEST_STORE_RELEASE;
 const bool vmm_splits_pages;		/* false */
 
 /*
