@@ -397,7 +397,11 @@ static void restart_reader(struct __test_metadata *_metadata, struct storm *s)
 	s->lives++;
 }
 
-/* Ring by write(), too, until the guest has finished and all rings are read. */
+/*
+ * Ring by write(), too, until the guest has finished and all rings are read. A
+ * reader with a quota is started again, twice: the more rings an event counts,
+ * the fewer events there are.
+ */
 static void ring_until_all_is_read(struct __test_metadata *_metadata,
 				   struct storm *s)
 {
@@ -405,7 +409,8 @@ static void ring_until_all_is_read(struct __test_metadata *_metadata,
 	bool done;
 
 	for (;;) {
-		done = guest_done(s->vmm);
+		done = guest_done(s->vmm) &&
+		       (!s->readers[0].quota || s->lives > 1);
 		if (!done)
 			write_rings(_metadata, s);
 		rung = VCPUS * RINGS + s->written + s->bad;
@@ -554,8 +559,6 @@ TEST_F_TIMEOUT(storm, nothing_is_lost, TEST_SECONDS)
 	ring_until_all_is_read(_metadata, s);
 	for (i = 0; i < VCPUS; i++)
 		ASSERT_EQ(0, vmm_thread_join(s->vmm, i));
-	if (variant->quota)
-		ASSERT_LT(1, s->lives);
 	end_readers(_metadata, s);
 
 	for (i = 0; i < GUEST_QUEUES; i++)
