@@ -21,9 +21,9 @@
 #   make check            run the tests in micro-VMs: N passed, N failed
 #   make check-debug      run all programs on the debug kernels, for an hour
 #   make check-arm64      run all programs on kernels of arm64
-#   make repeat           run them often, PROGRAMS="wait kunit" TIMES=200
 #   make check-kernels    run them on real-time and hardened kernels
 #   make check-kvm        run KVM's own selftests, without and with regions
+#   make repeat           run programs TIMES=200 times, PROGRAMS="wait kunit"
 #   make soak             do everything at random for two hours, SECONDS=...
 #   make coverage         count the lines and branches that the tests run
 #   make mutants          break the code in many ways: does a test notice?
@@ -294,8 +294,7 @@ check-debug check-kernels: setup
 	@$(MAKE) -s -j$(shell nproc) selftests examples tools $(DEMO)
 	@LIMIT=7200 tools/test/check.sh "$(ALL)" $(CHECK_KERNELS)
 
-# Looks for tests, and code, that fail now and then. PROGRAMS picks some, of
-# which kunit, demo and examples may be.
+# Finds what fails now and then. PROGRAMS may have kunit, demo and examples.
 TIMES ?= 200
 REPEATED = $(if $(filter command,$(origin PROGRAMS)),$(PROGRAMS),$(ALL))
 repeat: CHECK_KERNELS := 6.12-debug 7.2-debug

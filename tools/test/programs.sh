@@ -81,6 +81,7 @@ for arg; do
 	run+=("$arg")
 done
 args+=(-f "$modules/doorbell.ko:/tests/doorbell.ko" -f "$guest:/guest.sh")
+# for fuzz, guest.sh and soak
 mapfile -t vars < <(env | grep -E "^DOORBELL_(FUZZ|REPEAT|SOAK)")
 [ -z "${LONG:-}" ] || vars+=("DOORBELL_LONG=$LONG")
 exec "$testbed/run.sh" "${args[@]}" -- env "${vars[@]}" /guest.sh "${run[@]}"

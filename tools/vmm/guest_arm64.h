@@ -85,7 +85,7 @@ static void other_store(__u32 kind, __u64 addr, __u64 v)
 		asm volatile("fmov d0, %0; str d0, [%1]" : : "r"(v), "r"(addr)
 			     : "memory");
 		break;
-	case GUEST_STORE_EXCLUSIVE:
+	case GUEST_STORE_EXCLUSIVE:	/* its load traps first */
 		asm volatile("ldxr x0, [%1]; stxr w1, %0, [%1]"
 			     : : "r"(v), "r"(addr) : "x0", "x1", "memory");
 		break;
