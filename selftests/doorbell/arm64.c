@@ -3,6 +3,8 @@
  * Arm64: what KVM does otherwise than on x86, as userspace-api.rst says. This
  * program is for arm64 only.
  */
+#include <sys/auxv.h>
+
 #include "vmutil.h"
 
 #define NO_VALUE	DOORBELL_ATTACH_NO_VALUE
@@ -38,6 +40,13 @@ static int store(FIXTURE_DATA(guest) *self, enum guest_op_kind kind, __u64 addr)
 	return vmm_op(self->vmm, 0, kind, 8, addr, VALUE);
 }
 
+/* The last kind of stores that KVM cannot decode, and that the CPU has */
+static enum guest_op_kind last_undecoded(void)
+{
+	return getauxval(AT_HWCAP) & HWCAP_ATOMICS ? GUEST_STORE_ATOMIC :
+						     GUEST_STORE_EXCLUSIVE;
+}
+
 /* A store that KVM cannot decode ends KVM_RUN, with a region and without. */
 TEST_F_TIMEOUT(guest, undecoded, TEST_SECONDS)
 {
@@ -48,7 +57,7 @@ TEST_F_TIMEOUT(guest, undecoded, TEST_SECONDS)
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd,
 					   flags[i]));
-		for (kind = GUEST_STORE_PAIR; kind <= GUEST_STORE_EXCLUSIVE;
+		for (kind = GUEST_STORE_PAIR; kind <= last_undecoded();
 		     kind++) {
 			ASSERT_EQ(-ENOSYS, store(self, kind, MMIO_BASE)) {
 				TH_LOG("kind %u", kind);
@@ -75,7 +84,7 @@ TEST_F_TIMEOUT(guest, undecoded_to_the_vmm, TEST_SECONDS)
 
 	ASSERT_EQ(0, ioctl(self->vmm->vm_fd, KVM_ENABLE_CAP, &cap));
 	ASSERT_EQ(0, attach_region(self->fd, self->vmm->vm_fd, 0));
-	for (kind = GUEST_STORE_PAIR; kind <= GUEST_STORE_EXCLUSIVE; kind++) {
+	for (kind = GUEST_STORE_PAIR; kind <= last_undecoded(); kind++) {
 		/* the small VMM knows no such exit */
 		ASSERT_EQ(-EIO, store(self, kind, MMIO_BASE + 16));
 		ASSERT_EQ(KVM_EXIT_ARM_NISV, run->exit_reason);

@@ -178,7 +178,7 @@ amd64_machine()
 # The second serial port of this machine is for firmware only.
 arm64_machine()
 {
-	machine=(qemu-system-aarch64 "${tcg[@]}" -cpu cortex-a72
+	machine=(qemu-system-aarch64 "${tcg[@]}" -cpu neoverse-n1
 		-machine "virt,virtualization=on,gic-version=3"
 		-smp "$cpus" -serial chardev:log
 		-device "pci-serial-2x,chardev1=out,chardev2=verdict")

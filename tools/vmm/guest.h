@@ -41,6 +41,7 @@ enum guest_op_kind {
 	GUEST_STORE_WRITE_BACK,
 	GUEST_STORE_VECTOR,
 	GUEST_STORE_EXCLUSIVE,
+	GUEST_STORE_ATOMIC,
 	/* arm64: a store of 8 bytes that it can decode */
 	GUEST_STORE_RELEASE,
 };

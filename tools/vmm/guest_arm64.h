@@ -89,6 +89,10 @@ static void other_store(__u32 kind, __u64 addr, __u64 v)
 		asm volatile("ldxr x0, [%1]; stxr w1, %0, [%1]"
 			     : : "r"(v), "r"(addr) : "x0", "x1", "memory");
 		break;
+	case GUEST_STORE_ATOMIC:	/* only some CPUs have these */
+		asm volatile(".arch_extension lse; stadd %0, [%1]"
+			     : : "r"(v), "r"(addr) : "memory");
+		break;
 	case GUEST_STORE_RELEASE:
 		asm volatile("stlr %0, [%1]" : : "r"(v), "r"(addr) : "memory");
 		break;
