@@ -185,6 +185,7 @@ class Kernel:
     def __init__(self, name, results):
         self.name, self.results = name, results
         self.work, self.lock = collections.deque(), threading.Lock()
+        self.ended = set()
         build(MODULES, name)
 
     def run(self, work):
@@ -209,7 +210,7 @@ class Kernel:
                 self.work.extendleft(reversed(left))
 
     def machine(self, files, batch):
-        """Run some in a machine; return those that it did not begin."""
+        """Run some in a machine; return those to run in another one."""
         numbers = {m.number if m else 0: m for m, _ in batch}
         limits = {t: limit for _, tests in batch for t, limit in tests.items()}
         with open(files + '.jobs', 'w') as jobs:
@@ -262,11 +263,17 @@ class Kernel:
             timer.cancel()
             vm.wait()
             self.machines.discard(vm)
-        if current and not self.stopping:
-            # neither the machine nor its log says more than that it ended
-            self.results.kill(*current)
-            begun += 1
-        if not begun and not self.stopping:
+        if self.stopping:
+            return []
+        if current:
+            # The mutant did that if the log has a report, or the second time.
+            if current in self.ended or subprocess.run(
+                    [TOP + '/tools/testbed/splat.sh', files + '.log'],
+                    stdout=subprocess.DEVNULL).returncode == 1:
+                self.results.kill(*current)
+                begun += 1
+            self.ended.add(current)
+        elif not begun:
             print(f'the machine does not work, see {files}.err', flush=True)
             stop()
         return batch[begun:]
