@@ -48,6 +48,13 @@ typedef struct { s64 counter; } atomic64_t;
 #define min_t(type, a, b)	min((type)(a), (type)(b))
 #define struct_size(p, member, n)	offsetof(__typeof__(*(p)), member[n])
 
+/* Nobody here is hostile. */
+static inline u32 array_index_nospec(u32 index, u32 size)
+{
+	(void)size;
+	return index;
+}
+
 static inline u32 order_base_2(u32 n)
 {
 	return n > 1 ? 32 - __builtin_clz(n - 1) : 0;

@@ -88,6 +88,7 @@
 #include <linux/log2.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/overflow.h>
 #include <linux/vmalloc.h>
 
@@ -176,7 +177,10 @@ void doorbell_buffer_destroy(struct doorbell_buffer *buf)
 
 /* Coalescing */
 
-/* The slot that an entry names, or more than U16_MAX in another lap. */
+/*
+ * The slot that an entry names, or more than U16_MAX in another lap. User space
+ * chooses the lap, so under speculation this is any number.
+ */
 static u32 coalesced_slot(const u32 *entry, u32 lap)
 {
 	/* (F): acquire, pairs with (E) in doorbell_coalesced_enqueue() */
@@ -259,6 +263,7 @@ static unsigned int coalesced_peek(struct doorbell_buffer *buf,
 			index = coalesced_slot(&fifo[n], lap);
 			if (index > U16_MAX)
 				break;
+			index = array_index_nospec(index, buf->nr_slots);
 			coalesced_event(buf, index, &events[n]);
 			if (!events[n].count)
 				break;
@@ -300,10 +305,12 @@ static bool coalesced_recover(struct doorbell_buffer *buf)
 		index = coalesced_slot(&buf->fifo[doorbell_buffer_index(buf,
 									pos)],
 				       doorbell_buffer_lap(buf, pos));
-		if (index > U16_MAX)
+		if (index > U16_MAX) {
 			all = true;
-		else
-			WRITE_ONCE(control->seen[index], 0);
+			break;
+		}
+		index = array_index_nospec(index, buf->nr_slots);
+		WRITE_ONCE(control->seen[index], 0);
 	}
 	for (index = 0; index < buf->nr_slots; index++) {
 		struct doorbell_buffer_slot *slot = &buf->slots[index];
@@ -333,6 +340,7 @@ static bool coalesced_readable(const struct doorbell_buffer *buf)
 				       doorbell_buffer_lap(buf, head));
 		if (index > U16_MAX)
 			return false;
+		index = array_index_nospec(index, buf->nr_slots);
 		rings = atomic64_read(&buf->slots[index].rings);
 		if (rings - READ_ONCE(buf->control->seen[index]) > U16_MAX)
 			return true;
