@@ -1558,8 +1558,7 @@ static int attach_thread(void *arg)
 	allow_signal(SIGKILL);
 	attaching->placement = doorbell_placement_create(attaching->region,
 							 attaching->fd, 0x1000);
-	complete(&attaching->done);
-	return 0;
+	kthread_complete_and_exit(&attaching->done, 0);
 }
 
 /* Start an attach that waits for slots_lock, which the caller has to unlock. */
@@ -2038,8 +2037,7 @@ static int move_thread(void *arg)
 
 	allow_signal(SIGKILL);
 	moving->to = move_to(moving->from, moving->base);
-	complete(&moving->done);
-	return 0;
+	kthread_complete_and_exit(&moving->done, 0);
 }
 
 static struct task_struct *start_move(struct moving *moving,

@@ -733,8 +733,7 @@ static int bind_thread(void *arg)
 	allow_signal(SIGKILL);
 	complete(&thread->begins);
 	thread->ret = bind(thread->region, 0, 2, fds);
-	complete_all(&thread->done);
-	return 0;
+	kthread_complete_and_exit(&thread->done, 0);
 }
 
 /* A call that is killed while another one binds keeps no eventfd. */
@@ -743,6 +742,7 @@ static void region_killed_bind(struct kunit *test)
 	struct doorbell_region *region = new_region(test, 0);
 	struct binding_thread thread = { .region = region };
 	struct task_struct *task;
+	unsigned long done = 0;
 
 	init_completion(&thread.begins);
 	init_completion(&thread.done);
@@ -752,14 +752,14 @@ static void region_killed_bind(struct kunit *test)
 		wait_for_completion(&thread.begins);
 		/* perhaps before it waits for the lock, which is the same */
 		send_sig(SIGKILL, task, 1);
-		KUNIT_EXPECT_NE(test, 0,
-				wait_for_completion_timeout(&thread.done,
-							    60 * HZ));
+		done = wait_for_completion_timeout(&thread.done, 60 * HZ);
 	}
 	mutex_unlock(&region->bind_lock);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	KUNIT_EXPECT_NE(test, 0, done);
 	/* if the lock made it wait in spite of the signal */
-	wait_for_completion(&thread.done);
+	if (!done)
+		wait_for_completion(&thread.done);
 	KUNIT_EXPECT_EQ(test, -EINTR, thread.ret);
 	expect_refs(test, 0, 0, 0);
 	KUNIT_EXPECT_NULL(test, region->bindings);
