@@ -15,7 +15,8 @@
  * last destructor has not run, struct kvm is allocated, and what keeps it, an
  * open file as a rule, pins the vendor module. So p->kvm, if not NULL under
  * p->lock, is good for kvm_get_kvm_safe(), together with a reference to that
- * module: since 6.4 KVM pins it by open files only.
+ * module: since 6.4 KVM pins it by open files only. Files of statistics do not
+ * pin it; KVM itself breaks if it is removed while only these keep a VM.
  *
  * The callback of a grace period keeps kvm->srcu busy. After a removal or a
  * move it comes with such a reference. After an attach the device is on the
@@ -130,7 +131,8 @@ struct vm_changes {
  * @left: @work took the device off its buses, and has to drop their reference
  * @waiting: a grace period was begun, and @work has not seen its end
  * @held: the VM, referenced while the device gets onto its buses, and during a
- *	grace period after a removal or a move
+ *	grace period after a removal or a move; then cleared with release, and
+ *	read by @work of the next placement
  * @old: buses to be freed after a grace period
  * @rcu: ends the grace period
  * @grace: the grace period is not over; cleared by @rcu with release, read by
@@ -801,7 +803,8 @@ static void grace_end(struct doorbell_placement *p)
 	/* may be the last one, and call the destructor */
 	if (p->held)
 		placement_put_kvm(p, p->held);
-	p->held = NULL;
+	/* pairs with the acquire of the placement that comes next */
+	smp_store_release(&p->held, NULL);
 	if (!p->ending)
 		return;
 
@@ -893,8 +896,10 @@ static void placement_work(struct work_struct *work)
 	if (smp_load_acquire(&p->grace)) {
 		again = READ_ONCE(p->remove);
 	} else if (p->waiting && p->from &&
-		   /* the callback of @from comes soon, and needs the VM, too */
-		   smp_load_acquire(&p->from->grace)) {
+		   /* what @from still does comes soon, and needs the VM, too */
+		   (smp_load_acquire(&p->from->grace) ||
+		    /* pairs with the release in grace_end() */
+		    smp_load_acquire(&p->from->held))) {
 		again = true;
 	} else {
 		if (p->waiting)
