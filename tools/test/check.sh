@@ -116,6 +116,11 @@ run_kernel() {
 	for prog in ${PART:-}; do
 		[[ $prog != "$kernel"/* ]] || run+=("${prog#*/}")
 	done
+	if [ ${#run[@]} -eq 0 ]; then
+		echo "# verdict skip none of the programs runs on $kernel" \
+			>"$out/$kernel.tap"
+		return
+	fi
 	machine "$kernel" "$kernel" -c $cpus -b "$bin" "$ko" "${run[@]}"
 }
 
