@@ -109,7 +109,7 @@ machine()
 			-l "$out/$1.log" -f "$ko/doorbell.ko" \
 			-f "$out/tests" -f "$out/regions.so" \
 			-f "$here/guest.sh" "${args[@]}" \
-			-- /guest.sh "${run[@]}"
+			-- /guest.sh $which "${run[@]}"
 		ret=$?
 		# run.sh says 126 for a bug report, which the verdict has
 		echo "# end kvm $((ret == 126 ? 0 : ret))"
@@ -125,6 +125,8 @@ machine()
 [ $# -gt 0 ] || usage
 kernel=$1
 shift
+which=all
+[ $# -eq 0 ] || which=some
 mkdir -p "$out"
 rm -f "$out"/*.{tap,log,err}
 source=$("$testbed/kernel.sh" source-6.12) || die $? "no source of Linux 6.12"
