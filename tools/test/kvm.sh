@@ -135,6 +135,9 @@ build "$source" >"$out/build.log" 2>&1 ||
 	{ tail -n 30 "$out/build.log" >&2; die 1 "the selftests do not build"; }
 mapfile -t programs < <(sed -n 's/^TEST_GEN_PROGS_x86_64 +\?= //p' \
 	"$source/tools/testing/selftests/kvm/Makefile")
+for name; do
+	[[ " ${programs[*]##*/} " = *" $name "* ]] || die 1 "no test $name"
+done
 for program in "${programs[@]##*/}"; do
 	[ $# -eq 0 ] || [[ " $* " = *" $program "* ]] || continue
 	mapfile -t -O ${#tests[@]} tests < <(options | grep "^$program " ||
