@@ -1991,45 +1991,30 @@ static void placement_move_destroyed(struct kunit *test)
 	}
 }
 
-/*
- * The end of a move's grace period waits for the callback of the attach before,
- * and for the reference to the VM of the move before.
- */
-static void placement_moves_in_turn(struct kunit *test)
+/* The end of a move's grace period waits for the callback of the attach. */
+static void placement_moves_after_attach(struct kunit *test)
 {
 	struct attached *a = new_region(test, KVM_MMIO_BUS, 0x1000, 0x1000);
 	struct doorbell_placement *q, *p = attach(test, a, 0x1000, true);
+	unsigned long end = jiffies + PATIENCE;
 	struct fixture *f = test->priv;
-	unsigned long end;
-	int i;
 
-	for (i = 0; i < 2; i++) {
-		/* as if they came late, on another CPU */
-		if (!i) {
-			WRITE_ONCE(p->grace, true);
-		} else {
-			flush_delayed_work(&p->work);
-			WRITE_ONCE(p->held, f->kvm);
-		}
-		q = move_to(p, i ? 0x1800 : 0x3000);
-		KUNIT_ASSERT_FALSE(test, IS_ERR(q));
-		end = jiffies + PATIENCE;
-		while (READ_ONCE(q->grace) && time_before(jiffies, end))
-			msleep(20);
-		msleep(200);
-		KUNIT_EXPECT_EQ(test, 2, users_of(f));
-		KUNIT_EXPECT_EQ(test, 2, atomic_read(&nr_placements));
-		KUNIT_EXPECT_PTR_EQ(test, p, READ_ONCE(q->from));
-		/* as grace_over() and grace_end() */
-		smp_store_release(&p->grace, false);
-		/* pairs with the acquire in placement_work() */
-		smp_store_release(&p->held, NULL);
-		doorbell_placement_put(p);
-		KUNIT_EXPECT_TRUE(test, wait_users(f, 1));
-		KUNIT_EXPECT_TRUE(test, wait_placements(1));
-		p = q;
-	}
-	KUNIT_EXPECT_TRUE(test, detach(p));
+	/* as if it came late, on another CPU */
+	WRITE_ONCE(p->grace, true);
+	q = move_to(p, 0x3000);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(q));
+	while (READ_ONCE(q->grace) && time_before(jiffies, end))
+		msleep(20);
+	msleep(200);
+	KUNIT_EXPECT_EQ(test, 2, users_of(f));
+	KUNIT_EXPECT_EQ(test, 2, atomic_read(&nr_placements));
+	KUNIT_EXPECT_PTR_EQ(test, p, READ_ONCE(q->from));
+	/* as grace_over() */
+	smp_store_release(&p->grace, false);
+	doorbell_placement_put(p);
+	KUNIT_EXPECT_TRUE(test, wait_users(f, 1));
+	KUNIT_EXPECT_TRUE(test, wait_placements(1));
+	KUNIT_EXPECT_TRUE(test, detach(q));
 }
 
 /**
@@ -2532,7 +2517,7 @@ static struct kunit_case kvm_tests[] = {
 	KUNIT_CASE(placement_move_loses_bus),
 	KUNIT_CASE(placement_move_detached),
 	KUNIT_CASE(placement_move_destroyed),
-	KUNIT_CASE(placement_moves_in_turn),
+	KUNIT_CASE(placement_moves_after_attach),
 	KUNIT_CASE(placement_killed_move),
 	KUNIT_CASE(placement_move_limit),
 	KUNIT_CASE(placement_old_buses),

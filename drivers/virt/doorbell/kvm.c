@@ -131,8 +131,7 @@ struct vm_changes {
  * @left: @work took the device off its buses, and has to drop their reference
  * @waiting: a grace period was begun, and @work has not seen its end
  * @held: the VM, referenced while the device gets onto its buses, and during a
- *	grace period after a removal or a move; then cleared with release, and
- *	read by @work of the next placement
+ *	grace period after a removal or a move
  * @old: buses to be freed after a grace period
  * @rcu: ends the grace period
  * @grace: the grace period is not over; cleared by @rcu with release, read by
@@ -803,8 +802,7 @@ static void grace_end(struct doorbell_placement *p)
 	/* may be the last one, and call the destructor */
 	if (p->held)
 		placement_put_kvm(p, p->held);
-	/* pairs with the acquire of the placement that comes next */
-	smp_store_release(&p->held, NULL);
+	p->held = NULL;
 	if (!p->ending)
 		return;
 
@@ -896,10 +894,8 @@ static void placement_work(struct work_struct *work)
 	if (smp_load_acquire(&p->grace)) {
 		again = READ_ONCE(p->remove);
 	} else if (p->waiting && p->from &&
-		   /* what @from still does comes soon, and needs the VM, too */
-		   (smp_load_acquire(&p->from->grace) ||
-		    /* pairs with the release in grace_end() */
-		    smp_load_acquire(&p->from->held))) {
+		   /* the callback of @from comes soon, and needs the VM, too */
+		   smp_load_acquire(&p->from->grace)) {
 		again = true;
 	} else {
 		if (p->waiting)
