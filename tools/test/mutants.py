@@ -185,6 +185,7 @@ class Kernel:
     def __init__(self, name, results):
         self.name, self.results = name, results
         self.work, self.lock = collections.deque(), threading.Lock()
+        # (mutant, test) whose machine ended without a bug report
         self.ended = set()
         build(MODULES, name)
 
@@ -272,7 +273,8 @@ class Kernel:
                     stdout=subprocess.DEVNULL).returncode == 1:
                 self.results.kill(*current)
                 begun += 1
-            self.ended.add(current)
+            else:
+                self.ended.add(current)
         elif not begun:
             print(f'the machine does not work, see {files}.err', flush=True)
             stop()
